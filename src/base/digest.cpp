@@ -1,0 +1,47 @@
+#include "base/digest.h"
+
+#include <fmt/format.h>
+#include <sodium.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+namespace isthmus {
+
+static_assert(sizeof(crypto_generichash_state) <= 384);
+
+Digest::Digest() {
+  crypto_generichash_init(reinterpret_cast<crypto_generichash_state*>(state_.data()), nullptr, 0,
+                          crypto_generichash_BYTES);
+}
+
+void Digest::update(ByteView bytes) {
+  crypto_generichash_update(reinterpret_cast<crypto_generichash_state*>(state_.data()),
+                            bytes.data(), bytes.size());
+}
+
+std::string Digest::hex() {
+  std::array<std::uint8_t, crypto_generichash_BYTES> out;
+  crypto_generichash_final(reinterpret_cast<crypto_generichash_state*>(state_.data()), out.data(),
+                           out.size());
+  return to_hex(out);
+}
+
+std::string digest_hex(ByteView bytes) {
+  Digest digest;
+  digest.update(bytes);
+  return digest.hex();
+}
+
+std::uint64_t checksum(ByteView bytes, std::uint64_t seed) {
+  return XXH3_64bits_withSeed(bytes.data(), bytes.size(), seed);
+}
+
+std::string to_hex(ByteView bytes) {
+  std::string out;
+  out.reserve(bytes.size() * 2);
+  for (const auto b : bytes) fmt::format_to(std::back_inserter(out), "{:02x}", b);
+  return out;
+}
+
+}  // namespace isthmus

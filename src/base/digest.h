@@ -1,0 +1,28 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+
+#include "base/bytes.h"
+
+namespace isthmus {
+
+// 256-bit BLAKE2b, for weights and files (libsodium's generichash without a key).
+class Digest {
+ public:
+  Digest();
+  void update(ByteView bytes);
+  // Lower-case hexadecimal, 64 characters. Call once, last.
+  std::string hex();
+
+ private:
+  alignas(64) std::array<std::uint8_t, 384> state_;
+};
+
+std::string digest_hex(ByteView bytes);
+// Non-adversarial checksum (XXH3, 64 bit) of frames, log records and shards.
+std::uint64_t checksum(ByteView bytes, std::uint64_t seed = 0);
+std::string to_hex(ByteView bytes);
+
+}  // namespace isthmus

@@ -1,0 +1,121 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace isthmus {
+
+// One training run, as the run file says it. Filled and checked by config/load_run.h; const from then on. Keys of
+// the file have the names of the members. Defaults stand here and nowhere else.
+struct RunConfig {
+  struct Run {
+    std::string name = "run";
+    std::uint64_t seed = 1;
+    std::uint64_t steps = 300;
+    // Fixed-point gradient sums and one compute thread per worker: equal runs end with equal weight hashes, whatever
+    // the layer-to-stage map.
+    bool deterministic = false;
+    friend bool operator==(const Run&, const Run&) = default;
+  } run;
+
+  struct Model {
+    std::uint32_t layers = 8;
+    std::uint32_t hidden = 256;
+    std::uint32_t heads = 4;
+    std::uint32_t context = 256;
+    std::uint32_t vocabulary = 256;
+    // Width of the SwiGLU middle. 0 in the file, or absent: 8/3 of hidden, rounded up to a multiple of 32; resolved
+    // by the loader.
+    std::uint32_t mlp = 0;
+    friend bool operator==(const Model&, const Model&) = default;
+  } model;
+
+  struct Data {
+    std::string train;
+    std::string validation;
+    friend bool operator==(const Data&, const Data&) = default;
+  } data;
+
+  struct Train {
+    std::uint32_t sequences_per_microbatch = 4;
+    std::uint32_t microbatches_per_step = 16;
+    std::string optimizer = "adamw";
+    double learning_rate = 1e-3;
+    // Linear warm-up, then cosine down to final_learning_rate × learning_rate at the last step.
+    std::uint64_t warmup_steps = 20;
+    double final_learning_rate = 0.1;
+    double beta1 = 0.9;
+    double beta2 = 0.95;
+    double epsilon = 1e-8;
+    double weight_decay = 0.1;
+    // Largest norm of the whole model's gradient; 0 = no clipping.
+    double clip = 1.0;
+    std::string precision = "bf16";  // bf16 | fp32: arithmetic of the layers; master weights are fp32
+    // Evaluation on held-out data before step 1 + n·evaluate_every and after the last step; 0 = after the last only.
+    std::uint64_t evaluate_every = 50;
+    std::uint32_t evaluation_microbatches = 8;
+    friend bool operator==(const Train&, const Train&) = default;
+  } train;
+
+  struct Boundary {
+    std::string codec = "subspace";  // subspace | identity
+    std::uint32_t rank = 16;         // subspace only
+    std::string values = "bf16";     // fp32 | bf16
+    // Layers 0 … factored_layers-1 write into the residual stream through U·A. Absent: every layer before the tail
+    // stage. Set it to compare layouts: the model is the same only if this number is. Resolved by the loader.
+    std::optional<std::uint32_t> factored_layers;
+    friend bool operator==(const Boundary&, const Boundary&) = default;
+  } boundary;
+
+  struct Link {
+    double bandwidth_mbps = 80;
+    double latency_ms = 50;  // one way
+    double jitter_ms = 0;    // uniform in [0, jitter_ms), added to the latency
+    double loss = 0;         // probability that a frame has to be sent again, one round trip later, as TCP does
+    bool emulate = false;    // shape every process's up- and downlink to these figures
+    friend bool operator==(const Link&, const Link&) = default;
+  } link;
+
+  struct Stage {
+    std::uint32_t first_layer = 0;  // layers = "first:end" in the file
+    std::uint32_t end_layer = 0;
+    std::uint32_t replicas = 1;
+    friend bool operator==(const Stage&, const Stage&) = default;
+  };
+
+  struct Pipeline {
+    std::string layout = "explicit";  // explicit: [[pipeline.stage]]; auto: `stages` stages, resolved by the loader
+    std::uint32_t stages = 0;         // = stage.size() after loading
+    std::vector<Stage> stage;
+    std::string schedule = "deep";  // deep: F / I / W apart, credits as below; 1f1b: I and W together, P - i credits
+    std::string credits = "auto";   // auto, or a number: microbatches in flight at any stage
+    std::string device = "cpu";     // cpu | cuda | emulated
+    std::uint32_t threads = 0;      // compute threads per worker; 0: cores / workers, 1 in deterministic mode
+    // Activations a worker may keep for its microbatches in flight, in MiB. What does not fit is recomputed.
+    std::uint64_t activation_mb = 4096;
+    std::string recompute = "auto";  // auto | always | never
+    friend bool operator==(const Pipeline&, const Pipeline&) = default;
+  } pipeline;
+
+  // Only with pipeline.device = "emulated": the real sockets, scheduler and messages without the arithmetic.
+  struct Emulated {
+    double forward_ms = 250;
+    double input_gradient_ms = 500;
+    double weight_gradient_ms = 250;
+    std::uint64_t forward_bytes = 0;   // payload of a microbatch; 0: what the boundary codec would send
+    std::uint64_t backward_bytes = 0;  // likewise
+    friend bool operator==(const Emulated&, const Emulated&) = default;
+  } emulated;
+
+  struct Checkpoint {
+    std::uint64_t every = 100;  // steps; 0: only after the last step and when interrupted
+    std::uint32_t keep = 2;
+    friend bool operator==(const Checkpoint&, const Checkpoint&) = default;
+  } checkpoint;
+
+  friend bool operator==(const RunConfig&, const RunConfig&) = default;
+};
+
+}  // namespace isthmus

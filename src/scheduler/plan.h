@@ -1,0 +1,55 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/time.h"
+
+namespace isthmus {
+
+struct StagePlan {
+  std::uint32_t first_layer = 0;
+  std::uint32_t end_layer = 0;
+  std::uint32_t replicas = 1;
+  // Microbatches that may be in flight at this stage: forward accepted, gradient not yet returned.
+  std::uint32_t credits = 1;
+  friend bool operator==(const StagePlan&, const StagePlan&) = default;
+};
+
+enum class ScheduleKind : std::uint8_t { kDeep, kOneForwardOneBackward };
+
+// Everything that is fixed for a run and that all its processes derive alike from the run file. Derived numbers are
+// computed once, here (scheduler/make_plan.h), and nowhere else.
+struct Plan {
+  // Digest of the resolved run and its seed: frames of another run are refused.
+  std::uint64_t run_id = 0;
+  std::vector<StagePlan> stages;
+  ScheduleKind schedule = ScheduleKind::kDeep;
+  std::uint64_t steps = 0;
+  std::uint32_t microbatches = 0;             // training, per step
+  std::uint32_t evaluation_microbatches = 0;  // per evaluation
+  std::uint64_t evaluate_every = 0;
+  std::uint64_t checkpoint_every = 0;
+  std::uint32_t tokens_per_microbatch = 0;  // sequences × context
+  // Exact payload sizes of one microbatch on every boundary, in bytes.
+  std::uint64_t token_bytes = 0;     // token ids, forward only
+  std::uint64_t forward_bytes = 0;   // coefficients forward
+  std::uint64_t backward_bytes = 0;  // their gradient
+
+  StageId last_stage() const { return StageId(static_cast<std::uint32_t>(stages.size()) - 1); }
+
+  // Steps 1 … steps train; step steps + 1 only evaluates the final weights.
+  StepId final_step() const { return StepId(steps + 1); }
+  std::uint32_t training_count(StepId step) const { return step.value <= steps ? microbatches : 0; }
+  std::uint32_t evaluation_count(StepId step) const {
+    const bool due = step == final_step() ||
+                     (evaluate_every != 0 && step.value > 1 && (step.value - 1) % evaluate_every == 0);
+    return due ? evaluation_microbatches : 0;
+  }
+  // Microbatches of a step: training ones are 0 … training_count-1, evaluation ones follow.
+  std::uint32_t count(StepId step) const { return training_count(step) + evaluation_count(step); }
+  bool is_training(StepId step, MicrobatchId m) const { return m.value < training_count(step); }
+};
+
+}  // namespace isthmus

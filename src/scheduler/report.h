@@ -1,0 +1,71 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/done_set.h"
+#include "scheduler/view.h"
+
+namespace isthmus {
+
+// Loss of one microbatch, summed over its tokens, in nats. Only the tail stage knows it.
+struct MicrobatchLoss {
+  MicrobatchId microbatch;
+  double sum = 0;
+  std::uint32_t tokens = 0;
+  friend bool operator==(const MicrobatchLoss&, const MicrobatchLoss&) = default;
+};
+
+// A separately hashed piece of the model: "embedding", "layer.0" …, "head".
+struct UnitNorm {
+  std::string unit;
+  double norm2 = 0;  // squared norm of the summed gradient
+  friend bool operator==(const UnitNorm&, const UnitNorm&) = default;
+};
+struct UnitDigest {
+  std::string unit;
+  std::string hex;
+  friend bool operator==(const UnitDigest&, const UnitDigest&) = default;
+};
+
+// Counters since the worker started. Bytes are frame bytes handed to the socket, headers included.
+struct WorkerStats {
+  std::uint64_t forward_ns = 0;
+  std::uint64_t input_gradient_ns = 0;
+  std::uint64_t weight_gradient_ns = 0;
+  std::uint64_t optimizer_ns = 0;
+  std::uint64_t boundary_bytes_sent = 0;      // Fwd and Bwd
+  std::uint64_t boundary_bytes_received = 0;  // likewise
+  std::uint64_t control_bytes_sent = 0;       // everything else
+  std::uint64_t control_bytes_received = 0;
+  std::uint64_t rejected_frames = 0;
+  std::uint32_t queued = 0;  // microbatches waiting for compute now
+  std::string waiting_for;   // why the device is idle now; empty when it is busy
+  friend bool operator==(const WorkerStats&, const WorkerStats&) = default;
+};
+
+// A worker's whole state as the coordinator needs it: idempotent, sent on change and as a heartbeat.
+struct Report {
+  SessionId session;
+  StageId stage;
+  ReplicaId replica;
+  Endpoints endpoints;
+  std::uint64_t version = 0;  // steps applied
+  StepId step;
+  std::uint32_t attempt = 0;
+  DoneSet done;            // of (step, attempt)
+  EpochId prepared_epoch;  // 0: none
+  std::vector<UnitNorm> norms;
+  bool finite = true;
+  std::string sum_digest;              // of the combined gradient; compared inside a stage
+  std::vector<MicrobatchLoss> losses;  // tail only: of the microbatches in `done`
+  std::uint64_t checkpointed = 0;      // newest version durable on this worker's disk
+  std::vector<UnitDigest> weights;     // once the phase is kFinished
+  bool left = false;                   // last report: everything asked for is done, the worker leaves
+  std::string fault;                   // an error the run cannot go on with (disk full, bad data); empty: none
+  WorkerStats stats;
+  friend bool operator==(const Report&, const Report&) = default;
+};
+
+}  // namespace isthmus

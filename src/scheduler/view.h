@@ -1,0 +1,79 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/done_set.h"
+#include "base/ids.h"
+
+namespace isthmus {
+
+using PublicKey = std::array<std::uint8_t, 32>;  // CURVE
+
+// Where a worker can be reached by its peers.
+struct Endpoints {
+  std::string control;  // "tcp://host:port"
+  std::string bulk;
+  friend bool operator==(const Endpoints&, const Endpoints&) = default;
+};
+
+// One life of one worker, in its place.
+struct Member {
+  PeerId peer;
+  SessionId session;
+  StageId stage;
+  ReplicaId replica;
+  PublicKey key{};
+  Endpoints endpoints;
+  friend bool operator==(const Member&, const Member&) = default;
+};
+
+// The one decision that ends a step: every member multiplies its summed gradient by `scale` and runs the optimizer,
+// or (apply = false) leaves the weights alone. Either way its version becomes `step`.
+struct Commit {
+  StepId step;
+  std::uint32_t attempt = 0;
+  EpochId epoch;  // the epoch whose combination is meant; sums prepared in another epoch are void
+  double scale = 1;
+  bool apply = true;
+  friend bool operator==(const Commit&, const Commit&) = default;
+};
+
+enum class Phase : std::uint8_t {
+  kRunning,
+  // Stop now: drop the step, keep the weights of the last commit, write a checkpoint, report it, leave.
+  kStopping,
+  // Every step is committed: write the last checkpoint, report weight digests, leave.
+  kFinished,
+};
+
+// The coordinator's whole view, sent to every peer after each decision and once a second: idempotent, ordered by
+// epoch. What it means is in docs/protocol.md (State).
+struct View {
+  EpochId epoch;
+  StepId step;  // being computed; 0 before the first decision
+  std::uint32_t attempt = 0;
+  std::vector<Member> live;
+  std::vector<SessionId> head_owner;  // per microbatch of the step; kNoSession: nobody yet
+  std::vector<bool> head_again;       // per microbatch: an earlier owner may have sent it on
+  std::optional<Commit> last_commit;
+  bool preparing = false;
+  std::map<SessionId, DoneSet> owners;      // while preparing
+  SessionId last_session = kNoSession;      // newest session of the receiving peer that was ever admitted
+  std::vector<std::uint64_t> checkpointed;  // per stage: newest version that is durable on every live replica
+  Phase phase = Phase::kRunning;
+  std::string reason;  // why the run stops, for people
+  friend bool operator==(const View&, const View&) = default;
+
+  const Member* find(SessionId session) const {
+    for (const auto& m : live)
+      if (m.session == session) return &m;
+    return nullptr;
+  }
+};
+
+}  // namespace isthmus

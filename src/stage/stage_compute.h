@@ -1,0 +1,63 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/result.h"
+#include "compress/encoded_tensor.h"
+#include "scheduler/report.h"
+#include "scheduler/view.h"
+
+namespace isthmus {
+
+// What a stage replica computes. One owner, the worker's compute thread; every call blocks until its result is
+// ready. Two implementations: TorchStage (the model) and EmulatedStage (time and bytes of it, no arithmetic).
+//
+// Errors returned are those of foreign bytes, data files and the disk; the caller decides. Weights change only in
+// apply() and load().
+class StageCompute {
+ public:
+  virtual ~StageCompute() = default;
+
+  struct ForwardResult {
+    EncodedTensor output;                // for the next stage; empty at the tail
+    std::optional<MicrobatchLoss> loss;  // tail only
+  };
+  // Layers forward of one microbatch. `input` comes from the previous stage; empty at the head, which reads the
+  // tokens of (step, microbatch) itself. Training: keeps what the gradients need. Evaluation (`training` false):
+  // keeps nothing; `microbatch` then counts evaluation microbatches from 0 and the tokens are held-out ones.
+  virtual Result<ForwardResult> forward(StepId step, MicrobatchId microbatch, bool training,
+                                        const EncodedTensor& input) = 0;
+  // Gradient of the stage's input. `gradient` comes from the next stage; empty at the tail, where the loss is the
+  // sum over the microbatch's tokens divided by the step's training tokens. Empty result at the head.
+  virtual Result<EncodedTensor> input_gradient(MicrobatchId microbatch,
+                                               const EncodedTensor& gradient) = 0;
+  // Adds the microbatch's weight gradients to the accumulator and frees what was kept for it.
+  virtual void weight_gradient(MicrobatchId microbatch) = 0;
+
+  struct Prepared {
+    std::vector<UnitNorm> norms;  // one per unit of the stage, in the order of the layers
+    bool finite = true;
+    std::string sum_digest;  // deterministic mode; empty otherwise
+  };
+  // Closes the accumulator: nothing may be added until apply() or drop_step().
+  virtual Prepared prepare() = 0;
+  // Runs the optimizer for `commit.step` with the gradient times commit.scale (or leaves the weights alone), then
+  // clears all state of the step. `learning_rate` is the step's.
+  virtual void apply(const Commit& commit, double learning_rate) = 0;
+  // Forgets everything of the step: kept activations, accumulator. Weights stay.
+  virtual void drop_step() = 0;
+
+  // Writes weights and optimizer state of `version` to stage-N/step-<version>/ below the run's checkpoint folder,
+  // manifest last, and removes all but the newest `keep`. On error the earlier ones are untouched.
+  virtual Status save(std::uint64_t version) = 0;
+  // Replaces weights and optimizer state by those of a checkpoint.
+  virtual Status load(std::uint64_t version) = 0;
+  // Digest of each unit's fp32 weights.
+  virtual std::vector<UnitDigest> weight_digests() const = 0;
+};
+
+}  // namespace isthmus
