@@ -34,7 +34,8 @@ std::uint64_t CounterRandom::bits(std::uint64_t counter) const {
 }
 
 std::uint64_t CounterRandom::below(std::uint64_t limit, std::uint64_t counter) const {
-  return static_cast<std::uint64_t>((static_cast<unsigned __int128>(bits(counter)) * limit) >> 64);
+  __extension__ using Wide = unsigned __int128;
+  return static_cast<std::uint64_t>((static_cast<Wide>(bits(counter)) * limit) >> 64);
 }
 
 double CounterRandom::normal(std::uint64_t counter) const {
