@@ -43,6 +43,7 @@ struct Plan {
   StepId final_step() const { return StepId(steps + 1); }
   std::uint32_t training_count(StepId step) const { return step.value <= steps ? microbatches : 0; }
   std::uint32_t evaluation_count(StepId step) const {
+    if (step > final_step()) return 0;
     const bool due = step == final_step() ||
                      (evaluate_every != 0 && step.value > 1 && (step.value - 1) % evaluate_every == 0);
     return due ? evaluation_microbatches : 0;

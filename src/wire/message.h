@@ -57,6 +57,7 @@ struct Free {
 using Message = std::variant<View, Report, Forward, Backward, Ask, Held, Free>;
 
 // Order in which waiting frames leave an uplink: small control first, then gradients, then activations, then state.
+// Ask goes with the activations: it must not overtake the Forward it asks about, or every answer would be "Free".
 enum class Priority : std::uint8_t { kControl, kGradient, kActivation, kState };
 Priority priority_of(const Message& message);
 // Forward and Backward: what `wire_bytes` of metrics.jsonl counts.

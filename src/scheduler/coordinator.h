@@ -1,0 +1,140 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/time.h"
+#include "scheduler/decisions.h"
+#include "scheduler/ledger.h"
+#include "scheduler/plan.h"
+#include "scheduler/report.h"
+#include "scheduler/view.h"
+
+namespace isthmus {
+
+// Who may serve which place, from the run's roster.
+struct Seat {
+  PeerId peer;
+  StageId stage;
+  ReplicaId replica;
+  PublicKey key{};
+};
+
+// Everything known about a step once it is committed.
+struct StepOutcome {
+  Commit commit;
+  double loss = 0;  // mean over training tokens, nats
+  std::uint64_t tokens = 0;
+  std::optional<double> validation_loss;
+  double grad_norm = 0;
+  std::map<PeerId, WorkerStats> stats;  // as of the last report before the commit
+};
+
+// What the coordinator's process has to do, in this order.
+struct AppendRecord {
+  LogRecord record;  // write and sync; on failure the process must end before the next effect
+};
+struct SendView {
+  PeerId peer;
+  View view;
+};
+struct StepCommitted {
+  StepOutcome outcome;
+};
+// A line of events.jsonl.
+struct Happened {
+  std::string event;  // "admitted", "expelled", "committed", "checkpoint", "fault", "refused", "stopping", "finished"
+  StepId step;
+  PeerId peer;
+  std::string reason;
+};
+// Every worker has left, or the time for that is over: the process can end.
+struct RunEnded {
+  bool finished = false;  // all steps committed
+  std::string reason;
+  std::map<std::string, std::string> weights_hash;  // unit -> digest, when finished
+  std::uint64_t version = 0;
+};
+using CoordinatorEffect = std::variant<AppendRecord, SendView, StepCommitted, Happened, RunEnded>;
+
+// The coordinator as a pure state machine: membership, ledger and commit of each step (docs/protocol.md). It never
+// sees a tensor, a clock or a socket. One thread.
+class Coordinator {
+ public:
+  struct Options {
+    double clip = 0;  // largest norm of the whole gradient; 0: none
+    Duration silence = seconds(3);
+    Duration reconnect = seconds(1);
+    Duration repeat = seconds(1);
+    // After a restart, or when its own loop stood still, nobody is expelled for this long: the silence was its own.
+    Duration grace = seconds(10);
+    Duration pause = std::chrono::milliseconds(500);
+    Duration leave = seconds(60);
+  };
+
+  Coordinator(const Plan& plan, std::vector<Seat> seats, Options options);
+
+  // Rebuilds the state from the log; call before anything else. The records are not appended again.
+  void replay(const std::vector<LogRecord>& log);
+  // Begins (or begins again) from weights of this version: everybody has to be admitted anew.
+  std::vector<CoordinatorEffect> begin(std::uint64_t version, Time now);
+
+  std::vector<CoordinatorEffect> connected(PeerId peer, Time now);
+  std::vector<CoordinatorEffect> disconnected(PeerId peer, Time now);
+  std::vector<CoordinatorEffect> received(PeerId from, const Report& report, Time now);
+  std::vector<CoordinatorEffect> tick(Time now);
+  // Ends the run before its time: workers drop the step, write a checkpoint and leave.
+  std::vector<CoordinatorEffect> stop(const std::string& reason, Time now);
+
+  Time next_due() const { return next_tick_; }
+  const Decisions& decisions() const { return decisions_; }
+  const std::map<PeerId, Report>& reports() const { return reports_; }
+  Phase phase() const { return phase_; }
+
+ private:
+  struct Contact {
+    Time heard{};
+    std::optional<Time> lost;  // disconnected since
+  };
+
+  void append(LogRecord record);
+  void send_view(PeerId peer);
+  void send_views();
+  void happened(std::string event, PeerId peer, std::string reason);
+  void expel(const Member& member, const std::string& reason);
+  void consider_candidate(const Seat& seat, const Report& report);
+  void evaluate();
+  void commit();
+  void enter(Phase phase, const std::string& reason, Time now);
+  void end_if_all_left(Time now);
+  void turn(Time now);
+  const Seat* seat_of(PeerId peer) const;
+  std::vector<CoordinatorEffect> take();
+
+  const Plan plan_;
+  const std::vector<Seat> seats_;
+  const Options options_;
+  Decisions decisions_;
+  Ledger ledger_;
+  bool preparing_ = false;
+  Phase phase_ = Phase::kRunning;
+  std::string reason_;
+  Time ends_at_ = kNever;
+  bool ended_ = false;
+  std::map<PeerId, Contact> contacts_;
+  std::map<PeerId, Report> reports_;  // newest of each peer
+  std::set<PeerId> waiting_noted_;    // peers whose unusable version was already reported
+  Time last_turn_{};
+  Time patient_until_{};
+  Time next_tick_{};
+  Time next_repeat_{};
+  std::vector<CoordinatorEffect> effects_;
+};
+
+}  // namespace isthmus

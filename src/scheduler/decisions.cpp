@@ -1,0 +1,70 @@
+#include "scheduler/decisions.h"
+
+#include <algorithm>
+
+namespace isthmus {
+
+Decisions::Decisions(const Plan& plan) : checkpointed(plan.stages.size(), 0), plan_(plan) {}
+
+const Member* Decisions::find(SessionId session) const {
+  const auto at = std::ranges::find(live, session, &Member::session);
+  return at == live.end() ? nullptr : &*at;
+}
+
+const Member* Decisions::live_of(PeerId peer) const {
+  const auto at = std::ranges::find(live, peer, &Member::peer);
+  return at == live.end() ? nullptr : &*at;
+}
+
+bool Decisions::stage_is_empty(StageId stage) const {
+  return std::ranges::find(live, stage, &Member::stage) == live.end();
+}
+
+void Decisions::begin_step(StepId next) {
+  step = next;
+  attempt = 0;
+  head_owner.assign(plan_.count(step), kNoSession);
+  head_again.assign(plan_.count(step), false);
+  deal_heads();
+}
+
+void Decisions::deal_heads() {
+  std::vector<SessionId> heads;
+  for (const auto& member : live)
+    if (member.stage == StageId(0)) heads.push_back(member.session);
+  if (heads.empty()) return;
+  for (std::size_t m = 0; m < head_owner.size(); ++m)
+    if (head_owner[m] == kNoSession) head_owner[m] = heads[m % heads.size()];
+}
+
+void Decisions::apply(const LogRecord& record) {
+  if (!std::holds_alternative<CheckpointRecord>(record)) ++epoch.value;
+
+  if (const auto* init = std::get_if<InitRecord>(&record)) {
+    live.clear();
+    last_commit.reset();
+    begin_step(StepId(init->version + 1));
+  } else if (const auto* admit = std::get_if<AdmitRecord>(&record)) {
+    live.push_back(admit->member);
+    std::ranges::sort(live, {}, [](const Member& m) { return std::tuple(m.stage, m.replica); });
+    last_session[admit->member.peer] = admit->member.session;
+    used_sessions.insert(admit->member.session);
+    deal_heads();
+  } else if (const auto* expel = std::get_if<ExpelRecord>(&record)) {
+    std::erase_if(live, [&](const Member& m) { return m.session == expel->session; });
+    for (std::size_t m = 0; m < head_owner.size(); ++m)
+      if (head_owner[m] == expel->session) {
+        head_owner[m] = kNoSession;
+        head_again[m] = true;
+      }
+    deal_heads();
+  } else if (const auto* commit = std::get_if<CommitRecord>(&record)) {
+    last_commit = commit->commit;
+    begin_step(StepId(commit->commit.step.value + 1));
+  } else if (const auto* checkpoint = std::get_if<CheckpointRecord>(&record)) {
+    auto& version = checkpointed.at(checkpoint->stage.value);
+    version = std::max(version, checkpoint->version);
+  }
+}
+
+}  // namespace isthmus
