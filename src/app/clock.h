@@ -1,0 +1,16 @@
+#pragma once
+
+#include <time.h>
+
+#include "base/time.h"
+
+namespace isthmus {
+
+// The machine's monotonic clock: processes of one machine share its origin, so their traces fit together.
+inline Time monotonic_now() {
+  timespec t{};
+  ::clock_gettime(CLOCK_MONOTONIC, &t);
+  return std::chrono::seconds(t.tv_sec) + std::chrono::nanoseconds(t.tv_nsec);
+}
+
+}  // namespace isthmus

@@ -1,0 +1,174 @@
+#include "app/coordinator_process.h"
+
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <optional>
+#include <utility>
+
+#include "app/clock.h"
+#include "app/decision_log.h"
+#include "app/line_reader.h"
+#include "app/process_link.h"
+#include "app/progress.h"
+#include "app/roster_file.h"
+#include "app/run_record.h"
+#include "app/signals.h"
+#include "scheduler/coordinator.h"
+#include "scheduler/make_plan.h"
+
+namespace isthmus {
+
+namespace {
+
+std::uint64_t wall_clock_us() {
+  return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(
+                                        std::chrono::system_clock::now().time_since_epoch())
+                                        .count());
+}
+
+class CoordinatorProcess {
+ public:
+  CoordinatorProcess(const RunConfig& run, const CoordinatorOptions& options)
+      : options_(options), run_(run), plan_(make_plan(run)), control_(options.control_fd),
+        progress_(run, stdout) {}
+
+  int serve() {
+    if (auto ready = open(); !ready) {
+      spdlog::error("{}", ready.error().message);
+      return 1;
+    }
+    if (options_.fresh) carry_out(coordinator_->begin(options_.version, monotonic_now()));
+    while (!exit_code_) turn();
+    // Workers take the end of this process for the end of the run; let what was sent to them leave first.
+    link_->flush(monotonic_now() + seconds(1));
+    return *exit_code_;
+  }
+
+ private:
+  Status open() {
+    auto roster = read_roster(options_.folder.roster());
+    if (!roster) return tl::unexpected(roster.error());
+    auto keys = read_key_file(options_.folder.key_file(0));
+    if (!keys) return tl::unexpected(keys.error());
+    auto log = DecisionLog::open(options_.folder.decision_log());
+    if (!log) return tl::unexpected(log.error());
+    auto record = RunRecord::open(options_.folder, run_, plan_, options_.version, monotonic_now());
+    if (!record) return tl::unexpected(record.error());
+
+    ProcessLink::Options link;
+    link.self = kCoordinator;
+    link.keys = *keys;
+    for (const auto& seat : roster->seats) link.roster.add(seat.peer, seat.key);
+    link.host = options_.host;
+    link.port = options_.port;
+    auto opened = ProcessLink::open(run_, plan_, std::move(link));
+    if (!opened) return tl::unexpected(opened.error());
+    link_ = std::move(*opened);
+
+    Coordinator::Options limits;
+    limits.clip = run_.train.clip;
+    coordinator_.emplace(plan_, roster->seats, limits);
+    coordinator_->replay(log->records());
+    log_.emplace(std::move(*log));
+    record_.emplace(std::move(*record));
+    if (options_.ready_fd >= 0) {
+      const auto endpoints = link_->endpoints();
+      const std::string line = endpoints.control + " " + endpoints.bulk + "\n";
+      if (::write(options_.ready_fd, line.data(), line.size()) < 0)
+        return fail("nobody waits for this coordinator's endpoints any more");
+      ::close(options_.ready_fd);
+    }
+    return {};
+  }
+
+  void turn() {
+    auto turn = link_->turn(coordinator_->next_due(), control_.fd());
+    const Time now = monotonic_now();
+    for (const PeerId peer : turn.connected) carry_out(coordinator_->connected(peer, now));
+    for (const auto& arrival : turn.messages)
+      if (const auto* report = std::get_if<Report>(&arrival.message))
+        carry_out(coordinator_->received(arrival.from, *report, now));
+    for (const PeerId peer : turn.disconnected) carry_out(coordinator_->disconnected(peer, now));
+    while (const auto line = control_.next()) stop_as_told(*line, now);
+    if (const int signal = received_signal(); signal != 0 && !stop_code_) {
+      stop_code_ = 130;
+      carry_out(coordinator_->stop("interrupted", now));
+    }
+    if (now >= coordinator_->next_due()) carry_out(coordinator_->tick(now));
+    progress_.refresh(record_->figures(), *coordinator_, now);
+  }
+
+  // "stop CODE REASON"
+  void stop_as_told(const std::string& line, Time now) {
+    int code = 0, at = 0;
+    if (std::sscanf(line.c_str(), "stop %d %n", &code, &at) != 1) return;
+    if (!stop_code_) stop_code_ = code;
+    carry_out(coordinator_->stop(line.substr(static_cast<std::size_t>(at)), now));
+  }
+
+  void carry_out(std::vector<CoordinatorEffect> effects) {
+    for (auto& effect : effects) {
+      if (exit_code_) return;
+      Status done = std::visit([&](const auto& e) { return carry_out(e); }, effect);
+      if (!done) {
+        // Nothing that follows from an unwritten decision may be sent.
+        spdlog::error("{}", done.error().message);
+        exit_code_ = 1;
+      }
+    }
+  }
+
+  Status carry_out(const AppendRecord& effect) { return log_->append(effect.record); }
+  Status carry_out(const SendView& effect) {
+    link_->send(effect.peer, effect.view);
+    return {};
+  }
+  Status carry_out(const StepCommitted& effect) {
+    const auto before = record_->figures().step;
+    const Status written = record_->committed(effect.outcome, monotonic_now());
+    if (record_->figures().step != before) progress_.committed(record_->figures());
+    return written;
+  }
+  Status carry_out(const Happened& effect) {
+    if (effect.event == "fault" || effect.event == "refused" || effect.event == "expelled")
+      progress_.say(fmt::format("worker {}: {}: {}", effect.peer, effect.event, effect.reason));
+    return record_->happened(effect, wall_clock_us());
+  }
+  Status carry_out(const RunEnded& effect) {
+    const Status written = record_->ended(effect, monotonic_now());
+    exit_code_ = effect.finished ? 0 : stop_code_.value_or(1);
+    const auto& f = record_->figures();
+    if (effect.finished) {
+      std::string line = fmt::format("finished: {} steps, loss {:.4f}", f.step, f.loss);
+      if (f.validation_loss) line += fmt::format(", validation loss {:.4f}", *f.validation_loss);
+      progress_.say(line);
+    } else {
+      progress_.say(fmt::format("stopped after step {}: {}", effect.version, effect.reason));
+    }
+    return written;
+  }
+
+  const CoordinatorOptions options_;
+  const RunConfig run_;
+  const Plan plan_;
+  LineReader control_;
+  Progress progress_;
+  std::unique_ptr<ProcessLink> link_;
+  std::optional<Coordinator> coordinator_;
+  std::optional<DecisionLog> log_;
+  std::optional<RunRecord> record_;
+  std::optional<int> stop_code_;
+  std::optional<int> exit_code_;
+};
+
+}  // namespace
+
+int serve_coordinator(const RunConfig& run, const CoordinatorOptions& options) {
+  catch_signals();
+  return CoordinatorProcess(run, options).serve();
+}
+
+}  // namespace isthmus

@@ -1,0 +1,124 @@
+#include "app/decision_log.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+
+#include <cerrno>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "base/digest.h"
+
+namespace isthmus {
+
+using nlohmann::json;
+
+namespace {
+
+std::string line_checksum(std::string_view text) {
+  return fmt::format("{:016x}",
+                     checksum({reinterpret_cast<const std::uint8_t*>(text.data()), text.size()}));
+}
+
+json to_json(const LogRecord& record) {
+  return std::visit(
+      [](const auto& r) -> json {
+        using R = std::decay_t<decltype(r)>;
+        if constexpr (std::is_same_v<R, InitRecord>) {
+          return {{"record", "init"}, {"version", r.version}};
+        } else if constexpr (std::is_same_v<R, AdmitRecord>) {
+          return {{"record", "admit"},
+                  {"version", r.version},
+                  {"peer", r.member.peer.value},
+                  {"session", r.member.session.value},
+                  {"stage", r.member.stage.value},
+                  {"replica", r.member.replica.value},
+                  {"key", to_hex(r.member.key)},
+                  {"control", r.member.endpoints.control},
+                  {"bulk", r.member.endpoints.bulk}};
+        } else if constexpr (std::is_same_v<R, ExpelRecord>) {
+          return {{"record", "expel"}, {"session", r.session.value}, {"reason", r.reason}};
+        } else if constexpr (std::is_same_v<R, CommitRecord>) {
+          return {{"record", "commit"},
+                  {"step", r.commit.step.value},
+                  {"attempt", r.commit.attempt},
+                  {"epoch", r.commit.epoch.value},
+                  {"scale", r.commit.scale},
+                  {"apply", r.commit.apply}};
+        } else {
+          return {{"record", "checkpoint"}, {"stage", r.stage.value}, {"version", r.version}};
+        }
+      },
+      record);
+}
+
+PublicKey key_of(const std::string& hex) {
+  PublicKey key{};
+  if (hex.size() != 64) throw std::invalid_argument("a key has 64 hexadecimal digits");
+  for (std::size_t i = 0; i < key.size(); ++i)
+    key[i] = static_cast<std::uint8_t>(std::stoul(hex.substr(2 * i, 2), nullptr, 16));
+  return key;
+}
+
+LogRecord from_json(const json& j) {
+  const std::string kind = j.at("record");
+  if (kind == "init") return InitRecord{j.at("version")};
+  if (kind == "expel") return ExpelRecord{SessionId(j.at("session")), j.at("reason")};
+  if (kind == "checkpoint") return CheckpointRecord{StageId(j.at("stage")), j.at("version")};
+  if (kind == "commit")
+    return CommitRecord{Commit{StepId(j.at("step")), j.at("attempt"), EpochId(j.at("epoch")),
+                               j.at("scale"), j.at("apply")}};
+  if (kind == "admit")
+    return AdmitRecord{Member{PeerId(j.at("peer")), SessionId(j.at("session")),
+                              StageId(j.at("stage")), ReplicaId(j.at("replica")),
+                              key_of(j.at("key")), Endpoints{j.at("control"), j.at("bulk")}},
+                       j.at("version")};
+  throw std::invalid_argument("unknown record " + kind);
+}
+
+}  // namespace
+
+std::string encode_record(const LogRecord& record) {
+  const std::string text = to_json(record).dump();
+  return line_checksum(text) + " " + text;
+}
+
+Result<LogRecord> decode_record(const std::string& line) {
+  if (line.size() < 18 || line[16] != ' ' || line.substr(0, 16) != line_checksum(std::string_view(line).substr(17)))
+    return fail("its checksum does not match");
+  try {
+    return from_json(json::parse(line.substr(17)));
+  } catch (const std::exception& error) {
+    return fail("{}", error.what());
+  }
+}
+
+Result<DecisionLog> DecisionLog::open(const std::string& path) {
+  auto file = LineFile::open(path);
+  if (!file) return tl::unexpected(file.error());
+  const int lock = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (lock < 0 || ::flock(lock, LOCK_EX | LOCK_NB) != 0)
+    return fail("{} is in use by another coordinator: {}; stop it first, one run has one coordinator",
+                path, std::strerror(errno));
+  DecisionLog log(std::move(*file), lock);
+  const auto text = read_whole(path);
+  if (!text) return tl::unexpected(text.error());
+  std::istringstream lines(*text);
+  std::size_t number = 0;
+  for (std::string line; std::getline(lines, line);) {
+    ++number;
+    auto record = decode_record(line);
+    if (!record)
+      return fail("{}:{}: damaged log record: {}; restore the file or start again with another --out",
+                  path, number, record.error().message);
+    log.records_.push_back(std::move(*record));
+  }
+  return log;
+}
+
+Status DecisionLog::append(const LogRecord& record) {
+  return file_.append(encode_record(record)).and_then([&] { return file_.sync(); });
+}
+
+}  // namespace isthmus

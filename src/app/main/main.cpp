@@ -1,0 +1,211 @@
+// The command line. Results on stdout, logs on stderr; exit codes: 0 ok, 1 failed, 2 usage, 78 bad run file,
+// 130 interrupted.
+
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <exception>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "app/coordinator_process.h"
+#include "app/train.h"
+#include "app/worker_process.h"
+#include "config/load_run.h"
+#include "config/nearest.h"
+#include "model/ngram_baseline.h"
+#include "model/pack.h"
+#include "scheduler/make_plan.h"
+#include "scheduler/plan_text.h"
+
+namespace isthmus {
+namespace {
+
+constexpr int kUsage = 2;
+constexpr int kBadConfig = 78;
+
+struct RunArguments {
+  std::string file;
+  std::vector<std::string> overrides;
+
+  void add_to(CLI::App& command) {
+    command.add_option("RUN.toml", file, "Run file")->required();
+    command.add_option("--set", overrides, "section.key=value: overrides the run file; may be repeated")
+        ->allow_extra_args(false);
+  }
+};
+
+// Loads the run file and calls `then`, or prints every problem.
+int with_run(const RunArguments& arguments, const std::function<int(const RunConfig&)>& then) {
+  const auto run = load_run(arguments.file, arguments.overrides);
+  if (run) return then(*run);
+  for (const auto& problem : run.error()) fmt::print(stderr, "{}\n", problem.text());
+  fmt::print(stderr, "{} problem{} in {}\n", run.error().size(), run.error().size() == 1 ? "" : "s",
+             arguments.file);
+  return kBadConfig;
+}
+
+int report(const Status& status) {
+  if (status) return 0;
+  spdlog::error("{}", status.error().message);
+  return 1;
+}
+
+// CLI11 only says that something is missing when a subcommand is misspelt.
+std::string suggestion(const CLI::App& app, int argc, char** argv) {
+  const CLI::App* at = &app;
+  for (int i = 1; i < argc; ++i) {
+    const std::string word = argv[i];
+    std::vector<std::string> known;
+    if (word.starts_with("-")) {
+      for (const CLI::Option* option : at->get_options())
+        for (const auto& name : option->get_lnames()) known.push_back("--" + name);
+      const std::string flag = word.substr(0, word.find('='));
+      if (!word.starts_with("--") || std::ranges::find(known, flag) != known.end()) continue;
+      const auto near = nearest(flag, known);
+      return fmt::format("unknown flag {}{}", flag, near ? "; did you mean " + *near + "?" : "");
+    }
+    for (const CLI::App* sub : at->get_subcommands(nullptr))
+      if (!sub->get_group().empty()) known.push_back(sub->get_name());
+    if (known.empty()) return "";
+    const CLI::App* next = nullptr;
+    for (const CLI::App* sub : at->get_subcommands(nullptr))
+      if (sub->get_name() == word) next = sub;
+    if (next) {
+      at = next;
+      continue;
+    }
+    const auto near = nearest(word, known);
+    return fmt::format("unknown command {}{}", word, near ? "; did you mean " + *near + "?" : "");
+  }
+  return "";
+}
+
+int run_command_line(int argc, char** argv) {
+  CLI::App app("Isthmus trains one transformer across many machines joined by home internet links.", "isthmus");
+  app.set_version_flag("--version", fmt::format("isthmus {} (libtorch {})", ISTHMUS_VERSION, ISTHMUS_TORCH_VERSION));
+  app.require_subcommand(1);
+  app.failure_message(CLI::FailureMessage::simple);
+  std::function<int()> chosen;
+
+  RunArguments run;
+  TrainOptions train_options;
+  auto* train_command = app.add_subcommand("train", "Run a whole training on this machine: one coordinator, one process per stage replica");
+  run.add_to(*train_command);
+  train_command->add_option("--out", train_options.out, "Folder the run leaves behind (default: runs/NAME)");
+  train_command->add_flag("--resume", train_options.resume, "Continue from the newest checkpoint in --out");
+  train_command->add_flag("--trace", train_options.trace, "Write trace.json (Perfetto, chrome://tracing)");
+  train_command->add_option("--port", train_options.port, "Port of the coordinator (and the next one); default: any");
+  train_command->callback([&] {
+    chosen = [&] {
+      return with_run(run, [&](const RunConfig& config) {
+        if (train_options.out.empty()) train_options.out = "runs/" + config.run.name;
+        return train(config, train_options);
+      });
+    };
+  });
+
+  bool as_json = false;
+  double gflops = 0;
+  auto* plan_command = app.add_subcommand("plan", "Check a run file and show its stage × time grid, memory, bytes per link and predicted speed");
+  run.add_to(*plan_command);
+  plan_command->add_flag("--json", as_json, "Machine-readable output");
+  plan_command->add_option("--gflops", gflops, "Speed of one worker's device, to estimate compute times")->check(CLI::PositiveNumber);
+  plan_command->callback([&] {
+    chosen = [&] {
+      return with_run(run, [&](const RunConfig& config) {
+        PlanTextOptions options;
+        if (gflops > 0) options.gflops = gflops;
+        fmt::print("{}", as_json ? plan_json(config, options) : plan_text(config, options));
+        return 0;
+      });
+    };
+  });
+
+  CoordinatorOptions coordinator_options;
+  auto* coordinator_command = app.add_subcommand("coordinator", "Serve a run: membership, plan, commits (`train` starts it)");
+  coordinator_command->group("Processes of a run");
+  run.add_to(*coordinator_command);
+  coordinator_command->add_option("--out", coordinator_options.folder.path, "Folder of the run")->required();
+  coordinator_command->add_option("--from-version", coordinator_options.version, "Weights the run begins with");
+  coordinator_command->add_option("--host", coordinator_options.host, "Address to listen on");
+  coordinator_command->add_option("--port", coordinator_options.port, "Control port (bulk is the next); 0: any");
+  coordinator_command->add_option("--ready-fd", coordinator_options.ready_fd, "Descriptor to write the endpoints to");
+  coordinator_command->add_option("--control-fd", coordinator_options.control_fd, "Descriptor to read commands from");
+  coordinator_command->callback([&] {
+    chosen = [&] {
+      return with_run(run, [&](const RunConfig& config) { return serve_coordinator(config, coordinator_options); });
+    };
+  });
+
+  WorkerOptions worker_options;
+  auto* worker_command = app.add_subcommand("worker", "Serve one stage replica (`train` starts it)");
+  worker_command->group("Processes of a run");
+  run.add_to(*worker_command);
+  worker_command->add_option("--out", worker_options.folder.path, "Folder of the run")->required();
+  worker_command->add_option("--peer", worker_options.peer.value, "Number in the run's roster")->required();
+  worker_command->add_option("--from-version", worker_options.version, "Checkpoint to start from");
+  worker_command->add_flag("--trace", worker_options.trace, "Record spans");
+  worker_command->callback([&] {
+    chosen = [&] {
+      return with_run(run, [&](const RunConfig& config) { return serve_worker(config, worker_options); });
+    };
+  });
+
+  auto* data_command = app.add_subcommand("data", "Prepare training text");
+  data_command->require_subcommand(1);
+  PackOptions pack_options;
+  auto* pack_command = data_command->add_subcommand("pack", "Text files to byte shards");
+  pack_command->add_option("FILE", pack_options.files, "Text files, joined in this order")->required();
+  pack_command->add_option("--train", pack_options.train, "Shard to write")->required();
+  pack_command->add_option("--validation", pack_options.validation, "Held-out shard to write")->required();
+  pack_command->add_option("--validation-share", pack_options.validation_share, "Share of the text held out, from its end")
+      ->capture_default_str();
+  pack_command->callback([&] { chosen = [&] { return report(pack(pack_options)); }; });
+
+  std::string train_shard, validation_shard;
+  auto* baseline_command = data_command->add_subcommand("baseline", "Loss of a trigram byte model with add-one smoothing");
+  baseline_command->add_option("TRAIN", train_shard, "Shard to fit")->required();
+  baseline_command->add_option("VALIDATION", validation_shard, "Shard to score")->required();
+  baseline_command->add_flag("--json", as_json, "Machine-readable output");
+  baseline_command->callback([&] {
+    chosen = [&] {
+      const auto loss = trigram_loss(train_shard, validation_shard);
+      if (!loss) return report(tl::unexpected(loss.error()));
+      if (as_json)
+        fmt::print("{}\n", nlohmann::json{{"trigram_nats_per_byte", *loss}}.dump());
+      else
+        fmt::print("trigram, add-one smoothing: {:.4f} nats per byte\n", *loss);
+      return 0;
+    };
+  });
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);
+    const std::string hint = suggestion(app, argc, argv);
+    fmt::print(stderr, "{}\nRun isthmus --help for the commands, isthmus COMMAND --help for their flags.\n",
+               hint.empty() ? error.what() : hint);
+    return kUsage;
+  }
+  return chosen();
+}
+
+}  // namespace
+}  // namespace isthmus
+
+int main(int argc, char** argv) {
+  spdlog::set_default_logger(spdlog::stderr_color_mt("isthmus"));
+  spdlog::set_pattern("%^%l%$: %v");
+  try {
+    return isthmus::run_command_line(argc, argv);
+  } catch (const std::exception& error) {
+    spdlog::error("{}", error.what());
+    return 1;
+  }
+}

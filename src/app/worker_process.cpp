@@ -1,0 +1,217 @@
+#include "app/worker_process.h"
+
+#include <poll.h>
+#include <spdlog/spdlog.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <optional>
+#include <random>
+#include <set>
+#include <utility>
+
+#include "app/clock.h"
+#include "app/compute_thread.h"
+#include "app/line_reader.h"
+#include "app/process_link.h"
+#include "app/roster_file.h"
+#include "app/signals.h"
+#include "router/worker_steps.h"
+#include "scheduler/make_plan.h"
+#include "stage/emulated_stage.h"
+#include "stage/torch_stage.h"
+
+namespace isthmus {
+
+namespace {
+
+std::uint64_t fresh_seed() {
+  std::random_device device;
+  return (std::uint64_t{device()} << 32) | device();
+}
+
+// Twice the time in which an uplink moves a whole step's boundary traffic, at least two seconds.
+Duration ask_after(const RunConfig& run, const Plan& plan) {
+  const double bytes = static_cast<double>(plan.token_bytes + plan.forward_bytes + plan.backward_bytes) *
+                       (plan.microbatches + plan.evaluation_microbatches);
+  return seconds(std::max(2.0, 2.0 * bytes * 8e-6 / run.link.bandwidth_mbps));
+}
+
+class WorkerProcess {
+ public:
+  WorkerProcess(const RunConfig& run, const WorkerOptions& options)
+      : options_(options), run_(run), plan_(make_plan(run)), endpoints_(options.endpoints_fd) {}
+
+  ~WorkerProcess() {
+    if (compute_) compute_->join();
+    if (woken_ >= 0) ::close(woken_);
+  }
+
+  int serve() {
+    if (auto ready = open(); !ready) {
+      spdlog::error("worker {}: {}", options_.peer, ready.error().message);
+      return 1;
+    }
+    while (!exit_code_) turn();
+    link_->flush(monotonic_now() + seconds(1));
+    compute_->join();
+    if (options_.trace)
+      if (auto written = compute_->trace().write(options_.folder.worker_trace(options_.peer.value),
+                                                 options_.peer, seat_.stage);
+          !written)
+        spdlog::error("worker {}: {}", options_.peer, written.error().message);
+    return *exit_code_;
+  }
+
+ private:
+  Status open() {
+    auto roster = read_roster(options_.folder.roster());
+    if (!roster) return tl::unexpected(roster.error());
+    const auto seat = std::ranges::find(roster->seats, options_.peer, &Seat::peer);
+    if (seat == roster->seats.end())
+      return fail("{} has no seat for peer {}", options_.folder.roster(), options_.peer);
+    seat_ = *seat;
+    coordinator_key_ = roster->coordinator;
+    auto keys = read_key_file(options_.folder.key_file(options_.peer.value));
+    if (!keys) return tl::unexpected(keys.error());
+
+    woken_ = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    const std::string checkpoints = options_.folder.checkpoints();
+    ComputeThread::MakeStage make = [run = run_, plan = plan_, stage = seat_.stage, checkpoints] {
+      return run.pipeline.device == "emulated" ? make_emulated_stage(run, plan, stage, checkpoints)
+                                               : make_torch_stage(run, stage, checkpoints);
+    };
+    compute_ = std::make_unique<ComputeThread>(run_, plan_, std::move(make), options_.version, options_.trace,
+                                               [fd = woken_] {
+                                                 const std::uint64_t one = 1;
+                                                 [[maybe_unused]] const auto n = ::write(fd, &one, sizeof one);
+                                               });
+    ProcessLink::Options link;
+    link.self = options_.peer;
+    link.keys = *keys;
+    // Only the coordinator is known from the start; neighbours are let in as the views name them.
+    link.roster.add(kCoordinator, roster->coordinator);
+    auto opened = ProcessLink::open(run_, plan_, std::move(link));
+    if (!opened) return tl::unexpected(opened.error());
+    link_ = std::move(*opened);
+    return {};
+  }
+
+  void turn() {
+    const Time due = steps_ ? steps_->next_due() : monotonic_now() + std::chrono::milliseconds(200);
+    auto turn = link_->turn(due, woken_);
+    if (!connecting_) connect_to_coordinator();
+    std::uint64_t count;
+    [[maybe_unused]] const auto n = ::read(woken_, &count, sizeof count);
+
+    const Time now = monotonic_now();
+    while (auto result = compute_->try_take()) take(std::move(*result), now);
+    if (received_signal() == SIGTERM && !exit_code_) exit_code_ = 130;
+    if (exit_code_ || !steps_) return;
+
+    steps_->set_stats(stats());
+    for (const PeerId peer : turn.connected) carry_out(steps_->peer_connected(peer, now));
+    for (auto& arrival : turn.messages) {
+      if (arrival.from != kCoordinator)
+        carry_out(steps_->message_received(arrival.from, std::move(arrival.message), now));
+      else if (const auto* view = std::get_if<View>(&arrival.message))
+        carry_out(steps_->view_received(*view, now));
+    }
+    for (const PeerId peer : turn.disconnected)
+      if (peer == kCoordinator) carry_out(steps_->coordinator_lost(now));
+    if (now >= steps_->next_due()) carry_out(steps_->tick(now));
+  }
+
+  void connect_to_coordinator() {
+    const auto line = endpoints_.next();
+    if (!line) {
+      if (endpoints_.closed()) {
+        spdlog::error("worker {}: the coordinator did not start", options_.peer);
+        exit_code_ = 1;
+      }
+      return;
+    }
+    const auto space = line->find(' ');
+    if (space == std::string::npos) return;
+    link_->connect(kCoordinator, {line->substr(0, space), line->substr(space + 1)}, coordinator_key_);
+    connecting_ = true;
+  }
+
+  void take(ComputeResult result, Time now) {
+    time_ = result.time;
+    if (!result.error.empty()) {
+      // The stage cannot be made, or not go on: everybody has to know why.
+      spdlog::error("worker {} (stage {}): {}", options_.peer, seat_.stage, result.error);
+      exit_code_ = 1;
+      return;
+    }
+    if (std::holds_alternative<std::monostate>(result.value)) {
+      WorkerSteps::Identity identity{options_.peer, seat_.stage, seat_.replica, link_->endpoints(),
+                                     ask_after(run_, plan_)};
+      steps_.emplace(plan_, identity, options_.version, fresh_seed());
+      carry_out(steps_->peer_connected(kCoordinator, now));
+      return;
+    }
+    std::visit(
+        [&](auto&& value) {
+          if constexpr (!std::is_same_v<std::decay_t<decltype(value)>, std::monostate>)
+            carry_out(steps_->job_done(std::move(value), now));
+        },
+        std::move(result.value));
+  }
+
+  void carry_out(std::vector<WorkerEffect> effects) {
+    for (auto& effect : effects) std::visit([&](auto& e) { carry_out(e); }, effect);
+  }
+  void carry_out(SendMessage& effect) { link_->send(effect.peer, effect.message); }
+  void carry_out(KnowMembers& effect) {
+    for (const auto& member : effect.members) {
+      if (member.peer == options_.peer) continue;
+      link_->allow(member.peer, member.key);
+      // Of two neighbours the later stage connects; the other answers on the same connection.
+      if (member.stage.value + 1 == seat_.stage.value && known_.insert(member.session).second)
+        link_->connect(member.peer, member.endpoints, member.key);
+    }
+  }
+  void carry_out(Leave&) { exit_code_ = 0; }
+  template <class Job>
+  void carry_out(Job& job) {
+    compute_->give(std::move(job));
+  }
+
+  WorkerStats stats() const {
+    WorkerStats stats;
+    stats.forward_ns = time_.forward_ns;
+    stats.input_gradient_ns = time_.input_gradient_ns;
+    stats.weight_gradient_ns = time_.weight_gradient_ns;
+    stats.optimizer_ns = time_.optimizer_ns;
+    link_->messenger().add_to(stats);
+    return stats;
+  }
+
+  const WorkerOptions options_;
+  const RunConfig run_;
+  const Plan plan_;
+  LineReader endpoints_;
+  Seat seat_;
+  PublicKey coordinator_key_{};
+  int woken_ = -1;
+  std::unique_ptr<ComputeThread> compute_;
+  std::unique_ptr<ProcessLink> link_;
+  std::optional<WorkerSteps> steps_;
+  std::set<SessionId> known_;
+  ComputeTime time_;
+  bool connecting_ = false;
+  std::optional<int> exit_code_;
+};
+
+}  // namespace
+
+int serve_worker(const RunConfig& run, const WorkerOptions& options) {
+  catch_signals();
+  return WorkerProcess(run, options).serve();
+}
+
+}  // namespace isthmus
