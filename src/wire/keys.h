@@ -1,0 +1,24 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+
+#include "base/result.h"
+#include "scheduler/view.h"
+
+namespace isthmus {
+
+// A CURVE key pair (Curve25519), raw bytes.
+struct KeyPair {
+  PublicKey public_key{};
+  std::array<std::uint8_t, 32> secret_key{};
+};
+
+KeyPair new_key_pair();
+// A text file, secret key first, readable by its owner only (0600). An existing file is never overwritten.
+Status write_key_file(const std::string& path, const KeyPair& keys);
+// Refuses a file that others may read, and one whose halves do not belong together.
+Result<KeyPair> read_key_file(const std::string& path);
+
+}  // namespace isthmus

@@ -1,0 +1,441 @@
+#include "wire/message_codec.h"
+
+#include <algorithm>
+#include <cmath>
+#include <msgpack.hpp>
+#include <stdexcept>
+
+namespace isthmus {
+
+namespace {
+
+constexpr std::size_t kTextMax = 4096;
+constexpr std::size_t kDigestMax = 128;
+
+// ---------------------------------------------------------------------------------------------- writing
+
+class Writer {
+ public:
+  void array(std::size_t size) { packer_.pack_array(static_cast<std::uint32_t>(size)); }
+  void number(std::uint64_t value) { packer_.pack(value); }
+  void real(double value) { packer_.pack(value); }
+  void flag(bool value) { packer_.pack(value); }
+  void text(const std::string& value) { packer_.pack(value.substr(0, kTextMax)); }
+  void key(const PublicKey& value) {
+    packer_.pack_bin(static_cast<std::uint32_t>(value.size()));
+    packer_.pack_bin_body(reinterpret_cast<const char*>(value.data()), static_cast<std::uint32_t>(value.size()));
+  }
+  template <class Tag, class Number>
+  void id(Id<Tag, Number> value) {
+    number(value.value);
+  }
+  Bytes take() { return Bytes(buffer_.data(), buffer_.data() + buffer_.size()); }
+
+ private:
+  msgpack::sbuffer buffer_;
+  msgpack::packer<msgpack::sbuffer> packer_{buffer_};
+};
+
+void write(Writer& out, const Endpoints& e) {
+  out.text(e.control);
+  out.text(e.bulk);
+}
+
+void write(Writer& out, const DoneSet& set) {
+  out.number(set.count());
+  out.array(set.words().size());
+  for (const auto word : set.words()) out.number(word);
+}
+
+void write(Writer& out, const StepTag& tag) {
+  out.id(tag.from);
+  out.id(tag.to);
+  out.id(tag.epoch);
+  out.id(tag.step);
+  out.number(tag.attempt);
+}
+
+std::uint64_t size_of(const SharedBytes& bytes) { return bytes ? bytes->size() : 0; }
+
+void write(Writer& out, const View& v) {
+  out.array(13);
+  out.id(v.epoch);
+  out.id(v.step);
+  out.number(v.attempt);
+  out.array(v.live.size());
+  for (const auto& m : v.live) {
+    out.array(7);
+    out.id(m.peer);
+    out.id(m.session);
+    out.id(m.stage);
+    out.id(m.replica);
+    out.key(m.key);
+    write(out, m.endpoints);
+  }
+  out.array(v.head_owner.size());
+  for (const auto owner : v.head_owner) out.id(owner);
+  out.array(v.head_again.size());
+  for (const bool again : v.head_again) out.flag(again);
+  out.array(v.last_commit ? 5 : 0);
+  if (v.last_commit) {
+    out.id(v.last_commit->step);
+    out.number(v.last_commit->attempt);
+    out.id(v.last_commit->epoch);
+    out.real(v.last_commit->scale);
+    out.flag(v.last_commit->apply);
+  }
+  out.flag(v.preparing);
+  out.array(v.owners.size());
+  for (const auto& [session, done] : v.owners) {
+    out.array(3);
+    out.id(session);
+    write(out, done);
+  }
+  out.id(v.last_session);
+  out.array(v.checkpointed.size());
+  for (const auto version : v.checkpointed) out.number(version);
+  out.number(static_cast<std::uint64_t>(v.phase));
+  out.text(v.reason);
+}
+
+void write(Writer& out, const Report& r) {
+  out.array(20);
+  out.id(r.session);
+  out.id(r.stage);
+  out.id(r.replica);
+  write(out, r.endpoints);
+  out.number(r.version);
+  out.id(r.step);
+  out.number(r.attempt);
+  write(out, r.done);
+  out.id(r.prepared_epoch);
+  out.array(r.norms.size());
+  for (const auto& unit : r.norms) {
+    out.array(2);
+    out.text(unit.unit);
+    out.real(unit.norm2);
+  }
+  out.flag(r.finite);
+  out.text(r.sum_digest);
+  out.array(r.losses.size());
+  for (const auto& loss : r.losses) {
+    out.array(3);
+    out.id(loss.microbatch);
+    out.real(loss.sum);
+    out.number(loss.tokens);
+  }
+  out.number(r.checkpointed);
+  out.array(r.weights.size());
+  for (const auto& unit : r.weights) {
+    out.array(2);
+    out.text(unit.unit);
+    out.text(unit.hex);
+  }
+  out.flag(r.left);
+  out.text(r.fault);
+  const auto& s = r.stats;
+  out.array(11);
+  for (const std::uint64_t n : {s.forward_ns, s.input_gradient_ns, s.weight_gradient_ns, s.optimizer_ns,
+                                s.boundary_bytes_sent, s.boundary_bytes_received, s.control_bytes_sent,
+                                s.control_bytes_received, s.rejected_frames, std::uint64_t{s.queued}})
+    out.number(n);
+  out.text(s.waiting_for);
+}
+
+void write(Writer& out, const Forward& f) {
+  out.array(10);
+  write(out, f.tag);
+  out.id(f.microbatch);
+  out.number(f.n);
+  out.flag(f.again);
+  out.number(size_of(f.tensor.values));
+  out.number(size_of(f.tensor.tokens));
+}
+
+void write(Writer& out, const Backward& b) {
+  out.array(7);
+  write(out, b.tag);
+  out.id(b.microbatch);
+  out.number(size_of(b.tensor.values));
+}
+
+template <class Numbered>
+void write(Writer& out, const Numbered& message) {
+  out.array(7);
+  write(out, message.tag);
+  out.id(message.microbatch);
+  out.number(message.n);
+}
+
+// ---------------------------------------------------------------------------------------------- reading
+
+// Takes the elements of one msgpack array in order. Anything unexpected throws; decode_body turns that into an Error.
+class Reader {
+ public:
+  Reader(const msgpack::object& object, std::size_t min, std::size_t max) {
+    if (object.type != msgpack::type::ARRAY || object.via.array.size < min || object.via.array.size > max)
+      throw std::runtime_error(fmt::format("expected an array of {} to {} elements", min, max));
+    at_ = object.via.array.ptr;
+    end_ = at_ + object.via.array.size;
+  }
+  bool done() const { return at_ == end_; }
+  std::size_t left() const { return static_cast<std::size_t>(end_ - at_); }
+
+  std::uint64_t number(std::uint64_t max = UINT64_MAX) {
+    const auto& o = next();
+    if (o.type != msgpack::type::POSITIVE_INTEGER || o.via.u64 > max)
+      throw std::runtime_error(fmt::format("expected a number up to {}", max));
+    return o.via.u64;
+  }
+  double real() {
+    const auto& o = next();
+    if (o.type != msgpack::type::FLOAT64 && o.type != msgpack::type::FLOAT32)
+      throw std::runtime_error("expected a real number");
+    return o.via.f64;
+  }
+  bool flag() {
+    const auto& o = next();
+    if (o.type != msgpack::type::BOOLEAN) throw std::runtime_error("expected true or false");
+    return o.via.boolean;
+  }
+  std::string text(std::size_t max = kTextMax) {
+    const auto& o = next();
+    if (o.type != msgpack::type::STR || o.via.str.size > max)
+      throw std::runtime_error(fmt::format("expected a text of at most {} bytes", max));
+    return {o.via.str.ptr, o.via.str.size};
+  }
+  PublicKey key() {
+    const auto& o = next();
+    PublicKey key{};
+    if (o.type != msgpack::type::BIN || o.via.bin.size != key.size())
+      throw std::runtime_error("expected a key of 32 bytes");
+    std::copy_n(reinterpret_cast<const std::uint8_t*>(o.via.bin.ptr), key.size(), key.begin());
+    return key;
+  }
+  Reader array(std::size_t min, std::size_t max) { return Reader(next(), min, max); }
+  template <class IdType>
+  IdType id(std::uint64_t max = UINT64_MAX) {
+    using Number = typename IdType::number_type;
+    return IdType(static_cast<Number>(number(std::min<std::uint64_t>(max, static_cast<Number>(-1)))));
+  }
+
+ private:
+  const msgpack::object& next() {
+    if (done()) throw std::runtime_error("an element is missing");
+    return *at_++;
+  }
+  const msgpack::object* at_;
+  const msgpack::object* end_;
+};
+
+Endpoints read_endpoints(Reader& in) {
+  Endpoints e;
+  e.control = in.text(256);
+  e.bulk = in.text(256);
+  return e;
+}
+
+DoneSet read_done(Reader& in, const Limits& limits) {
+  const auto count = static_cast<std::uint32_t>(in.number(limits.microbatches));
+  auto words = in.array(0, limits.microbatches / 64 + 1);
+  std::vector<std::uint64_t> bits;
+  while (!words.done()) bits.push_back(words.number());
+  if (!DoneSet::valid(count, bits)) throw std::runtime_error("a done set has bits beyond its microbatches");
+  return DoneSet(count, std::move(bits));
+}
+
+StepTag read_tag(Reader& in) {
+  StepTag tag;
+  tag.from = in.id<SessionId>();
+  tag.to = in.id<SessionId>();
+  tag.epoch = in.id<EpochId>();
+  tag.step = in.id<StepId>();
+  tag.attempt = static_cast<std::uint32_t>(in.number(UINT32_MAX));
+  return tag;
+}
+
+View read_view(const msgpack::object& object, const Limits& limits) {
+  Reader in(object, 13, 13);
+  View v;
+  v.epoch = in.id<EpochId>();
+  v.step = in.id<StepId>();
+  v.attempt = static_cast<std::uint32_t>(in.number(UINT32_MAX));
+  for (auto live = in.array(0, limits.members); !live.done();) {
+    auto m = live.array(7, 7);
+    Member member;
+    member.peer = m.id<PeerId>();
+    member.session = m.id<SessionId>();
+    member.stage = m.id<StageId>(limits.stages - 1);
+    member.replica = m.id<ReplicaId>();
+    member.key = m.key();
+    member.endpoints = read_endpoints(m);
+    v.live.push_back(std::move(member));
+  }
+  for (auto owners = in.array(0, limits.microbatches); !owners.done();)
+    v.head_owner.push_back(owners.id<SessionId>());
+  for (auto again = in.array(0, limits.microbatches); !again.done();) v.head_again.push_back(again.flag());
+  if (v.head_again.size() != v.head_owner.size()) throw std::runtime_error("head owners and flags differ in number");
+  if (auto c = in.array(0, 5); !c.done()) {
+    Commit commit;
+    commit.step = c.id<StepId>();
+    commit.attempt = static_cast<std::uint32_t>(c.number(UINT32_MAX));
+    commit.epoch = c.id<EpochId>();
+    commit.scale = c.real();
+    commit.apply = c.flag();
+    if (!std::isfinite(commit.scale)) throw std::runtime_error("a commit's scale is not finite");
+    v.last_commit = commit;
+  }
+  v.preparing = in.flag();
+  for (auto owners = in.array(0, limits.members); !owners.done();) {
+    auto o = owners.array(3, 3);
+    const auto session = o.id<SessionId>();
+    v.owners.emplace(session, read_done(o, limits));
+  }
+  v.last_session = in.id<SessionId>();
+  for (auto versions = in.array(0, limits.stages); !versions.done();) v.checkpointed.push_back(versions.number());
+  v.phase = static_cast<Phase>(in.number(2));
+  v.reason = in.text();
+  return v;
+}
+
+Report read_report(const msgpack::object& object, const Limits& limits) {
+  Reader in(object, 20, 20);
+  Report r;
+  r.session = in.id<SessionId>();
+  r.stage = in.id<StageId>(limits.stages - 1);
+  r.replica = in.id<ReplicaId>();
+  r.endpoints = read_endpoints(in);
+  r.version = in.number();
+  r.step = in.id<StepId>();
+  r.attempt = static_cast<std::uint32_t>(in.number(UINT32_MAX));
+  r.done = read_done(in, limits);
+  r.prepared_epoch = in.id<EpochId>();
+  for (auto norms = in.array(0, limits.units); !norms.done();) {
+    auto unit = norms.array(2, 2);
+    std::string name = unit.text(kDigestMax);
+    r.norms.push_back({std::move(name), unit.real()});
+  }
+  r.finite = in.flag();
+  r.sum_digest = in.text(kDigestMax);
+  for (auto losses = in.array(0, limits.microbatches); !losses.done();) {
+    auto l = losses.array(3, 3);
+    MicrobatchLoss loss;
+    loss.microbatch = l.id<MicrobatchId>(limits.microbatches - 1);
+    loss.sum = l.real();
+    loss.tokens = static_cast<std::uint32_t>(l.number(UINT32_MAX));
+    r.losses.push_back(loss);
+  }
+  r.checkpointed = in.number();
+  for (auto weights = in.array(0, limits.units); !weights.done();) {
+    auto unit = weights.array(2, 2);
+    std::string name = unit.text(kDigestMax);
+    r.weights.push_back({std::move(name), unit.text(kDigestMax)});
+  }
+  r.left = in.flag();
+  r.fault = in.text();
+  auto s = in.array(11, 11);
+  for (std::uint64_t* n : {&r.stats.forward_ns, &r.stats.input_gradient_ns, &r.stats.weight_gradient_ns,
+                           &r.stats.optimizer_ns, &r.stats.boundary_bytes_sent, &r.stats.boundary_bytes_received,
+                           &r.stats.control_bytes_sent, &r.stats.control_bytes_received, &r.stats.rejected_frames})
+    *n = s.number();
+  r.stats.queued = static_cast<std::uint32_t>(s.number(UINT32_MAX));
+  r.stats.waiting_for = s.text(256);
+  return r;
+}
+
+std::uint64_t exactly(std::uint64_t seen, std::uint64_t expected, const char* what) {
+  if (seen != expected)
+    throw std::runtime_error(fmt::format("{} of {} bytes, the plan says {}", what, seen, expected));
+  return seen;
+}
+
+template <class Numbered>
+Message read_numbered(const msgpack::object& object, const Limits& limits) {
+  Reader in(object, 7, 7);
+  Numbered message;
+  message.tag = read_tag(in);
+  message.microbatch = in.id<MicrobatchId>(limits.microbatches - 1);
+  message.n = static_cast<std::uint32_t>(in.number(UINT32_MAX));
+  return message;
+}
+
+DecodedBody read(std::uint8_t kind, const msgpack::object& object, const Limits& limits) {
+  DecodedBody decoded;
+  switch (kind) {
+    case 0:
+      decoded.message = read_view(object, limits);
+      break;
+    case 1:
+      decoded.message = read_report(object, limits);
+      break;
+    case 2: {
+      Reader in(object, 10, 10);
+      Forward f;
+      f.tag = read_tag(in);
+      f.microbatch = in.id<MicrobatchId>(limits.microbatches - 1);
+      f.n = static_cast<std::uint32_t>(in.number(UINT32_MAX));
+      f.again = in.flag();
+      decoded.values_bytes = exactly(in.number(), limits.forward_bytes, "coefficients");
+      decoded.tokens_bytes = exactly(in.number(), limits.token_bytes, "token ids");
+      decoded.message = std::move(f);
+      break;
+    }
+    case 3: {
+      Reader in(object, 7, 7);
+      Backward b;
+      b.tag = read_tag(in);
+      b.microbatch = in.id<MicrobatchId>(limits.microbatches - 1);
+      decoded.values_bytes = exactly(in.number(), limits.backward_bytes, "gradients");
+      decoded.message = std::move(b);
+      break;
+    }
+    case 4:
+      decoded.message = read_numbered<Ask>(object, limits);
+      break;
+    case 5:
+      decoded.message = read_numbered<Held>(object, limits);
+      break;
+    case 6:
+      decoded.message = read_numbered<Free>(object, limits);
+      break;
+    default:
+      throw std::runtime_error(fmt::format("unknown kind {}", kind));
+  }
+  return decoded;
+}
+
+}  // namespace
+
+Limits Limits::of(const Plan& plan) {
+  Limits limits;
+  limits.token_bytes = plan.token_bytes;
+  limits.forward_bytes = plan.forward_bytes;
+  limits.backward_bytes = plan.backward_bytes;
+  limits.microbatches = plan.microbatches + plan.evaluation_microbatches;
+  limits.stages = static_cast<std::uint32_t>(plan.stages.size());
+  for (const auto& stage : plan.stages) limits.members += stage.replicas;
+  limits.units = plan.stages.empty() ? 0 : plan.stages.back().end_layer + 2;
+  return limits;
+}
+
+Bytes encode_body(const Message& message) {
+  Writer out;
+  std::visit([&](const auto& m) { write(out, m); }, message);
+  return out.take();
+}
+
+Result<DecodedBody> decode_body(std::uint8_t kind, ByteView body, const Limits& limits) {
+  try {
+    const std::size_t array_max = std::max<std::size_t>({64, limits.microbatches, limits.members, limits.units, limits.stages});
+    const msgpack::unpack_limit bounds(array_max, 0, kTextMax, 64, 0, 8);
+    std::size_t offset = 0;
+    const auto handle = msgpack::unpack(reinterpret_cast<const char*>(body.data()), body.size(), offset, nullptr,
+                                        nullptr, bounds);
+    if (offset != body.size()) return fail("message body has {} bytes too many", body.size() - offset);
+    return read(kind, handle.get(), limits);
+  } catch (const std::exception& error) {
+    return fail("message of kind {} refused: {}", kind, error.what());
+  }
+}
+
+}  // namespace isthmus

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <cstdint>
+
+#include "base/bytes.h"
+#include "base/result.h"
+#include "scheduler/plan.h"
+#include "wire/message.h"
+
+namespace isthmus {
+
+// What a run's messages can hold at most. Checked before anything is allocated.
+struct Limits {
+  std::uint64_t token_bytes = 0;     // exact, of a Forward
+  std::uint64_t forward_bytes = 0;   // exact
+  std::uint64_t backward_bytes = 0;  // exact
+  std::uint32_t microbatches = 0;    // of a step, evaluation included
+  std::uint32_t stages = 0;
+  std::uint32_t members = 0;
+  std::uint32_t units = 0;  // separately hashed pieces of the model
+
+  static Limits of(const Plan& plan);
+};
+
+// A message is a small msgpack array (the body) and, for Forward and Backward, payload: values, then tokens.
+Bytes encode_body(const Message& message);
+
+struct DecodedBody {
+  Message message;  // EncodedTensors still empty
+  std::uint64_t values_bytes = 0;
+  std::uint64_t tokens_bytes = 0;
+};
+Result<DecodedBody> decode_body(std::uint8_t kind, ByteView body, const Limits& limits);
+
+}  // namespace isthmus

@@ -1,0 +1,144 @@
+#include "wire/messenger.h"
+
+#include <algorithm>
+
+namespace isthmus {
+
+namespace {
+
+// Values, then tokens: the order of the payload on the wire.
+std::vector<SharedBytes> payload_of(const Message& message) {
+  std::vector<SharedBytes> parts;
+  const auto add = [&](const SharedBytes& part) {
+    if (part && !part->empty()) parts.push_back(part);
+  };
+  if (const auto* f = std::get_if<Forward>(&message)) {
+    add(f->tensor.values);
+    add(f->tensor.tokens);
+  } else if (const auto* b = std::get_if<Backward>(&message)) {
+    add(b->tensor.values);
+  }
+  return parts;
+}
+
+EncodedTensor* tensor_of(Message& message) {
+  if (auto* f = std::get_if<Forward>(&message)) return &f->tensor;
+  if (auto* b = std::get_if<Backward>(&message)) return &b->tensor;
+  return nullptr;
+}
+
+bool kind_is_boundary(std::uint8_t kind) { return kind == 2 || kind == 3; }
+
+}  // namespace
+
+void Messenger::send(PeerId to, const Message& message) {
+  const auto parts = payload_of(message);
+  FrameHeader header;
+  header.kind = static_cast<std::uint8_t>(message.index());
+  header.run_id = run_id_;
+  header.transfer = ++next_transfer_[to];
+  for (const auto& part : parts) header.payload_total += static_cast<std::uint32_t>(part->size());
+
+  const auto put = [&](const SharedBytes& part, std::size_t offset, std::size_t length) {
+    Frame frame;
+    frame.peer = to;
+    frame.priority = priority_of(message);
+    frame.boundary = is_boundary(message);
+    const ByteView slice = part ? ByteView(*part).subspan(offset, length) : ByteView();
+    frame.head = encode_head(header, header.first ? encode_body(message) : Bytes(), slice);
+    frame.payload = part;
+    frame.offset = offset;
+    frame.length = length;
+    (frame.boundary ? boundary_sent_ : control_sent_) += frame.bytes();
+    header.first = false;
+    header.offset += static_cast<std::uint32_t>(length);
+    transport_.send(std::move(frame));
+  };
+  if (parts.empty()) put(nullptr, 0, 0);
+  for (const auto& part : parts)
+    for (std::size_t at = 0; at < part->size(); at += kChunkBytes)
+      put(part, at, std::min(kChunkBytes, part->size() - at));
+}
+
+std::optional<Message> Messenger::receive(Frame frame) {
+  std::optional<Message> complete;
+  if (auto accepted = accept(frame, complete); !accepted) {
+    ++rejected_;
+    last_rejection_ = fmt::format("peer {}: {}", frame.peer, accepted.error().message);
+  }
+  return complete;
+}
+
+Status Messenger::accept(const Frame& frame, std::optional<Message>& complete) {
+  const ByteView slice =
+      frame.payload ? ByteView(*frame.payload).subspan(frame.offset, frame.length) : ByteView();
+  const auto head = decode_head(frame.head, slice, run_id_);
+  if (!head) return tl::unexpected(head.error());
+  const FrameHeader& header = head->header;
+  (kind_is_boundary(header.kind) ? boundary_received_ : control_received_) += frame.bytes();
+  const auto place = std::pair(frame.peer, header.kind);
+
+  if (header.first) {
+    auto body = decode_body(header.kind, head->body, limits_);
+    if (!body) return tl::unexpected(body.error());
+    if (body->values_bytes + body->tokens_bytes != header.payload_total)
+      return fail("payload of {} bytes, its message needs {}", header.payload_total,
+                  body->values_bytes + body->tokens_bytes);
+    // Lengths are the plan's by now, not the sender's.
+    Transfer transfer;
+    transfer.id = header.transfer;
+    transfer.message = std::move(body->message);
+    transfer.total = header.payload_total;
+    transfer.values_bytes = body->values_bytes;
+    transfer.values.reserve(body->values_bytes);
+    transfer.tokens.reserve(body->tokens_bytes);
+    open_[place] = std::move(transfer);
+  }
+  const auto at = open_.find(place);
+  if (at == open_.end()) return fail("a further frame of a message that has no first one");
+  Transfer& transfer = at->second;
+  if (transfer.id != header.transfer || transfer.total != header.payload_total ||
+      header.offset != transfer.values.size() + transfer.tokens.size()) {
+    open_.erase(at);
+    return fail("a frame of a message is missing");
+  }
+  add_slice(transfer, slice);
+  if (transfer.values.size() + transfer.tokens.size() == transfer.total) {
+    complete = finish(transfer);
+    open_.erase(at);
+  } else if (slice.empty()) {
+    open_.erase(at);
+    return fail("an unfinished message with an empty frame");
+  }
+  return {};
+}
+
+void Messenger::add_slice(Transfer& transfer, ByteView slice) {
+  const std::size_t missing = transfer.values_bytes - transfer.values.size();
+  const ByteView values = slice.first(std::min(missing, slice.size()));
+  const ByteView tokens = slice.subspan(values.size());
+  transfer.values.insert(transfer.values.end(), values.begin(), values.end());
+  transfer.tokens.insert(transfer.tokens.end(), tokens.begin(), tokens.end());
+}
+
+std::optional<Message> Messenger::finish(Transfer& transfer) {
+  if (EncodedTensor* tensor = tensor_of(transfer.message)) {
+    tensor->values = share(std::move(transfer.values));
+    if (!transfer.tokens.empty()) tensor->tokens = share(std::move(transfer.tokens));
+  }
+  return std::move(transfer.message);
+}
+
+void Messenger::forget(PeerId peer) {
+  std::erase_if(open_, [&](const auto& entry) { return entry.first.first == peer; });
+}
+
+void Messenger::add_to(WorkerStats& stats) const {
+  stats.boundary_bytes_sent += boundary_sent_;
+  stats.boundary_bytes_received += boundary_received_;
+  stats.control_bytes_sent += control_sent_;
+  stats.control_bytes_received += control_received_;
+  stats.rejected_frames += rejected_;
+}
+
+}  // namespace isthmus
