@@ -1,0 +1,32 @@
+#include "config/layer_map.h"
+
+#include <algorithm>
+
+namespace isthmus {
+
+std::vector<RunConfig::Stage> balanced_layers(std::uint32_t layers, std::uint32_t stages, double head_cost) {
+  if (stages == 1) return {{0, layers, 1}};
+  std::uint32_t best_last = 1;
+  double best_cost = 0;
+  for (std::uint32_t last = 1; last + stages - 1 <= layers; ++last) {
+    const std::uint32_t even = (layers - last + stages - 2) / (stages - 1);
+    const double cost = std::max<double>(even, last + head_cost);
+    if (last == 1 || cost < best_cost) {
+      best_cost = cost;
+      best_last = last;
+    }
+  }
+  std::vector<RunConfig::Stage> map;
+  std::uint32_t at = 0;
+  const std::uint32_t rest = layers - best_last;
+  for (std::uint32_t s = 0; s + 1 < stages; ++s) {
+    // The first stage reads the data and embeds it; what does not divide evenly goes to later ones.
+    const std::uint32_t size = rest / (stages - 1) + (s + 1 + rest % (stages - 1) >= stages ? 1 : 0);
+    map.push_back({at, at + size, 1});
+    at += size;
+  }
+  map.push_back({at, layers, 1});
+  return map;
+}
+
+}  // namespace isthmus

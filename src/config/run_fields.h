@@ -1,0 +1,63 @@
+#pragma once
+
+#include "config/run_config.h"
+
+namespace isthmus {
+
+// Calls visit(section, key, member) for every scalar of a run, in the order of the file: the one list that loading,
+// writing and comparing share. [[pipeline.stage]] is not a scalar and is treated apart.
+template <class Run, class Visit>
+void for_each_field(Run& r, Visit&& visit) {
+  visit("run", "name", r.run.name);
+  visit("run", "seed", r.run.seed);
+  visit("run", "steps", r.run.steps);
+  visit("run", "deterministic", r.run.deterministic);
+  visit("model", "layers", r.model.layers);
+  visit("model", "hidden", r.model.hidden);
+  visit("model", "heads", r.model.heads);
+  visit("model", "context", r.model.context);
+  visit("model", "vocabulary", r.model.vocabulary);
+  visit("model", "mlp", r.model.mlp);
+  visit("data", "train", r.data.train);
+  visit("data", "validation", r.data.validation);
+  visit("train", "sequences_per_microbatch", r.train.sequences_per_microbatch);
+  visit("train", "microbatches_per_step", r.train.microbatches_per_step);
+  visit("train", "optimizer", r.train.optimizer);
+  visit("train", "learning_rate", r.train.learning_rate);
+  visit("train", "warmup_steps", r.train.warmup_steps);
+  visit("train", "final_learning_rate", r.train.final_learning_rate);
+  visit("train", "beta1", r.train.beta1);
+  visit("train", "beta2", r.train.beta2);
+  visit("train", "epsilon", r.train.epsilon);
+  visit("train", "weight_decay", r.train.weight_decay);
+  visit("train", "clip", r.train.clip);
+  visit("train", "precision", r.train.precision);
+  visit("train", "evaluate_every", r.train.evaluate_every);
+  visit("train", "evaluation_microbatches", r.train.evaluation_microbatches);
+  visit("boundary", "codec", r.boundary.codec);
+  visit("boundary", "rank", r.boundary.rank);
+  visit("boundary", "values", r.boundary.values);
+  visit("boundary", "factored_layers", r.boundary.factored_layers);
+  visit("link", "bandwidth_mbps", r.link.bandwidth_mbps);
+  visit("link", "latency_ms", r.link.latency_ms);
+  visit("link", "jitter_ms", r.link.jitter_ms);
+  visit("link", "loss", r.link.loss);
+  visit("link", "emulate", r.link.emulate);
+  visit("pipeline", "layout", r.pipeline.layout);
+  visit("pipeline", "stages", r.pipeline.stages);
+  visit("pipeline", "schedule", r.pipeline.schedule);
+  visit("pipeline", "credits", r.pipeline.credits);
+  visit("pipeline", "device", r.pipeline.device);
+  visit("pipeline", "threads", r.pipeline.threads);
+  visit("pipeline", "activation_mb", r.pipeline.activation_mb);
+  visit("pipeline", "recompute", r.pipeline.recompute);
+  visit("emulated", "forward_ms", r.emulated.forward_ms);
+  visit("emulated", "input_gradient_ms", r.emulated.input_gradient_ms);
+  visit("emulated", "weight_gradient_ms", r.emulated.weight_gradient_ms);
+  visit("emulated", "forward_bytes", r.emulated.forward_bytes);
+  visit("emulated", "backward_bytes", r.emulated.backward_bytes);
+  visit("checkpoint", "every", r.checkpoint.every);
+  visit("checkpoint", "keep", r.checkpoint.keep);
+}
+
+}  // namespace isthmus

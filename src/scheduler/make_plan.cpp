@@ -1,0 +1,56 @@
+#include "scheduler/make_plan.h"
+
+#include <algorithm>
+#include <charconv>
+#include <string>
+
+#include "base/digest.h"
+#include "config/load_run.h"
+
+namespace isthmus {
+
+std::uint32_t token_width(std::uint32_t vocabulary) {
+  return vocabulary <= 256 ? 1 : vocabulary <= 65536 ? 2 : 4;
+}
+
+std::uint32_t boundary_columns(const RunConfig& run) {
+  return run.boundary.codec == "identity" ? run.model.hidden : run.boundary.rank;
+}
+
+std::uint32_t credits_of(const RunConfig& run, StageId stage) {
+  const std::uint32_t all = run.train.microbatches_per_step;
+  const std::string& credits = run.pipeline.credits;
+  if (credits != "auto") {
+    std::uint32_t number = 1;
+    std::from_chars(credits.data(), credits.data() + credits.size(), number);
+    return std::clamp(number, 1u, all);
+  }
+  if (run.pipeline.schedule == "1f1b")
+    return std::min(all, static_cast<std::uint32_t>(run.pipeline.stage.size()) - stage.value);
+  return all;
+}
+
+Plan make_plan(const RunConfig& run) {
+  Plan plan;
+  const std::string text = resolved_toml(run);
+  plan.run_id = checksum({reinterpret_cast<const std::uint8_t*>(text.data()), text.size()});
+  plan.schedule = run.pipeline.schedule == "1f1b" ? ScheduleKind::kOneForwardOneBackward : ScheduleKind::kDeep;
+  plan.steps = run.run.steps;
+  plan.microbatches = run.train.microbatches_per_step;
+  plan.evaluation_microbatches = run.train.evaluation_microbatches;
+  plan.evaluate_every = run.train.evaluate_every;
+  plan.checkpoint_every = run.checkpoint.every;
+  plan.tokens_per_microbatch = run.train.sequences_per_microbatch * run.model.context;
+  for (std::uint32_t s = 0; s < run.pipeline.stage.size(); ++s) {
+    const auto& stage = run.pipeline.stage[s];
+    plan.stages.push_back({stage.first_layer, stage.end_layer, stage.replicas, credits_of(run, StageId(s))});
+  }
+  // One id more than the context per sequence: the last label.
+  plan.token_bytes = std::uint64_t{run.train.sequences_per_microbatch} * (run.model.context + 1) * token_width(run.model.vocabulary);
+  const std::uint64_t values = std::uint64_t{plan.tokens_per_microbatch} * boundary_columns(run) * (run.boundary.values == "fp32" ? 4 : 2);
+  plan.forward_bytes = run.emulated.forward_bytes ? run.emulated.forward_bytes : values;
+  plan.backward_bytes = run.emulated.backward_bytes ? run.emulated.backward_bytes : values;
+  return plan;
+}
+
+}  // namespace isthmus

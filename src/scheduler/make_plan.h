@@ -1,0 +1,24 @@
+#pragma once
+
+#include "config/run_config.h"
+#include "scheduler/plan.h"
+
+namespace isthmus {
+
+// The plan of a resolved run. The same in every process of the run.
+Plan make_plan(const RunConfig& run);
+
+// Bytes of one token id on the wire: as narrow as the vocabulary allows, 1, 2 or 4.
+std::uint32_t token_width(std::uint32_t vocabulary);
+
+// Columns that cross a boundary: the rank, or the hidden size when nothing is projected.
+std::uint32_t boundary_columns(const RunConfig& run);
+
+// Microbatches in flight at a stage.
+//
+// 1F1B keeps P − i, because whole activations are held for each. Here a kept input is `rank` numbers per token, so the
+// memory reason is gone, and every credit less than M costs time: the event simulation (P = 8, M = 32, 100 ms,
+// 80 Mb/s) loses 6 % at P − i + 2 round trips + P and nothing when uncapped. So: M, unless the run file says less.
+std::uint32_t credits_of(const RunConfig& run, StageId stage);
+
+}  // namespace isthmus
