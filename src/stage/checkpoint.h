@@ -1,0 +1,39 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/result.h"
+#include "model/safetensors.h"
+
+namespace isthmus {
+
+// Checkpoints of one stage: FOLDER/stage-N/step-00000100/{weights,optimizer}.safetensors and manifest.json. Written
+// beside, the manifest last, and renamed when all of it is on the disk: a crash leaves the old set or the new one.
+struct CheckpointPlace {
+  std::string folder;  // of all stages
+  StageId stage;
+  std::uint32_t first_layer = 0;
+  std::uint32_t end_layer = 0;
+};
+
+struct LoadedCheckpoint {
+  std::uint64_t version = 0;
+  SafetensorsFile weights;
+  SafetensorsFile optimizer;
+};
+
+// Keeps the newest `keep`. On error nothing that was there before has changed.
+Status write_checkpoint(const CheckpointPlace& place, std::uint64_t version, const std::vector<NamedTensor>& weights,
+                        const std::vector<NamedTensor>& optimizer, std::uint32_t keep);
+// Checks sizes and digests of both files against the manifest, and that it is of this stage and these layers.
+Result<LoadedCheckpoint> read_checkpoint(const CheckpointPlace& place, std::uint64_t version);
+// Complete checkpoints (those with a manifest), oldest first.
+std::vector<std::uint64_t> checkpoint_versions(const std::string& folder, StageId stage);
+// The newest version that every stage has.
+std::optional<std::uint64_t> newest_common_version(const std::string& folder, std::uint32_t stages);
+
+}  // namespace isthmus

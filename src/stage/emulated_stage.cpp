@@ -1,0 +1,157 @@
+#include "stage/emulated_stage.h"
+
+#include <chrono>
+#include <cstring>
+#include <map>
+#include <thread>
+#include <utility>
+
+#include "base/digest.h"
+#include "base/little_endian.h"
+#include "stage/checkpoint.h"
+
+namespace isthmus {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+class EmulatedStage final : public StageCompute {
+ public:
+  EmulatedStage(const RunConfig& run, const Plan& plan, StageId stage, const std::string& folder)
+      : run_(run),
+        plan_(plan),
+        stage_(stage),
+        place_{folder, stage, plan.stages[stage.value].first_layer, plan.stages[stage.value].end_layer} {}
+
+  Result<ForwardResult> forward(StepId step, MicrobatchId m, bool training, const EncodedTensor& input) override {
+    const auto start = Clock::now();
+    const std::uint64_t name = name_of(step, m, training);
+    if (stage_ != StageId(0)) {
+      if (auto fits = check(input.values, name, plan_.forward_bytes); !fits) return tl::unexpected(fits.error());
+    }
+    ForwardResult result;
+    if (stage_ == plan_.last_stage())
+      result.loss = MicrobatchLoss{m, static_cast<double>(plan_.tokens_per_microbatch), plan_.tokens_per_microbatch};
+    else
+      result.output = {payload(name, plan_.forward_bytes), payload(name, plan_.token_bytes)};
+    if (training) held_[m] = name;
+    take(start, run_.emulated.forward_ms);
+    return result;
+  }
+
+  Result<EncodedTensor> input_gradient(MicrobatchId m, const EncodedTensor& gradient) override {
+    const auto start = Clock::now();
+    const std::uint64_t name = ~held_.at(m);
+    if (stage_ != plan_.last_stage())
+      if (auto fits = check(gradient.values, name, plan_.backward_bytes); !fits) return tl::unexpected(fits.error());
+    EncodedTensor result;
+    if (stage_ != StageId(0)) result.values = payload(name, plan_.backward_bytes);
+    take(start, run_.emulated.input_gradient_ms);
+    return result;
+  }
+
+  void weight_gradient(MicrobatchId m) override {
+    const auto start = Clock::now();
+    sum_ += held_.at(m);
+    held_.erase(m);
+    take(start, run_.emulated.weight_gradient_ms);
+  }
+
+  Prepared prepare() override {
+    Prepared prepared;
+    for (const auto& unit : units()) prepared.norms.push_back({unit, 0.0});
+    prepared.sum_digest = std::to_string(sum_);
+    return prepared;
+  }
+
+  void apply(const Commit& commit, double) override {
+    // Weights that depend on every microbatch of every step: a lost or doubled one shows in the digest.
+    if (commit.apply) weights_ = (weights_ ^ sum_) * 0x9E3779B97F4A7C15 + commit.step.value;
+    drop_step();
+  }
+
+  void drop_step() override {
+    held_.clear();
+    sum_ = 0;
+  }
+
+  Status save(std::uint64_t version) override {
+    const Bytes bytes = weights_bytes();
+    const std::vector<NamedTensor> tensors = {{"weights", {2}, bytes}};
+    return write_checkpoint(place_, version, tensors, {}, run_.checkpoint.keep);
+  }
+
+  Status load(std::uint64_t version) override {
+    const auto loaded = read_checkpoint(place_, version);
+    if (!loaded) return tl::unexpected(loaded.error());
+    const auto at = loaded->weights.tensors.find("weights");
+    if (at == loaded->weights.tensors.end() || at->second.bytes.size() != 8) return fail("the checkpoint is not of an emulated stage");
+    ByteView in = at->second.bytes;
+    weights_ = *take_le<std::uint64_t>(in);
+    return {};
+  }
+
+  std::vector<UnitDigest> weight_digests() const override {
+    std::vector<UnitDigest> digests;
+    for (const auto& unit : units()) digests.push_back({unit, digest_hex(weights_bytes())});
+    return digests;
+  }
+
+ private:
+  std::uint64_t name_of(StepId step, MicrobatchId m, bool training) const {
+    Bytes bytes;
+    append_le(bytes, step.value);
+    append_le(bytes, m.value);
+    append_le(bytes, std::uint32_t{training});
+    return checksum(bytes, run_.run.seed);
+  }
+
+  // The name, then zeros: the size is what matters on the wire.
+  static SharedBytes payload(std::uint64_t name, std::uint64_t bytes) {
+    Bytes content(bytes, 0);
+    if (bytes >= sizeof name) std::memcpy(content.data(), &name, sizeof name);
+    return share(std::move(content));
+  }
+  static Status check(const SharedBytes& values, std::uint64_t name, std::uint64_t bytes) {
+    if (!values || values->size() != bytes) return fail("payload of {} bytes, expected {}", values ? values->size() : 0, bytes);
+    if (bytes >= sizeof name && std::memcmp(values->data(), &name, sizeof name) != 0)
+      return fail("payload of another microbatch than the one it is labelled with");
+    return {};
+  }
+
+  // From the start of the operation, so that what this process does around it is not added.
+  static void take(Clock::time_point start, double milliseconds) {
+    std::this_thread::sleep_until(start + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double, std::milli>(milliseconds)));
+  }
+
+  std::vector<std::string> units() const {
+    std::vector<std::string> units;
+    if (stage_ == StageId(0)) units.push_back("embedding");
+    for (auto l = place_.first_layer; l < place_.end_layer; ++l) units.push_back(fmt::format("layer.{}", l));
+    if (stage_ == plan_.last_stage()) units.push_back("head");
+    return units;
+  }
+  Bytes weights_bytes() const {
+    Bytes bytes;
+    append_le(bytes, weights_);
+    return bytes;
+  }
+
+  const RunConfig run_;
+  const Plan plan_;
+  const StageId stage_;
+  const CheckpointPlace place_;
+  std::map<MicrobatchId, std::uint64_t> held_;
+  std::uint64_t sum_ = 0;
+  std::uint64_t weights_ = 0;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<StageCompute>> make_emulated_stage(const RunConfig& run, const Plan& plan, StageId stage,
+                                                          const std::string& checkpoint_folder) {
+  return std::unique_ptr<StageCompute>(new EmulatedStage(run, plan, stage, checkpoint_folder));
+}
+
+}  // namespace isthmus

@@ -1,0 +1,19 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "base/result.h"
+#include "config/run_config.h"
+#include "scheduler/plan.h"
+#include "stage/stage_compute.h"
+
+namespace isthmus {
+
+// A device that takes the time of [emulated] for every operation and makes payloads of the plan's sizes, so that many
+// GPUs can be measured on a small machine. Every payload names its microbatch and is checked on arrival. Losses are 1
+// nat per token, norms 0; its checkpoints are real files with a few numbers.
+Result<std::unique_ptr<StageCompute>> make_emulated_stage(const RunConfig& run, const Plan& plan, StageId stage,
+                                                          const std::string& checkpoint_folder);
+
+}  // namespace isthmus
