@@ -1,0 +1,54 @@
+#include "compress/subspace.h"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+#include <vector>
+
+#include "base/counter_random.h"
+
+namespace isthmus {
+
+namespace {
+
+double dot(const double* a, const double* b, std::int64_t n) {
+  double sum = 0;
+  for (std::int64_t i = 0; i < n; ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+}  // namespace
+
+at::Tensor subspace_basis(std::uint64_t seed, std::int64_t hidden, std::int64_t rank) {
+  const CounterRandom random(seed, "subspace basis");
+  std::vector<double> columns(static_cast<std::size_t>(hidden * rank));
+  for (std::int64_t j = 0; j < rank; ++j) {
+    double* column = columns.data() + j * hidden;
+    for (std::int64_t i = 0; i < hidden; ++i)
+      column[i] = random.normal(static_cast<std::uint64_t>(j * hidden + i));
+    for (int pass = 0; pass < 2; ++pass)
+      for (std::int64_t before = 0; before < j; ++before) {
+        const double* other = columns.data() + before * hidden;
+        const double share = dot(column, other, hidden);
+        for (std::int64_t i = 0; i < hidden; ++i) column[i] -= share * other[i];
+      }
+    const double norm = std::sqrt(dot(column, column, hidden));
+    for (std::int64_t i = 0; i < hidden; ++i) column[i] /= norm;
+  }
+  at::Tensor basis = at::empty({hidden, rank}, at::kFloat);
+  float* out = basis.data_ptr<float>();
+  for (std::int64_t i = 0; i < hidden; ++i)
+    for (std::int64_t j = 0; j < rank; ++j) out[i * rank + j] = static_cast<float>(columns[static_cast<std::size_t>(j * hidden + i)]);
+  return basis;
+}
+
+at::Tensor fixed_embedding(std::uint64_t seed, std::int64_t vocabulary, std::int64_t hidden) {
+  const CounterRandom random(seed, "fixed embedding");
+  at::Tensor table = at::empty({vocabulary, hidden}, at::kFloat);
+  float* out = table.data_ptr<float>();
+  for (std::int64_t i = 0; i < vocabulary * hidden; ++i)
+    out[i] = static_cast<float>(0.02 * random.normal(static_cast<std::uint64_t>(i)));
+  return table;
+}
+
+}  // namespace isthmus

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "model/parameter.h"
+
+namespace isthmus {
+
+// One weight gradient that the backward pass left to be computed later (the W of F / I / W).
+struct WeightWork {
+  enum class Kind { kLinear, kReady, kTable } kind;
+  Parameter* parameter;
+  at::Tensor input;     // linear: rows × in;  table: row ids
+  at::Tensor gradient;  // linear: rows × out;  ready: the gradient itself;  table: rows × width
+};
+using WeightWorkList = std::vector<WeightWork>;
+
+// Adds weight gradients into the parameters' sums. In fixed point (deterministic mode) a gradient is rounded to a
+// multiple of 2^-44 and added as int64, so the sum does not depend on the order of the additions; its range is ±2^19.
+class GradientSums {
+ public:
+  explicit GradientSums(bool fixed_point) : fixed_point_(fixed_point) {}
+
+  void add(const WeightWorkList& work);
+  // False once a gradient was not finite or left the fixed-point range.
+  bool finite() const { return finite_; }
+  // The summed gradient as fp32; zeros if nothing was added.
+  at::Tensor value(const Parameter& parameter) const;
+  void clear(std::vector<Parameter>& parameters);
+
+ private:
+  void add(Parameter& parameter, const at::Tensor& gradient);
+  const bool fixed_point_;
+  bool finite_ = true;
+};
+
+}  // namespace isthmus

@@ -1,0 +1,186 @@
+#include "scheduler/plan_text.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "config/load_run.h"
+#include "scheduler/make_plan.h"
+
+namespace isthmus {
+
+namespace {
+
+constexpr int kColumns = 80;
+
+struct StageSize {
+  double parameters = 0;
+  double flops_per_token = 0;  // forward
+};
+
+StageSize size_of(const RunConfig& run, const StagePlan& stage) {
+  const double d = run.model.hidden, m = run.model.mlp, k = run.boundary.rank, v = run.model.vocabulary;
+  const bool subspace = run.boundary.codec == "subspace";
+  StageSize size;
+  for (auto l = stage.first_layer; l < stage.end_layer; ++l) {
+    const double out = l < run.boundary.factored_layers.value_or(0) ? k : d;
+    const double matrices = 3 * d * d + out * d + 2 * m * d + out * m;
+    size.parameters += matrices + 2 * d;
+    // Attention mixes half the context on average; U·z is made twice a layer.
+    size.flops_per_token += 2 * matrices + 2.0 * d * run.model.context + (subspace ? 4 * d * k : 0);
+  }
+  if (stage.first_layer == 0) size.parameters += v * (subspace ? k : d);
+  if (stage.end_layer == run.model.layers) {
+    size.parameters += v * d + d;
+    size.flops_per_token += 2 * v * d;
+  }
+  return size;
+}
+
+struct StageMemory {
+  double weights = 0, optimizer = 0, gradients = 0, kept = 0;  // bytes
+  double total() const { return weights + optimizer + gradients + kept; }
+};
+
+StageMemory memory_of(const RunConfig& run, const Plan& plan, const StagePlan& stage, std::uint32_t in_flight) {
+  const double parameters = size_of(run, stage).parameters;
+  const bool bf16 = run.train.precision == "bf16";
+  StageMemory memory;
+  memory.weights = parameters * (bf16 ? 6 : 4);
+  memory.optimizer = parameters * 8;
+  memory.gradients = parameters * (run.run.deterministic ? 8 : 4);
+  const double per_layer = 12.0 * run.model.hidden + 4.0 * run.model.mlp + double(run.model.heads) * std::min(run.model.context, 1024u);
+  const double graph = plan.tokens_per_microbatch * per_layer * (stage.end_layer - stage.first_layer) * (bf16 ? 2 : 4);
+  const double budget = static_cast<double>(run.pipeline.activation_mb) * 1048576;
+  memory.kept = run.pipeline.recompute == "always" ? graph : std::min(graph * in_flight, std::max(graph, run.pipeline.recompute == "auto" ? budget : graph * in_flight));
+  memory.kept += in_flight * double(plan.forward_bytes + plan.backward_bytes + plan.token_bytes) * 2;
+  return memory;
+}
+
+std::string size_text(double bytes) {
+  if (bytes >= 1e9) return fmt::format("{:.2f} GB", bytes / 1e9);
+  if (bytes >= 1e6) return fmt::format("{:.1f} MB", bytes / 1e6);
+  return fmt::format("{:.1f} kB", bytes / 1e3);
+}
+
+// One row per stage: what the device does for most of each slice of time.
+std::string grid(const StepSimulation& simulation, std::size_t stages) {
+  std::string text;
+  const double slice = to_seconds(simulation.step) / kColumns;
+  for (std::size_t s = 0; s < stages; ++s) {
+    std::string row;
+    for (int c = 0; c < kColumns; ++c) {
+      const double from = c * slice, to = from + slice;
+      double share[3] = {0, 0, 0};
+      for (const auto& span : simulation.spans)
+        if (span.stage.value == s)
+          share[static_cast<int>(span.task.operation)] += std::max(0.0, std::min(to, to_seconds(span.end)) - std::max(from, to_seconds(span.start)));
+      const auto most = std::max_element(share, share + 3);
+      row += share[0] + share[1] + share[2] < slice / 2 ? "·" : std::string(1, "FIW"[most - share]);
+    }
+    text += fmt::format("  stage {:<3} {}\n", s, row);
+  }
+  return text + fmt::format("            0 s{:>{}.2f} s\n", to_seconds(simulation.step), kColumns - 5);
+}
+
+struct Figures {
+  Plan plan;
+  StepSimulationInput input;
+  StepSimulation simulation;
+  double tokens_per_second = 0;
+  double bytes_per_token_hop = 0;  // both directions
+  double dense_ratio = 0;
+  std::string limit;
+};
+
+Figures figures_of(const RunConfig& run, const PlanTextOptions& options) {
+  Figures f{make_plan(run), simulation_input(run, options), {}, 0, 0, 0, {}};
+  f.simulation = simulate_step(f.input);
+  f.tokens_per_second = double(f.plan.tokens_per_microbatch) * f.plan.microbatches / to_seconds(f.simulation.step);
+  f.bytes_per_token_hop = double(f.plan.forward_bytes + f.plan.backward_bytes + f.plan.token_bytes) / f.plan.tokens_per_microbatch;
+  f.dense_ratio = 4.0 * run.model.hidden / (double(f.plan.forward_bytes + f.plan.backward_bytes) / f.plan.tokens_per_microbatch);
+  const auto busiest = std::ranges::max_element(f.simulation.busy) - f.simulation.busy.begin();
+  const auto link = std::ranges::max_element(f.simulation.uplink_busy) - f.simulation.uplink_busy.begin();
+  const double step = to_seconds(f.simulation.step);
+  const double device_share = to_seconds(f.simulation.busy[busiest]) / step, link_share = to_seconds(f.simulation.uplink_busy[link]) / step;
+  if (link_share > 0.85)
+    f.limit = fmt::format("the uplink of stage {}, {:.0f} % busy: a smaller rank or a faster link would help", link, link_share * 100);
+  else if (device_share > 0.85)
+    f.limit = fmt::format("the device of stage {}, {:.0f} % busy: fewer layers there or a faster device would help", busiest, device_share * 100);
+  else
+    f.limit = "latency: filling and draining the pipeline; more microbatches per step would help";
+  return f;
+}
+
+}  // namespace
+
+StepSimulationInput simulation_input(const RunConfig& run, const PlanTextOptions& options) {
+  StepSimulationInput input;
+  input.plan = make_plan(run);
+  input.link.bits_per_second = run.link.bandwidth_mbps * 1e6;
+  input.link.latency = seconds(run.link.latency_ms * 1e-3);
+  input.link.jitter = seconds(run.link.jitter_ms * 1e-3);
+  input.link.loss = run.link.loss;
+  for (const auto& stage : input.plan.stages) {
+    OperationCosts costs;
+    if (run.pipeline.device == "emulated") {
+      costs = {seconds(run.emulated.forward_ms * 1e-3), seconds(run.emulated.input_gradient_ms * 1e-3), seconds(run.emulated.weight_gradient_ms * 1e-3)};
+    } else {
+      const double forward = size_of(run, stage).flops_per_token * input.plan.tokens_per_microbatch / (options.gflops * 1e9);
+      costs = {seconds(forward), seconds(forward), seconds(forward)};
+    }
+    input.costs.push_back(costs);
+  }
+  return input;
+}
+
+std::string plan_text(const RunConfig& run, const PlanTextOptions& options) {
+  const Figures f = figures_of(run, options);
+  const bool emulated = run.pipeline.device == "emulated";
+  std::string text = fmt::format("{}: {} layers in {} stages, {} microbatches of {} tokens a step, {} Mb/s, {} ms\n\n", run.run.name, run.model.layers,
+                                 f.plan.stages.size(), f.plan.microbatches, f.plan.tokens_per_microbatch, run.link.bandwidth_mbps, run.link.latency_ms);
+  text += fmt::format("  {:<6} {:<8} {:>11} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}\n", "stage", "layers", "parameters", "weights", "optimizer", "gradients", "kept", "memory", "up a step");
+  for (std::size_t s = 0; s < f.plan.stages.size(); ++s) {
+    const auto& stage = f.plan.stages[s];
+    const auto memory = memory_of(run, f.plan, stage, f.simulation.in_flight_max[s]);
+    text += fmt::format("  {:<6} {:<8} {:>11.0f} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}\n", s, fmt::format("{}:{}", stage.first_layer, stage.end_layer),
+                        size_of(run, stage).parameters, size_text(memory.weights), size_text(memory.optimizer), size_text(memory.gradients),
+                        size_text(memory.kept), size_text(memory.total()), size_text(double(f.simulation.bytes_up[s])));
+  }
+  text += fmt::format("\nstage × time (F forward, I input gradient, W weight gradient, · idle)\n{}\n", grid(f.simulation, f.plan.stages.size()));
+  const auto& c = f.input.costs.front();
+  text += fmt::format("compute    F {:.3f} s, I {:.3f} s, W {:.3f} s a microbatch at stage 0 ({})\n", to_seconds(c.forward), to_seconds(c.input_gradient), to_seconds(c.weight_gradient),
+                      emulated ? "as [emulated] says" : fmt::format("an estimate at {} GFLOP/s; --gflops sets it", options.gflops));
+  if (f.plan.stages.size() > 1)
+    text += fmt::format("boundary   {:.1f} B per token and hop there and back, {:.1f} times less than dense bf16\n", f.bytes_per_token_hop, f.dense_ratio);
+  text += fmt::format("predicted  {:.2f} s a step, {:.0f} tokens/s, efficiency {:.3f}\n", to_seconds(f.simulation.step), f.tokens_per_second, f.simulation.efficiency);
+  text += fmt::format("limit      {}\n", f.limit);
+  return text;
+}
+
+std::string plan_json(const RunConfig& run, const PlanTextOptions& options) {
+  const Figures f = figures_of(run, options);
+  nlohmann::json j = {{"step_seconds", to_seconds(f.simulation.step)},
+                      {"tokens_per_second", f.tokens_per_second},
+                      {"efficiency", f.simulation.efficiency},
+                      {"wire_bytes_per_token_hop", f.bytes_per_token_hop},
+                      {"dense_ratio", f.dense_ratio},
+                      {"limit", f.limit},
+                      {"compute_times", run.pipeline.device == "emulated" ? "given" : "estimated"},
+                      {"stages", nlohmann::json::array()},
+                      {"config", nlohmann::json::parse(resolved_json(run))}};
+  for (std::size_t s = 0; s < f.plan.stages.size(); ++s) {
+    const auto& stage = f.plan.stages[s];
+    j["stages"].push_back({{"layers", {stage.first_layer, stage.end_layer}},
+                           {"credits", stage.credits},
+                           {"parameters", size_of(run, stage).parameters},
+                           {"memory_bytes", memory_of(run, f.plan, stage, f.simulation.in_flight_max[s]).total()},
+                           {"busy_seconds", to_seconds(f.simulation.busy[s])},
+                           {"uplink_bytes", f.simulation.bytes_up[s]},
+                           {"uplink_seconds", to_seconds(f.simulation.uplink_busy[s])}});
+  }
+  return j.dump(2) + "\n";
+}
+
+}  // namespace isthmus

@@ -1,0 +1,278 @@
+#include "stage/torch_stage.h"
+
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <optional>
+#include <thread>
+#include <utility>
+
+#include "base/digest.h"
+#include "compress/boundary_codec.h"
+#include "compress/token_ids.h"
+#include "model/adamw.h"
+#include "model/stage_model.h"
+#include "model/token_source.h"
+#include "model/weight_work.h"
+#include "stage/checkpoint.h"
+
+namespace isthmus {
+
+namespace {
+
+// What a stage keeps of a training microbatch between its F, I and W.
+struct Kept {
+  at::Tensor ids;
+  at::Tensor input;     // leaf
+  at::Tensor output;    // root of the graph; undefined when it is to be recomputed
+  WeightWorkList work;  // after I
+};
+
+ByteView bytes_of(const at::Tensor& cpu) {
+  return {static_cast<const std::uint8_t*>(cpu.const_data_ptr()), cpu.nbytes()};
+}
+
+class TorchStage final : public StageCompute {
+ public:
+  TorchStage(const RunConfig& run, StageId stage, const std::string& folder, std::optional<TokenSource> source)
+      : run_(run),
+        place_{folder, stage, run.pipeline.stage[stage.value].first_layer, run.pipeline.stage[stage.value].end_layer},
+        source_(std::move(source)),
+        model_(run, place_.first_layer, place_.end_layer),
+        optimizer_(run),
+        sums_(run.run.deterministic),
+        codec_(make_boundary_codec(run.boundary.values)),
+        columns_(run.boundary.codec == "subspace" ? run.boundary.rank : run.model.hidden),
+        tokens_(std::int64_t{run.train.sequences_per_microbatch} * run.model.context),
+        recompute_(run.pipeline.recompute == "always") {}
+
+  Result<ForwardResult> forward(StepId step, MicrobatchId m, bool training, const EncodedTensor& input) override {
+    Bytes drawn;
+    if (source_) drawn = training ? source_->training(step, m) : source_->evaluation(m);
+    const ByteView packed = source_ ? ByteView(drawn) : input.tokens ? ByteView(*input.tokens) : ByteView();
+    auto ids = unpack_token_ids(packed, run_.train.sequences_per_microbatch, run_.model.context, run_.model.vocabulary);
+    if (!ids) return tl::unexpected(ids.error());
+    Kept kept;
+    kept.ids = ids->to(model_.device());
+    if (source_) {
+      kept.input = torch::zeros({1}, torch::TensorOptions(model_.device()));
+    } else {
+      auto values = codec_->decode(input.values ? ByteView(*input.values) : ByteView(), tokens_, columns_);
+      if (!values) return tl::unexpected(values.error());
+      kept.input = values->to(model_.device());
+    }
+    ForwardResult result;
+    at::Tensor output;
+    if (training) {
+      // Held in the map before the graph is built: the graph points at the list of its weight work.
+      Kept& held = kept_[m] = std::move(kept);
+      held.input.requires_grad_(true);
+      if (should_recompute()) {
+        const torch::NoGradGuard no_graph;
+        output = model_.forward(held.ids, held.input, nullptr);
+      } else {
+        const torch::AutoGradMode graph(true);
+        output = held.output = model_.forward(held.ids, held.input, &held.work);
+        note_graph();
+      }
+    } else {
+      const torch::NoGradGuard no_graph;
+      output = model_.forward(kept.ids, kept.input, nullptr);
+    }
+    if (model_.has_head()) {
+      result.loss = MicrobatchLoss{m, output.item<double>(), static_cast<std::uint32_t>(tokens_)};
+    } else {
+      result.output.values = share(codec_->encode(output));
+      result.output.tokens = source_ ? share(std::move(drawn)) : input.tokens;
+    }
+    return result;
+  }
+
+  Result<EncodedTensor> input_gradient(MicrobatchId m, const EncodedTensor& gradient) override {
+    Kept& kept = kept_.at(m);
+    at::Tensor outer;
+    if (model_.has_head()) {
+      const double tokens = static_cast<double>(tokens_) * run_.train.microbatches_per_step;
+      outer = torch::full({}, 1.0 / tokens, torch::TensorOptions(model_.device()));
+    } else {
+      auto values = codec_->decode(gradient.values ? ByteView(*gradient.values) : ByteView(), tokens_, columns_);
+      if (!values) return tl::unexpected(values.error());
+      outer = values->to(model_.device());
+    }
+    const torch::AutoGradMode graph(true);
+    if (!kept.output.defined()) kept.output = model_.forward(kept.ids, kept.input, &kept.work);
+    torch::autograd::backward({kept.output}, {outer});
+    kept.output = at::Tensor();
+    EncodedTensor result;
+    if (!model_.has_embedding()) result.values = share(codec_->encode(kept.input.grad()));
+    kept.input = at::Tensor();
+    return result;
+  }
+
+  void weight_gradient(MicrobatchId m) override {
+    const torch::NoGradGuard no_graph;
+    const auto at = kept_.find(m);
+    sums_.add(at->second.work);
+    kept_.erase(at);
+  }
+
+  Prepared prepare() override {
+    const torch::NoGradGuard no_graph;
+    Prepared prepared;
+    prepared.finite = sums_.finite();
+    Digest digest;
+    for (const auto& p : model_.parameters()) {
+      const at::Tensor gradient = sums_.value(p);
+      const double norm2 = gradient.to(at::kDouble).square().sum().item<double>();
+      if (prepared.norms.empty() || prepared.norms.back().unit != p.unit) prepared.norms.push_back({p.unit, 0.0});
+      prepared.norms.back().norm2 += norm2;
+      prepared.finite = prepared.finite && std::isfinite(norm2);
+      if (run_.run.deterministic) digest.update(bytes_of(gradient.to(at::kCPU).contiguous()));
+    }
+    // A norm that is no number cannot travel as one; `finite` says it.
+    for (auto& unit : prepared.norms)
+      if (!std::isfinite(unit.norm2)) unit.norm2 = 0;
+    if (run_.run.deterministic) prepared.sum_digest = digest.hex();
+    return prepared;
+  }
+
+  void apply(const Commit& commit, double learning_rate) override {
+    const torch::NoGradGuard no_graph;
+    if (commit.apply) {
+      optimizer_.step(model_.parameters(), sums_, commit.scale, learning_rate);
+      refresh_compute_copies(model_.parameters());
+    }
+    drop_step();
+  }
+
+  void drop_step() override {
+    kept_.clear();
+    sums_.clear(model_.parameters());
+  }
+
+  Status save(std::uint64_t version) override {
+    std::vector<at::Tensor> alive;  // CPU copies that the views point into
+    std::vector<NamedTensor> weights, optimizer;
+    const auto view = [&](const std::string& name, const at::Tensor& tensor) {
+      alive.push_back(tensor.to(at::kCPU).contiguous());
+      return NamedTensor{name, tensor.sizes().vec(), bytes_of(alive.back())};
+    };
+    for (const auto& p : model_.parameters()) {
+      weights.push_back(view(p.name, p.master));
+      optimizer.push_back(view(p.name + ".exp_avg", p.exp_avg));
+      optimizer.push_back(view(p.name + ".exp_avg_sq", p.exp_avg_sq));
+    }
+    // Two halves: a float holds whole numbers only up to 2^24.
+    const auto steps = optimizer_.steps();
+    optimizer.push_back(view("adamw.steps", torch::tensor({static_cast<float>(steps >> 20), static_cast<float>(steps & 0xFFFFF)})));
+    return write_checkpoint(place_, version, weights, optimizer, run_.checkpoint.keep);
+  }
+
+  Status load(std::uint64_t version) override {
+    const torch::NoGradGuard no_graph;
+    const auto loaded = read_checkpoint(place_, version);
+    if (!loaded) return tl::unexpected(loaded.error());
+    // All of it is checked before any of it is used.
+    std::vector<std::pair<at::Tensor, at::Tensor>> copies;
+    const auto take = [&](const SafetensorsFile& file, const std::string& name, const at::Tensor& target) -> Status {
+      const auto at = file.tensors.find(name);
+      if (at == file.tensors.end() || at->second.shape != target.sizes().vec())
+        return fail("the checkpoint of step {} of stage {} has no tensor {} of the run's shape; resume with the run file it was "
+                    "written with", version, place_.stage, name);
+      at::Tensor values = torch::empty(target.sizes());
+      std::memcpy(values.mutable_data_ptr(), at->second.bytes.data(), at->second.bytes.size());
+      copies.emplace_back(target, values);
+      return {};
+    };
+    at::Tensor steps = torch::zeros({2});
+    Status fits = take(loaded->optimizer, "adamw.steps", steps);
+    for (auto& p : model_.parameters()) {
+      if (fits) fits = take(loaded->weights, p.name, p.master);
+      if (fits) fits = take(loaded->optimizer, p.name + ".exp_avg", p.exp_avg);
+      if (fits) fits = take(loaded->optimizer, p.name + ".exp_avg_sq", p.exp_avg_sq);
+    }
+    if (!fits) return fits;
+    for (auto& [target, values] : copies) target.copy_(values);
+    optimizer_.set_steps((static_cast<std::uint64_t>(steps[0].item<float>()) << 20) | static_cast<std::uint64_t>(steps[1].item<float>()));
+    refresh_compute_copies(model_.parameters());
+    return {};
+  }
+
+  std::vector<UnitDigest> weight_digests() const override {
+    std::vector<UnitDigest> digests;
+    std::optional<Digest> digest;
+    const auto close = [&] {
+      if (digest) digests.back().hex = digest->hex();
+    };
+    for (const auto& p : model_.parameters()) {
+      if (digests.empty() || digests.back().unit != p.unit) {
+        close();
+        digests.push_back({p.unit, ""});
+        digest.emplace();
+      }
+      digest->update(bytes_of(p.master.to(at::kCPU).contiguous()));
+    }
+    close();
+    return digests;
+  }
+
+ private:
+  // auto: keep graphs while they fit into pipeline.activation_mb, by the size the first one was found to have.
+  bool should_recompute() const {
+    if (run_.pipeline.recompute != "auto") return recompute_;
+    const auto graphs = static_cast<std::uint64_t>(std::ranges::count_if(kept_, [](const auto& k) { return k.second.output.defined(); }));
+    return graph_bytes_ > 0 && (graphs + 1) * graph_bytes_ > (run_.pipeline.activation_mb << 20);
+  }
+
+  // Per token and layer, in numbers of the compute type: the inputs of the four matrices, q, k, v, the MLP's middle,
+  // two norms in fp32, the attention's probabilities.
+  void note_graph() {
+    if (graph_bytes_ != 0) return;
+    const auto& m = run_.model;
+    const std::uint64_t numbers = 12ull * m.hidden + 4ull * m.mlp + std::uint64_t{m.heads} * std::min<std::uint64_t>(m.context, 1024);
+    const std::uint64_t width = run_.train.precision == "bf16" ? 2 : 4;
+    graph_bytes_ = static_cast<std::uint64_t>(tokens_) * (place_.end_layer - place_.first_layer) * numbers * width;
+    if (model_.has_head()) graph_bytes_ += static_cast<std::uint64_t>(tokens_) * m.vocabulary * 4;
+  }
+
+  const RunConfig run_;
+  const CheckpointPlace place_;
+  const std::optional<TokenSource> source_;  // head stage only
+  StageModel model_;
+  AdamW optimizer_;
+  GradientSums sums_;
+  const std::unique_ptr<BoundaryCodec> codec_;
+  const std::int64_t columns_;
+  const std::int64_t tokens_;
+  const bool recompute_;
+  std::uint64_t graph_bytes_ = 0;
+  std::map<MicrobatchId, Kept> kept_;
+};
+
+int thread_count(const RunConfig& run) {
+  if (run.run.deterministic) return 1;
+  if (run.pipeline.threads > 0) return static_cast<int>(run.pipeline.threads);
+  std::size_t workers = 0;
+  for (const auto& stage : run.pipeline.stage) workers += stage.replicas;
+  return static_cast<int>(std::max<std::size_t>(1, std::thread::hardware_concurrency() / workers));
+}
+
+}  // namespace
+
+Result<std::unique_ptr<StageCompute>> make_torch_stage(const RunConfig& run, StageId stage, const std::string& checkpoint_folder) {
+  at::set_num_threads(thread_count(run));
+  if (run.pipeline.device == "cuda" && !torch::cuda::is_available())
+    return fail("pipeline.device is \"cuda\", but this libtorch finds no CUDA device; install a driver, use a CUDA build of "
+                "libtorch, or set pipeline.device = \"cpu\"");
+  std::optional<TokenSource> source;
+  if (stage == StageId(0)) {
+    auto opened = TokenSource::open(run);
+    if (!opened) return tl::unexpected(opened.error());
+    source.emplace(std::move(*opened));
+  }
+  return std::unique_ptr<StageCompute>(new TorchStage(run, stage, checkpoint_folder, std::move(source)));
+}
+
+}  // namespace isthmus
