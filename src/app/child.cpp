@@ -18,7 +18,7 @@ Result<Child> Child::start(const std::string& name, const std::vector<std::strin
   if (::pipe2(in, O_CLOEXEC) != 0 || (listen && ::pipe2(out, O_CLOEXEC) != 0))
     return fail("cannot start the {}: {}", name, std::strerror(errno));
   std::vector<char*> argv;
-  std::string self = "/proc/self/exe";
+  std::string self = "isthmus";
   argv.push_back(self.data());
   std::vector<std::string> copies = arguments;
   for (auto& argument : copies) argv.push_back(argument.data());

@@ -87,6 +87,10 @@ class CoordinatorProcess {
   void turn() {
     auto turn = link_->turn(coordinator_->next_due(), control_.fd());
     const Time now = monotonic_now();
+    if (const auto rejected = link_->messenger().rejected(); rejected != rejected_) {
+      rejected_ = rejected;
+      carry_out({Happened{"refused", coordinator_->decisions().step, kCoordinator, "frame from " + link_->messenger().last_rejection()}});
+    }
     for (const PeerId peer : turn.connected) carry_out(coordinator_->connected(peer, now));
     for (const auto& arrival : turn.messages)
       if (const auto* report = std::get_if<Report>(&arrival.message))
@@ -160,6 +164,7 @@ class CoordinatorProcess {
   std::optional<Coordinator> coordinator_;
   std::optional<DecisionLog> log_;
   std::optional<RunRecord> record_;
+  std::uint64_t rejected_ = 0;
   std::optional<int> stop_code_;
   std::optional<int> exit_code_;
 };

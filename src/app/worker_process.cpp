@@ -27,6 +27,8 @@ namespace isthmus {
 
 namespace {
 
+constexpr Duration kReachCoordinator = seconds(15);
+
 std::uint64_t fresh_seed() {
   std::random_device device;
   return (std::uint64_t{device()} << 32) | device();
@@ -91,8 +93,8 @@ class WorkerProcess {
     ProcessLink::Options link;
     link.self = options_.peer;
     link.keys = *keys;
-    // Only the coordinator is known from the start; neighbours are let in as the views name them.
     link.roster.add(kCoordinator, roster->coordinator);
+    for (const auto& other : roster->seats) link.roster.add(other.peer, other.key);
     auto opened = ProcessLink::open(run_, plan_, std::move(link));
     if (!opened) return tl::unexpected(opened.error());
     link_ = std::move(*opened);
@@ -107,6 +109,7 @@ class WorkerProcess {
     [[maybe_unused]] const auto n = ::read(woken_, &count, sizeof count);
 
     const Time now = monotonic_now();
+    watch_connection(turn, now);
     while (auto result = compute_->try_take()) take(std::move(*result), now);
     if (received_signal() == SIGTERM && !exit_code_) exit_code_ = 130;
     if (exit_code_ || !steps_) return;
@@ -137,6 +140,16 @@ class WorkerProcess {
     if (space == std::string::npos) return;
     link_->connect(kCoordinator, {line->substr(0, space), line->substr(space + 1)}, coordinator_key_);
     connecting_ = true;
+    give_up_ = monotonic_now() + kReachCoordinator;
+  }
+
+  // Says why nothing happens, once, instead of trying in silence for ever.
+  void watch_connection(const ProcessLink::Turn& turn, Time now) {
+    if (std::ranges::find(turn.connected, kCoordinator) != turn.connected.end()) give_up_ = kNever;
+    if (now < give_up_) return;
+    spdlog::error("worker {}: the coordinator does not let this worker in: nobody answers at its address, or the key in {} is "
+                  "not the one in its roster", options_.peer, options_.folder.key_file(options_.peer.value));
+    exit_code_ = 1;
   }
 
   void take(ComputeResult result, Time now) {
@@ -204,6 +217,7 @@ class WorkerProcess {
   std::set<SessionId> known_;
   ComputeTime time_;
   bool connecting_ = false;
+  Time give_up_ = kNever;
   std::optional<int> exit_code_;
 };
 

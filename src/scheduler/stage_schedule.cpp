@@ -13,7 +13,7 @@ MicrobatchId take_first(std::set<MicrobatchId>& from) {
 }  // namespace
 
 StageSchedule::StageSchedule(ScheduleKind kind, std::uint32_t credits)
-    : credits_(credits), weight_backlog_max_(kind == ScheduleKind::kDeep ? 4 : 0) {}
+    : credits_(credits), weight_first_(kind == ScheduleKind::kOneForwardOneBackward) {}
 
 void StageSchedule::forward_ready(MicrobatchId m, bool training) {
   (training ? forward_ : evaluation_).insert(m);
@@ -27,7 +27,7 @@ std::optional<Task> StageSchedule::next() {
     weight_.pop_front();
     return Task{Operation::kWeightGradient, m};
   };
-  if (weight_.size() > weight_backlog_max_) return weight();
+  if (weight_first_ && !weight_.empty()) return weight();
   if (!gradient_.empty()) return Task{Operation::kInputGradient, take_first(gradient_)};
   if (!forward_.empty() && in_flight_ < credits_) {
     ++in_flight_;

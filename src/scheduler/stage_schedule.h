@@ -24,8 +24,11 @@ struct Task {
 // predictor's (step_simulation), so that a plan shows what a run does. Pure; one thread.
 //
 // Order: I of the oldest microbatch; F of the oldest training microbatch if fewer than `credits` are in flight; F of
-// an evaluation microbatch; W. W goes first when its backlog exceeds the limit: 4 in the deep schedule, 0 in 1F1B,
-// which therefore never separates I from W.
+// an evaluation microbatch; W. In 1F1B a W goes before everything, so it is never apart from its I.
+//
+// The deep schedule never forces a W: at the tail every forced one delays the gradients that all other stages wait for
+// (P = 8, M = 32, 100 ms, 80 Mb/s: efficiency .91 without a limit, .83 with a limit of 4). What a waiting W holds was
+// held for its I already, so at most a step's microbatches are held, which is what the plan counts.
 class StageSchedule {
  public:
   StageSchedule(ScheduleKind kind, std::uint32_t credits);
@@ -50,7 +53,7 @@ class StageSchedule {
 
  private:
   std::uint32_t credits_;
-  std::size_t weight_backlog_max_;
+  bool weight_first_;
   std::uint32_t in_flight_ = 0;
   std::set<MicrobatchId> forward_;
   std::set<MicrobatchId> evaluation_;

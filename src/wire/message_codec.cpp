@@ -189,6 +189,9 @@ class Reader {
   }
   double real() {
     const auto& o = next();
+    // The packer writes a whole number as one.
+    if (o.type == msgpack::type::POSITIVE_INTEGER) return static_cast<double>(o.via.u64);
+    if (o.type == msgpack::type::NEGATIVE_INTEGER) return static_cast<double>(o.via.i64);
     if (o.type != msgpack::type::FLOAT64 && o.type != msgpack::type::FLOAT32)
       throw std::runtime_error("expected a real number");
     return o.via.f64;

@@ -22,6 +22,10 @@ constexpr int kControlHighWater = 1000;
 // What may wait for one peer before the oldest frames are dropped; the protocol asks for them again.
 constexpr std::uint64_t kQueueBytesMax = std::uint64_t{1} << 30;
 constexpr std::size_t kFramesPerPoll = 256;
+// ZeroMQ reconnects by itself after a broken connection, but not after a refused handshake, which a peer gives until
+// it has heard of this one: then the sockets are made anew, with growing patience.
+constexpr Duration kPatienceMin = std::chrono::seconds(1);
+constexpr Duration kPatienceMax = std::chrono::seconds(8);
 
 Lane lane_of(Priority priority) { return priority == Priority::kControl ? kControlLane : kBulkLane; }
 
@@ -91,6 +95,11 @@ struct Dialled {
   PublicKey key{};
   std::array<zmq::socket_t, kLanes> sockets;
   std::array<std::unique_ptr<Monitor>, kLanes> monitors;
+  // The other side learns who a connection belongs to from its first message, an empty one. The socket may have no
+  // room for it yet when the handshake is reported.
+  std::array<bool, kLanes> greet{};
+  Time since{};
+  Duration patience{};
 };
 
 // A connection a peer made to this process's ROUTER.
@@ -152,14 +161,20 @@ class ZmqTransport::Impl {
   void connect(PeerId id, const Endpoints& endpoints, const PublicKey& key) {
     Peer& peer = peers_[id];
     if (peer.dialled && peer.dialled->endpoints == endpoints && peer.dialled->key == key) return;
+    dial(id, peer, endpoints, key, kPatienceMin);
+  }
+
+  void dial(PeerId id, Peer& peer, const Endpoints endpoints, const PublicKey key, Duration patience) {
     if (peer.dialled) {
       for (auto& monitor : peer.dialled->monitors) monitor.reset();
-      lane_down(id, peer, kControlLane);
-      lane_down(id, peer, kBulkLane);
+      for (const Lane lane : {kControlLane, kBulkLane})
+        if (peer.up[lane]) lane_down(id, peer, lane);
     }
     peer.dialled.emplace();
     peer.dialled->endpoints = endpoints;
     peer.dialled->key = key;
+    peer.dialled->since = now_;
+    peer.dialled->patience = patience;
     for (const Lane lane : {kControlLane, kBulkLane}) {
       zmq::socket_t dealer(context_, zmq::socket_type::dealer);
       prepare(dealer, lane, options_.keys);
@@ -192,10 +207,12 @@ class ZmqTransport::Impl {
       }
   }
 
-  std::vector<TransportEvent> poll() {
+  std::vector<TransportEvent> poll(Time now) {
+    now_ = now;
     authenticate();
     // Connection events first: a descriptor that was closed may already serve the next connection.
     watch_connections();
+    redial();
     for (const Lane lane : {kControlLane, kBulkLane}) receive_routed(lane);
     for (auto& [id, peer] : peers_)
       if (peer.dialled)
@@ -254,7 +271,9 @@ class ZmqTransport::Impl {
   }
 
  private:
-  // ZAP (ZeroMQ RFC 27): a key of the roster gets the peer's number as its User-Id, any other key gets nothing.
+  // ZAP (ZeroMQ RFC 27): a key of the roster gets the peer's number as its User-Id, any other key gets nothing. 300 is
+  // "not now": the other side closes and tries again, as it should when the view that names it is still on its way
+  // here. After 400 a DEALER never comes back.
   void authenticate() {
     while (true) {
       std::vector<zmq::message_t> parts;
@@ -275,7 +294,7 @@ class ZmqTransport::Impl {
       }
       if (!peer) ++refused_keys_;
       const std::string request = parts.size() > 1 ? parts[1].to_string() : "";
-      const std::array<std::string, 6> reply = {"1.0", request, peer ? "200" : "400",
+      const std::array<std::string, 6> reply = {"1.0", request, peer ? "200" : "300",
                                                 peer ? "OK" : "key is not in the roster",
                                                 peer ? fmt::format("{}", *peer) : "", ""};
       for (std::size_t i = 0; i < reply.size(); ++i)
@@ -293,8 +312,7 @@ class ZmqTransport::Impl {
       for (const Lane lane : {kControlLane, kBulkLane})
         while (const auto event = peer.dialled->monitors[lane]->next()) {
           if (event->event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
-            // The other side learns who this connection belongs to from its first message.
-            peer.dialled->sockets[lane].send(zmq::message_t(), zmq::send_flags::dontwait);
+            peer.dialled->greet[lane] = true;
             lane_up(id, peer, lane);
           } else if (event->event == ZMQ_EVENT_DISCONNECTED) {
             lane_down(id, peer, lane);
@@ -302,6 +320,15 @@ class ZmqTransport::Impl {
             ++failed_handshakes_;
           }
         }
+    }
+  }
+
+  void redial() {
+    for (auto& [id, peer] : peers_) {
+      if (!peer.dialled) continue;
+      if (peer.connected) peer.dialled->since = now_;
+      if (now_ - peer.dialled->since > peer.dialled->patience)
+        dial(id, peer, peer.dialled->endpoints, peer.dialled->key, std::min(2 * peer.dialled->patience, kPatienceMax));
     }
   }
 
@@ -398,6 +425,13 @@ class ZmqTransport::Impl {
   void drain(PeerId id, Peer& peer, Lane lane) {
     if (!peer.up[lane]) return;
     peer.blocked[lane] = false;
+    if (peer.dialled && peer.dialled->greet[lane]) {
+      if (!peer.dialled->sockets[lane].send(zmq::message_t(), zmq::send_flags::dontwait)) {
+        peer.blocked[lane] = true;
+        return;
+      }
+      peer.dialled->greet[lane] = false;
+    }
     for (std::size_t priority = 0; priority < peer.queues.size(); ++priority) {
       if (lane_of(static_cast<Priority>(priority)) != lane) continue;
       auto& queue = peer.queues[priority];
@@ -449,6 +483,7 @@ class ZmqTransport::Impl {
   Endpoints endpoints_;
   std::map<PeerId, Peer> peers_;
   std::vector<TransportEvent> events_;
+  Time now_{};
   std::uint64_t monitor_names_ = 0;
   std::uint64_t refused_keys_ = 0;
   std::uint64_t failed_handshakes_ = 0;
@@ -478,7 +513,7 @@ void ZmqTransport::connect(PeerId peer, const Endpoints& endpoints, const Public
   impl_->connect(peer, endpoints, key);
 }
 void ZmqTransport::send(Frame frame) { impl_->send(std::move(frame)); }
-std::vector<TransportEvent> ZmqTransport::poll(Time) { return impl_->poll(); }
+std::vector<TransportEvent> ZmqTransport::poll(Time now) { return impl_->poll(now); }
 Time ZmqTransport::next_due() const { return impl_->next_due(); }
 std::uint64_t ZmqTransport::queued_bytes() const { return impl_->queued_bytes(); }
 void ZmqTransport::wait(Duration longest, int fd) { impl_->wait(longest, fd); }
