@@ -4,7 +4,8 @@
 
 namespace isthmus {
 
-std::vector<RunConfig::Stage> balanced_layers(std::uint32_t layers, std::uint32_t stages, double head_cost) {
+std::vector<RunConfig::Stage> balanced_layers(std::uint32_t layers, std::uint32_t stages,
+                                              double head_cost) {
   if (stages == 1) return {{0, layers, 1}};
   std::uint32_t best_last = 1;
   double best_cost = 0;
@@ -21,12 +22,20 @@ std::vector<RunConfig::Stage> balanced_layers(std::uint32_t layers, std::uint32_
   const std::uint32_t rest = layers - best_last;
   for (std::uint32_t s = 0; s + 1 < stages; ++s) {
     // The first stage reads the data and embeds it; what does not divide evenly goes to later ones.
-    const std::uint32_t size = rest / (stages - 1) + (s + 1 + rest % (stages - 1) >= stages ? 1 : 0);
+    const std::uint32_t size =
+        rest / (stages - 1) + (s + 1 + rest % (stages - 1) >= stages ? 1 : 0);
     map.push_back({at, at + size, 1});
     at += size;
   }
   map.push_back({at, layers, 1});
   return map;
+}
+
+std::vector<RunConfig::Stage> layer_map(const RunConfig& run) {
+  if (run.pipeline.layout != "auto") return run.pipeline.stage;
+  // A layer has about 12 hidden² weights, the head vocabulary × hidden.
+  const double head_cost = run.model.vocabulary / (12.0 * run.model.hidden);
+  return balanced_layers(run.model.layers, run.pipeline.stages, head_cost);
 }
 
 }  // namespace isthmus

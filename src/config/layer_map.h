@@ -7,9 +7,15 @@
 
 namespace isthmus {
 
-// Layers 0 … layers-1 in `stages` contiguous pieces so that the heaviest stage is as light as possible. A layer costs
-// 1; the last stage also bears the head, worth `head_cost` layers. Exact: with the last stage's share fixed, the rest
-// is as even as it can be. REQUIRES: 1 ≤ stages ≤ layers.
-std::vector<RunConfig::Stage> balanced_layers(std::uint32_t layers, std::uint32_t stages, double head_cost);
+// Layers 0 … layers-1 in `stages` contiguous pieces so that the heaviest stage is as light as
+// possible. A layer costs 1; the last stage also bears the head, worth `head_cost` layers. Exact:
+// with the last stage's share fixed, the rest is as even as it can be. REQUIRES: 1 ≤ stages ≤
+// layers.
+std::vector<RunConfig::Stage> balanced_layers(std::uint32_t layers, std::uint32_t stages,
+                                              double head_cost);
+
+// The layer map of a run: [[pipeline.stage]], or, with layout = "auto", `stages` balanced ones.
+// REQUIRES: the run has passed the checks of its map.
+std::vector<RunConfig::Stage> layer_map(const RunConfig& run);
 
 }  // namespace isthmus

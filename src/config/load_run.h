@@ -14,26 +14,33 @@ struct Problem {
   std::string file;  // or "--set" for an override
   int line = 0;      // 0: no place in the file (a missing table, an override)
   int column = 0;
-  std::string what;      // "unknown key 'rnak'", "rank is 300"
-  std::string expected;  // "did you mean 'rank'?", "at most hidden = 256"
-  // file:line:column: what, expected …
+  std::string what;      // unknown key "rnak" in boundary; boundary.rank is 300
+  std::string expected;  // did you mean "rank"?; at most model.hidden = 256
+  // "file:line:column: what, expected …", or the suggestion as it is.
   std::string text() const;
 };
 
-// Reads, checks and resolves a run file (defaults, layout = "auto", mlp, factored_layers). Returns every problem at
-// once, in the order of the file. `overrides` are "section.key=value" (TOML values; a bare word is a string) and go
-// through the same checks. A missing or unreadable file is a problem too. Opens no other file.
-tl::expected<RunConfig, std::vector<Problem>> load_run(const std::string& path,
-                                                      const std::vector<std::string>& overrides = {});
-tl::expected<RunConfig, std::vector<Problem>> parse_run(std::string_view text, const std::string& file,
-                                                       const std::vector<std::string>& overrides = {});
+// Reads, checks and resolves a run file: defaults, mlp, factored_layers, and the layer map, after
+// which layout is "explicit". Returns every problem at once, in the order of the file; of a file
+// that is wrong throughout, the first hundred. A missing or unreadable file, or one above 1 MiB, is
+// a problem too. Opens no other file.
+//
+// `overrides` are "section.key=value" (TOML values; a bare word is a string) and go through the
+// same checks. One that chooses another codec, device or layout than the file takes the file's keys
+// for the old one out: boundary.rank and factored_layers with boundary.codec=identity, [emulated]
+// with pipeline.device=cpu or cuda, [[pipeline.stage]] with pipeline.layout=auto.
+tl::expected<RunConfig, std::vector<Problem>> load_run(
+    const std::string& path, const std::vector<std::string>& overrides = {});
+tl::expected<RunConfig, std::vector<Problem>> parse_run(
+    std::string_view text, const std::string& file, const std::vector<std::string>& overrides = {});
 
 // The resolved run as a run file that load_run reads back to an equal RunConfig.
 std::string resolved_toml(const RunConfig& run);
 // The same as a JSON text, for summary.json.
 std::string resolved_json(const RunConfig& run);
 
-// Names every key in which the two differ, as "train.learning_rate: 0.001 / 0.002"; empty when equal.
+// Names every key in which the two differ, as "train.learning_rate: 0.001 / 0.002"; empty when
+// equal.
 std::vector<std::string> differences(const RunConfig& a, const RunConfig& b);
 
 }  // namespace isthmus

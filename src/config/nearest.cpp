@@ -28,7 +28,8 @@ std::size_t edit_distance(const std::string& a, const std::string& b) {
 std::optional<std::string> nearest(const std::string& word, const std::vector<std::string>& known) {
   if (word.size() > 100) return std::nullopt;
   std::optional<std::string> best;
-  std::size_t best_distance = std::max<std::size_t>(2, word.size() / 3) + 1;
+  // A word of which nothing is left was not misspelt.
+  std::size_t best_distance = std::min(std::max<std::size_t>(2, word.size() / 3) + 1, word.size());
   for (const auto& candidate : known) {
     const std::size_t distance = edit_distance(word, candidate);
     if (distance < best_distance) {

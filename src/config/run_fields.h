@@ -4,8 +4,9 @@
 
 namespace isthmus {
 
-// Calls visit(section, key, member) for every scalar of a run, in the order of the file: the one list that loading,
-// writing and comparing share. [[pipeline.stage]] is not a scalar and is treated apart.
+// Calls visit(section, key, member) for every scalar of a run, in the order of the file: the one
+// list that loading, writing and comparing share. [[pipeline.stage]] is not a scalar and is treated
+// apart.
 template <class Run, class Visit>
 void for_each_field(Run& r, Visit&& visit) {
   visit("run", "name", r.run.name);

@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "config/nearest.h"
+#include "config/quoted.h"
+#include "config/run_schema.h"
 
 namespace isthmus {
 
@@ -22,7 +24,7 @@ std::string type_name(const toml::node& node) {
     case toml::node_type::integer:
       return "an integer";
     case toml::node_type::floating_point:
-      return "a number";
+      return "a number with a fraction";
     case toml::node_type::boolean:
       return "true or false";
     case toml::node_type::array:
@@ -48,121 +50,153 @@ std::vector<std::string> types_of(const json& schema) {
   return type.is_array() ? type.get<std::vector<std::string>>() : std::vector<std::string>{type};
 }
 
-std::string described(const std::string& type) {
-  if (type == "string") return "a text";
-  if (type == "boolean") return "true or false";
-  return (type == "integer" || type == "array" ? "an " : "a ") + (type == "object" ? "table" : type);
-}
-
-template <class Strings>
-std::string joined(const Strings& words, const char* last) {
-  std::string text;
-  for (std::size_t i = 0; i < words.size(); ++i)
-    text += (i == 0 ? "" : i + 1 == words.size() ? last : ", ") + words[i];
-  return text;
+// A value as it would be written.
+std::string shown(const toml::node& node) {
+  if (const auto* text = node.as_string()) return quoted(text->get());
+  if (const auto* number = node.as_integer()) return fmt::format("{}", number->get());
+  if (const auto* number = node.as_floating_point()) return fmt::format("{}", number->get());
+  if (const auto* flag = node.as_boolean()) return fmt::format("{}", flag->get());
+  return type_name(node);
 }
 
 std::string number_text(const json& number) {
   return number.is_number_float() ? fmt::format("{}", number.get<double>()) : number.dump();
 }
 
-// The range a schema states, in words; empty if it states none.
+// The range a schema states, in words: "1 to 8", "above 0 and at most 1".
 std::string range_text(const json& s) {
+  if (s.contains("minimum") && s.contains("maximum"))
+    return fmt::format("{} to {}", number_text(s["minimum"]), number_text(s["maximum"]));
   std::vector<std::string> parts;
   if (s.contains("minimum")) parts.push_back("at least " + number_text(s["minimum"]));
-  if (s.contains("exclusiveMinimum")) parts.push_back("above " + number_text(s["exclusiveMinimum"]));
+  if (s.contains("exclusiveMinimum"))
+    parts.push_back("above " + number_text(s["exclusiveMinimum"]));
   if (s.contains("maximum")) parts.push_back("at most " + number_text(s["maximum"]));
-  if (s.contains("exclusiveMaximum")) parts.push_back("below " + number_text(s["exclusiveMaximum"]));
-  return joined(parts, " and ");
+  if (s.contains("exclusiveMaximum"))
+    parts.push_back("below " + number_text(s["exclusiveMaximum"]));
+  return fmt::format("{}", fmt::join(parts, " and "));
+}
+
+// What may stand where this schema holds.
+std::string expectation(const json& s) {
+  if (s.contains("enum"))
+    return fmt::format("one of \"{}\"",
+                       fmt::join(s["enum"].get<std::vector<std::string>>(), "\", \""));
+  if (s.contains("patternErrorMessage")) return s["patternErrorMessage"];
+  std::vector<std::string> words;
+  for (const auto& type : types_of(s)) {
+    if (type == "integer" || type == "number")
+      words.push_back(
+          fmt::format("{} {}", type == "integer" ? "a whole number," : "a number,", range_text(s)));
+    else if (type == "string")
+      words.push_back(fmt::format("a text of at most {} bytes", s.at("maxLength").get<int>()));
+    else if (type == "boolean")
+      words.push_back("true or false");
+    else if (type == "array")
+      words.push_back(fmt::format("at most {} tables", s.at("maxItems").get<int>()));
+    else
+      words.push_back("a table");
+  }
+  return fmt::format("{}", fmt::join(words, " or "));
 }
 
 bool in_range(const toml::node& node, const json& s) {
-  const double value = *node.value<double>();
-  if (!std::isfinite(value)) return false;
-  return !(s.contains("minimum") && value < s["minimum"].get<double>()) &&
-         !(s.contains("maximum") && value > s["maximum"].get<double>()) &&
-         !(s.contains("exclusiveMinimum") && value <= s["exclusiveMinimum"].get<double>()) &&
-         !(s.contains("exclusiveMaximum") && value >= s["exclusiveMaximum"].get<double>());
+  // Not node.value<double>(): that is nothing for an integer without an exact double.
+  const auto* integer = node.as_integer();
+  const double value =
+      integer ? static_cast<double>(integer->get()) : node.as_floating_point()->get();
+  const auto bound = [&](const char* keyword) { return s.at(keyword).get<double>(); };
+  return std::isfinite(value) && !(s.contains("minimum") && value < bound("minimum")) &&
+         !(s.contains("maximum") && value > bound("maximum")) &&
+         !(s.contains("exclusiveMinimum") && value <= bound("exclusiveMinimum")) &&
+         !(s.contains("exclusiveMaximum") && value >= bound("exclusiveMaximum"));
 }
 
-void check_value(const toml::node& node, const json& schema, const std::string& path, const ReportProblem& report) {
-  const auto types = types_of(schema);
-  if (std::ranges::none_of(types, [&](const auto& type) { return has_type(node, type); })) {
-    std::vector<std::string> words;
-    for (const auto& type : types) words.push_back(described(type));
-    std::string expected = joined(words, " or ");
-    if (schema.contains("enum")) {
-      expected = "one of";
-      for (const auto& choice : schema["enum"]) expected += " " + choice.dump();
-    }
-    report(&node, path, fmt::format("{} is {}", path, type_name(node)), expected);
-    return;
-  }
-  if (const auto* table = node.as_table()) {
-    check_against_schema(*table, schema, path, report);
-  } else if (const auto* array = node.as_array()) {
-    if (array->size() > schema.value("maxItems", std::size_t{1} << 20)) {
-      report(&node, path, fmt::format("{} has {} entries", path, array->size()),
-             fmt::format("at most {}", schema["maxItems"].get<std::size_t>()));
-      return;
-    }
-    for (std::size_t i = 0; i < array->size(); ++i)
-      check_value(*array->get(i), schema.at("items"), fmt::format("{}[{}]", path, i), report);
-  } else if (const auto* text = node.as_string()) {
-    const std::string& value = text->get();
-    if (schema.contains("enum")) {
-      const auto choices = schema["enum"].get<std::vector<std::string>>();
-      if (std::ranges::find(choices, value) == choices.end()) {
-        const auto near = nearest(value, choices);
-        report(&node, path, fmt::format("{} is \"{}\"", path, value),
-               near ? fmt::format("one of \"{}\"; did you mean \"{}\"?", fmt::join(choices, "\", \""), *near)
-                    : fmt::format("one of \"{}\"", fmt::join(choices, "\", \"")));
-      }
-    } else if (value.size() > schema.value("maxLength", std::size_t{4096})) {
-      report(&node, path, fmt::format("{} is a text of {} bytes", path, value.size()), "at most 4096");
-    } else if (schema.contains("pattern") && !std::regex_match(value, std::regex(schema["pattern"].get<std::string>()))) {
-      report(&node, path, fmt::format("{} is \"{}\"", path, value),
-             types.size() > 1 ? std::string("\"auto\" or a number") : schema.value("description", ""));
-    }
-  } else if (node.is_number() && !in_range(node, schema)) {
-    report(&node, path, fmt::format("{} is {}", path, *node.value<double>()), range_text(schema));
-  }
+bool may_be(const std::string& text, const json& s) {
+  if (s.contains("enum")) return std::ranges::count(s["enum"], json(text)) > 0;
+  // Before the pattern: std::regex recurses once per character.
+  if (text.size() > s.at("maxLength").get<std::size_t>()) return false;
+  return !s.contains("pattern") ||
+         std::regex_match(text, std::regex(s["pattern"].get<std::string>()));
 }
 
-// Where else in the file a key of this name belongs.
-std::string home_of(const std::string& key, const json& root) {
-  for (const auto& [section, schema] : root.at("properties").items())
-    if (schema.contains("properties") && schema["properties"].contains(key)) return section;
-  return "";
-}
+class SchemaCheck {
+ public:
+  explicit SchemaCheck(ProblemList& problems) : problems_(problems) {}
+
+  void check_table(const toml::table& table, const json& schema, const std::string& path) {
+    const json& known = schema.at("properties");
+    for (const auto& [key, node] : table) {
+      const std::string name(key.str());
+      const std::string full = path.empty() ? name : path + "." + name;
+      if (known.contains(name))
+        check_value(node, known[name], full);
+      else
+        add_unknown(RunDocument::place_of(key.source()), name, path, known);
+    }
+    for (const auto& key : schema.value("required", std::vector<std::string>()))
+      if (!table.contains(key))
+        problems_.add(RunDocument::place_of(table.source()), path + "." + key,
+                      fmt::format("{} is missing", path + "." + key), expectation(known[key]));
+  }
+
+ private:
+  void check_value(const toml::node& node, const json& schema, const std::string& path) {
+    const auto types = types_of(schema);
+    if (std::ranges::none_of(types, [&](const auto& type) { return has_type(node, type); }))
+      return refuse(node, schema, path);
+    if (const auto* table = node.as_table()) return check_table(*table, schema, path);
+    if (const auto* array = node.as_array()) return check_array(*array, schema, path);
+    if (const auto* text = node.as_string(); text && !may_be(text->get(), schema))
+      refuse(node, schema, path);
+    if (node.is_number() && !in_range(node, schema)) refuse(node, schema, path);
+  }
+
+  void check_array(const toml::array& array, const json& schema, const std::string& path) {
+    if (array.size() > schema.at("maxItems").get<std::size_t>())
+      return problems_.add(RunDocument::place_of(array.source()), path,
+                           fmt::format("{} has {} entries", path, array.size()),
+                           expectation(schema));
+    for (std::size_t i = 0; i < array.size(); ++i)
+      check_value(*array.get(i), schema.at("items"), fmt::format("{}[{}]", path, i));
+  }
+
+  void refuse(const toml::node& node, const json& schema, const std::string& path) {
+    problems_.add(RunDocument::place_of(node.source()), path,
+                  fmt::format("{} is {}", path, shown(node)), expectation(schema));
+  }
+
+  void add_unknown(Place place, const std::string& name, const std::string& path,
+                   const json& known) {
+    const std::string in = path.empty() ? "" : " in " + path;
+    problems_.add(place, fmt::format("unknown key {}{}", quoted(name), in),
+                  problems_.is_full() ? "" : suggestion(name, path, known));
+  }
+
+  // A key of this very name elsewhere is likelier to be meant than one that looks alike here.
+  static std::string suggestion(const std::string& name, const std::string& path,
+                                const json& known) {
+    for (const auto& [section, schema] : run_schema().at("properties").items())
+      if (section != path && schema.at("properties").contains(name))
+        return fmt::format("it in [{}]", section);
+    std::vector<std::string> names;
+    for (const auto& [key, schema] : known.items()) names.push_back(key);
+    if (const auto near = nearest(name, names)) return fmt::format("did you mean \"{}\"?", *near);
+    return fmt::format("one of {}", fmt::join(names, ", "));
+  }
+
+  ProblemList& problems_;
+};
 
 }  // namespace
 
-void check_against_schema(const toml::table& table, const json& schema, const std::string& path,
-                          const ReportProblem& report) {
-  const json& properties = schema.at("properties");
-  std::vector<std::string> known;
-  for (const auto& [key, value] : properties.items()) known.push_back(key);
-  std::vector<std::pair<std::string, const toml::node*>> entries;
-  for (const auto& [key, node] : table) entries.emplace_back(std::string(key.str()), &node);
-  std::ranges::sort(entries, {}, [](const auto& entry) {
-    const auto begin = entry.second->source().begin;
-    return std::pair(begin.line, begin.column);
-  });
-  for (const auto& [key, node] : entries) {
-    const std::string full = path.empty() ? key : path + "." + key;
-    if (properties.contains(key)) {
-      check_value(*node, properties[key], full, report);
-      continue;
-    }
-    std::string expected = path.empty() ? "one of the tables " + joined(known, " and ")
-                                        : "one of " + joined(known, " and ");
-    if (const auto near = nearest(key, known))
-      expected = fmt::format("did you mean {}?", *near);
-    else if (schema.contains("title") && !home_of(key, schema).empty())
-      expected = fmt::format("it belongs into [{}]", home_of(key, schema));
-    report(node, full, fmt::format("unknown {} {}", node->is_table() ? "table" : "key", full), expected);
-  }
+const json& run_schema() {
+  static const json parsed = json::parse(kRunSchema);
+  return parsed;
+}
+
+void check_against_schema(const RunDocument& document, ProblemList& problems) {
+  SchemaCheck(problems).check_table(document.root(), run_schema(), "");
 }
 
 }  // namespace isthmus

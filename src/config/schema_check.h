@@ -1,19 +1,19 @@
 #pragma once
 
-#include <functional>
 #include <nlohmann/json.hpp>
-#include <string>
-#include <toml++/toml.h>
+
+#include "config/problem_list.h"
+#include "config/run_document.h"
 
 namespace isthmus {
 
-// Reports one problem: where (null: no place), what was seen, what was expected.
-using ReportProblem =
-    std::function<void(const toml::node* where, const std::string& path, std::string what, std::string expected)>;
+// configs/run.schema.json as it was when the program was built.
+const nlohmann::json& run_schema();
 
-// Holds a table to the run file's schema: unknown keys, types, ranges, choices, patterns. `schema` is the JSON schema
-// of this table; `path` its dotted name, "" for the file. Everything wrong is reported, in the order of the file.
-void check_against_schema(const toml::table& table, const nlohmann::json& schema, const std::string& path,
-                          const ReportProblem& report);
+// Holds a document to the schema: unknown keys, missing ones, types, ranges, choices, patterns. The
+// walk is our own because a general validator says neither what was seen nor what to write instead,
+// and stops at the first unknown key of a table; it knows the keywords that run.schema.json uses
+// (the tests compare its verdicts with valijson's).
+void check_against_schema(const RunDocument& document, ProblemList& problems);
 
 }  // namespace isthmus

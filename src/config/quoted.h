@@ -1,0 +1,11 @@
+#pragma once
+
+#include <string>
+
+namespace isthmus {
+
+// A foreign text for a message: in quotes, in ASCII, without what a terminal would obey, and only
+// its size if long.
+std::string quoted(const std::string& text);
+
+}  // namespace isthmus

@@ -1,0 +1,14 @@
+#pragma once
+
+#include "config/problem_list.h"
+#include "config/run_config.h"
+#include "config/run_document.h"
+
+namespace isthmus {
+
+// The run a document describes, still without what the loader derives. A value that is missing or
+// unsound leaves the default; an unsound entry of [[pipeline.stage]] leaves an empty stage, so that
+// the others keep their numbers.
+RunConfig read_run(const RunDocument& document, const ProblemList& problems);
+
+}  // namespace isthmus

@@ -1,0 +1,84 @@
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "config/load_run.h"
+#include "config/run_fields.h"
+
+namespace isthmus {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// Keys that the loader refuses in such a run.
+bool belongs(const RunConfig& run, std::string_view section, std::string_view key) {
+  if (section == "emulated") return run.pipeline.device == "emulated";
+  if (section == "boundary" && (key == "rank" || key == "factored_layers"))
+    return run.boundary.codec == "subspace";
+  return true;
+}
+
+template <class T>
+Json value_of(std::string_view key, const T& member) {
+  if constexpr (std::is_same_v<T, std::optional<std::uint32_t>>) {
+    return member ? Json(*member) : Json();
+  } else if constexpr (std::is_same_v<T, std::string>) {
+    // "auto" or a number: the run file has the number without quotes.
+    if (key == "credits" && member != "auto") return Json::parse(member, nullptr, false);
+    return member;
+  } else {
+    return member;
+  }
+}
+
+std::string layers_of(const RunConfig::Stage& stage) {
+  return fmt::format("{}:{}", stage.first_layer, stage.end_layer);
+}
+
+Json json_of(const RunConfig& run) {
+  Json out;
+  for_each_field(run, [&](const char* section, const char* key, const auto& member) {
+    out[section][key] = value_of(key, member);
+  });
+  auto& stages = out["pipeline"]["stage"] = Json::array();
+  for (const auto& stage : run.pipeline.stage)
+    stages.push_back({{"layers", layers_of(stage)}, {"replicas", stage.replicas}});
+  return out;
+}
+
+}  // namespace
+
+std::string resolved_toml(const RunConfig& run) {
+  std::string out;
+  std::string section_now;
+  for_each_field(run, [&](const std::string& section, const char* key, const auto& member) {
+    if (!belongs(run, section, key)) return;
+    const Json value = value_of(key, member);
+    if (value.is_null()) return;
+    if (section != section_now) out += fmt::format("{}[{}]\n", out.empty() ? "" : "\n", section);
+    section_now = section;
+    // Numbers, truth values and strings are written in TOML as in JSON, escapes included.
+    out += fmt::format("{} = {}\n", key, value.dump());
+  });
+  for (const auto& stage : run.pipeline.stage)
+    out += fmt::format("\n[[pipeline.stage]]\nlayers = \"{}\"\nreplicas = {}\n", layers_of(stage),
+                       stage.replicas);
+  return out;
+}
+
+std::string resolved_json(const RunConfig& run) { return json_of(run).dump(); }
+
+std::vector<std::string> differences(const RunConfig& a, const RunConfig& b) {
+  const Json left = json_of(a);
+  const Json right = json_of(b);
+  std::vector<std::string> out;
+  for (const auto& [section, values] : left.items())
+    for (const auto& [key, value] : values.items())
+      if (const Json& other = right[section][key]; value != other)
+        out.push_back(fmt::format("{}.{}: {} / {}", section, key, value.dump(), other.dump()));
+  return out;
+}
+
+}  // namespace isthmus

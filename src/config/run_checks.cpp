@@ -1,0 +1,221 @@
+#include "config/run_checks.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "config/layer_map.h"
+
+namespace isthmus {
+
+namespace {
+
+constexpr double kGib = 1073741824;
+
+class RunChecks {
+ public:
+  RunChecks(const RunDocument& document, const RunConfig& run, ProblemList& problems)
+      : document_(document), run_(run), problems_(problems) {}
+
+  void check() {
+    check_heads();
+    check_sizes();
+    check_steps();
+    check_data();
+    check_device();
+    check_stages();
+    const bool map_is_sound = run_.pipeline.layout == "auto" ? check_auto_map() : check_map();
+    check_boundary(map_is_sound);
+  }
+
+ private:
+  using Paths = std::initializer_list<std::string_view>;
+
+  void add(const std::string& path, std::string what, std::string expected) {
+    problems_.add(document_.place(path), path, std::move(what), std::move(expected));
+  }
+  bool sound(Paths paths) const { return problems_.sound(paths); }
+
+  void check_heads() {
+    if (!sound({"model.hidden", "model.heads"})) return;
+    const auto& m = run_.model;
+    if (m.hidden % m.heads != 0)
+      add("model.heads", fmt::format("model.heads is {}", m.heads),
+          fmt::format("a divisor of model.hidden = {}", m.hidden));
+    else if (m.hidden / m.heads % 2 != 0)
+      add("model.heads",
+          fmt::format("model.heads = {} makes heads {} wide", m.heads, m.hidden / m.heads),
+          "an even width: the rotary embedding turns pairs");
+  }
+
+  // Products of limits are far above what any number or machine holds.
+  void check_sizes() {
+    const auto& m = run_.model;
+    const auto& t = run_.train;
+    const double tokens = static_cast<double>(t.sequences_per_microbatch) * m.context;
+    if (sound({"train.sequences_per_microbatch", "model.context", "model.hidden"})) {
+      const double bytes = tokens * m.hidden * 4;
+      if (bytes > 2 * kGib)
+        add("train.sequences_per_microbatch",
+            fmt::format("a microbatch of {} sequences x {} tokens x hidden {} has {:.1f} GiB",
+                        t.sequences_per_microbatch, m.context, m.hidden, bytes / kGib),
+            "at most 2 GiB: fewer sequences in more microbatches");
+    }
+    if (sound({"train.sequences_per_microbatch", "model.context", "model.vocabulary"})) {
+      const double bytes = tokens * m.vocabulary * 4;
+      if (bytes > 1024 * kGib)
+        add("train.sequences_per_microbatch",
+            fmt::format("the logits of {} sequences x {} tokens x vocabulary {} have {:.0f} GiB",
+                        t.sequences_per_microbatch, m.context, m.vocabulary, bytes / kGib),
+            "at most 1024 GiB: fewer sequences in more microbatches");
+    }
+    if (sound({"model.hidden", "model.vocabulary"})) {
+      const double bytes = 4.0 * m.hidden * m.vocabulary;
+      if (bytes > 1024 * kGib)
+        add("model.vocabulary",
+            fmt::format("a table of vocabulary {} x hidden {} has {:.0f} GiB", m.vocabulary,
+                        m.hidden, bytes / kGib),
+            "at most 1024 GiB");
+    }
+  }
+
+  void check_steps() {
+    if (sound({"train.warmup_steps", "run.steps"}) && run_.train.warmup_steps > run_.run.steps)
+      add("train.warmup_steps", fmt::format("train.warmup_steps is {}", run_.train.warmup_steps),
+          fmt::format("at most run.steps = {}", run_.run.steps));
+    if (sound({"pipeline.threads", "run.deterministic"}) && run_.run.deterministic &&
+        run_.pipeline.threads > 1)
+      add("pipeline.threads", fmt::format("pipeline.threads is {}", run_.pipeline.threads),
+          "0 or 1 with run.deterministic: sums depend on the number of threads");
+  }
+
+  void check_data() {
+    check_shard("data.train", run_.data.train);
+    check_shard("data.validation", run_.data.validation);
+  }
+
+  void check_shard(const std::string& path, const std::string& value) {
+    if (!sound({path})) return;
+    if (std::ranges::any_of(value, [](char c) { return static_cast<unsigned char>(c) < 32; }))
+      add(path, fmt::format("{} holds a control character", path), "the path of a token shard");
+    if (value.empty() && sound({"pipeline.device"}) && run_.pipeline.device != "emulated")
+      add(path, fmt::format("{} is {}", path, document_.has(path) ? "empty" : "missing"),
+          "the path of a token shard, as `isthmus data pack` writes it");
+  }
+
+  void check_device() {
+    if (sound({"pipeline.device"}) && run_.pipeline.device != "emulated" &&
+        document_.has("emulated"))
+      add("emulated", fmt::format("[emulated] with pipeline.device = \"{}\"", run_.pipeline.device),
+          "no such table, or pipeline.device = \"emulated\"");
+  }
+
+  void check_stages() {
+    for (std::size_t i = 0; i < run_.pipeline.stage.size(); ++i) {
+      const std::string path = fmt::format("pipeline.stage[{}]", i);
+      const auto& stage = run_.pipeline.stage[i];
+      if (stage.replicas != 1)
+        add(path + ".replicas", fmt::format("{}.replicas is {}", path, stage.replicas),
+            "1: replicas above 1 are not served yet");
+      if (sound({path + ".layers"}) && stage.first_layer >= stage.end_layer)
+        add(path + ".layers",
+            fmt::format("{}.layers is \"{}:{}\"", path, stage.first_layer, stage.end_layer),
+            "\"first:end\" with first below end");
+    }
+  }
+
+  // Whether the map can be made.
+  bool check_auto_map() {
+    if (document_.has("pipeline.stage"))
+      add("pipeline.stage", "[[pipeline.stage]] with pipeline.layout = \"auto\"",
+          "no such tables, or pipeline.layout = \"explicit\"");
+    const auto stages = run_.pipeline.stages;
+    if (!sound({"pipeline.stages", "model.layers"})) return false;
+    if (stages >= 1 && stages <= run_.model.layers) return true;
+    add("pipeline.stages",
+        document_.has("pipeline.stages") ? fmt::format("pipeline.stages is {}", stages)
+                                         : "pipeline.stages is missing",
+        fmt::format("1 to model.layers = {}, with pipeline.layout = \"auto\"", run_.model.layers));
+    return false;
+  }
+
+  // Whether the map is whole: every layer in one stage, in order.
+  bool check_map() {
+    const auto& map = run_.pipeline.stage;
+    if (!sound({"pipeline.layout", "pipeline.stage"})) return false;
+    if (map.empty()) {
+      add("pipeline.stage", "there is no [[pipeline.stage]]",
+          "one per stage, or pipeline.layout = \"auto\" with pipeline.stages = N");
+      return false;
+    }
+    if (document_.has("pipeline.stages") && sound({"pipeline.stages"}) &&
+        run_.pipeline.stages != map.size())
+      add("pipeline.stages", fmt::format("pipeline.stages is {}", run_.pipeline.stages),
+          fmt::format("{}, the number of [[pipeline.stage]] tables, or pipeline.layout = \"auto\"",
+                      map.size()));
+    for (std::size_t i = 0; i < map.size(); ++i)
+      if (!sound({fmt::format("pipeline.stage[{}].layers", i)})) return false;
+    return check_cover();
+  }
+
+  bool check_cover() {
+    const auto& map = run_.pipeline.stage;
+    bool whole = true;
+    std::uint32_t next = 0;
+    for (std::size_t i = 0; i < map.size(); ++i) {
+      if (map[i].first_layer != next) {
+        add(fmt::format("pipeline.stage[{}].layers", i),
+            map[i].first_layer > next
+                ? fmt::format("layers {}:{} are in no stage", next, map[i].first_layer)
+                : fmt::format("stage {} begins with layer {}, which an earlier one has", i,
+                              map[i].first_layer),
+            fmt::format("stage {} to begin with layer {}", i, next));
+        whole = false;
+      }
+      next = map[i].end_layer;
+    }
+    if (next != run_.model.layers && sound({"model.layers"})) {
+      add(fmt::format("pipeline.stage[{}].layers", map.size() - 1),
+          fmt::format("the last stage ends with {}", next),
+          fmt::format("model.layers = {}", run_.model.layers));
+      whole = false;
+    }
+    return whole;
+  }
+
+  void check_boundary(bool map_is_sound) {
+    const auto& b = run_.boundary;
+    if (!sound({"boundary.codec"})) return;
+    if (b.codec == "identity") {
+      for (const char* path : {"boundary.rank", "boundary.factored_layers"})
+        if (document_.has(path))
+          add(path, fmt::format("{} with boundary.codec = \"identity\"", path),
+              "no such key, or boundary.codec = \"subspace\"");
+      return;
+    }
+    if (sound({"boundary.rank", "model.hidden"}) && b.rank > run_.model.hidden)
+      add("boundary.rank", fmt::format("boundary.rank is {}", b.rank),
+          fmt::format("at most model.hidden = {}", run_.model.hidden));
+    if (!map_is_sound || !b.factored_layers ||
+        !sound({"boundary.factored_layers", "model.layers", "model.hidden", "model.vocabulary"}))
+      return;
+    const auto tail = layer_map(run_).back().first_layer;
+    if (*b.factored_layers < tail || *b.factored_layers > run_.model.layers)
+      add("boundary.factored_layers",
+          fmt::format("boundary.factored_layers is {}", *b.factored_layers),
+          fmt::format("{} to {}: every layer before the last boundary writes through the subspace",
+                      tail, run_.model.layers));
+  }
+
+  const RunDocument& document_;
+  const RunConfig& run_;
+  ProblemList& problems_;
+};
+
+}  // namespace
+
+void check_run(const RunDocument& document, const RunConfig& run, ProblemList& problems) {
+  RunChecks(document, run, problems).check();
+}
+
+}  // namespace isthmus

@@ -1,0 +1,144 @@
+#include "config/run_document.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <iterator>
+
+#include "config/quoted.h"
+
+namespace isthmus {
+
+namespace {
+
+// toml++ 3.3 limits the nesting of values (256) but not of dotted keys, and frees its tree by
+// recursion: a line "a.a.a…" of some hundred kilobytes would overflow the stack. A run file needs
+// one dot per key.
+constexpr std::ptrdiff_t kDotsMax = 64;
+
+// Why the text must not reach the parser, if so.
+std::optional<Problem> refusal(std::string_view text) {
+  if (text.size() > kRunFileBytesMax)
+    return Problem{"", 0, 0, "there is more than 1 MiB of it", "a run file of at most 1 MiB"};
+  int line = 1;
+  for (std::size_t begin = 0; begin < text.size(); ++line) {
+    const std::size_t end = std::min(text.find('\n', begin), text.size());
+    const auto dots = std::ranges::count(text.substr(begin, end - begin), '.');
+    if (dots > kDotsMax)
+      return Problem{"", line, 1, fmt::format("the line has {} dots", dots),
+                     fmt::format("at most {} in a line", kDotsMax)};
+    begin = end + 1;
+  }
+  return std::nullopt;
+}
+
+// A table with the one key "value"; nothing if the text is neither a TOML value nor a bare word.
+std::optional<toml::table> parse_value(const std::string& text) {
+  if (refusal(text)) return std::nullopt;
+  const auto parse = [](const std::string& right_side) -> std::optional<toml::table> {
+    try {
+      auto parsed = toml::parse("value = " + right_side);
+      // A line break would smuggle in a second key.
+      if (parsed.size() != 1) return std::nullopt;
+      return parsed;
+    } catch (const toml::parse_error&) {
+      return std::nullopt;
+    }
+  };
+  if (auto parsed = parse(text)) return parsed;
+  if (text.empty() || text.find_first_of("'\"\\[]{}=#\n\r") != std::string::npos)
+    return std::nullopt;
+  return parse('"' + text + '"');
+}
+
+}  // namespace
+
+std::optional<RunDocument> RunDocument::parse(std::string_view text,
+                                              const std::vector<std::string>& overrides,
+                                              ProblemList& problems) {
+  if (auto refused = refusal(text)) {
+    problems.add({refused->line, refused->column}, refused->what, refused->expected);
+    return std::nullopt;
+  }
+  RunDocument document;
+  try {
+    document.root_ = toml::parse(text);
+  } catch (const toml::parse_error& error) {
+    problems.add(place_of(error.source()), std::string(error.description()), "a TOML file");
+    return std::nullopt;
+  }
+  for (const auto& override_text : overrides) document.override_with(override_text, problems);
+  document.drop_replaced();
+  return document;
+}
+
+void RunDocument::override_with(const std::string& text, ProblemList& problems) {
+  const auto refuse = [&](std::string what, std::string expected) {
+    problems.add({0, 0, true}, std::move(what), std::move(expected));
+  };
+  const auto equals = text.find('=');
+  const auto dot = text.substr(0, equals).find('.');
+  if (equals == std::string::npos || dot == std::string::npos || dot == 0 || dot + 1 == equals)
+    return refuse(fmt::format("the override {} sets nothing", quoted(text)), "section.key=value");
+  const std::string section = text.substr(0, dot);
+  const std::string key = text.substr(dot + 1, equals - dot - 1);
+  if (section == "pipeline" &&
+      (key == "stage" || key.starts_with("stage[") || key.starts_with("stage.")))
+    return refuse("pipeline.stage cannot be set on the command line",
+                  "the layer map in the run file, or pipeline.layout=auto and pipeline.stages=N");
+  auto parsed = parse_value(text.substr(equals + 1));
+  if (!parsed)
+    return refuse(fmt::format("the override {} cannot be read", quoted(text)),
+                  "a TOML value or a word after the =");
+  auto* table = root_.insert(section, toml::table()).first->second.as_table();
+  // Not a table: that is a problem of the file, which the schema finds.
+  if (!table) return;
+  // A copy forgets where it was written: this is what tells an override from the file.
+  parsed->get("value")->visit([&](const auto& node) { table->insert_or_assign(key, node); });
+}
+
+void RunDocument::drop_replaced() {
+  const auto chose = [&](const std::string& path, std::string_view choice) {
+    const auto* node = find(path);
+    return node && is_override(path) && node->value<std::string_view>() == choice;
+  };
+  if (chose("boundary.codec", "identity")) {
+    drop_from_file("boundary", "rank");
+    drop_from_file("boundary", "factored_layers");
+  }
+  if (chose("pipeline.layout", "auto")) drop_from_file("pipeline", "stage");
+  auto* emulated = root_.get_as<toml::table>("emulated");
+  if (emulated && (chose("pipeline.device", "cpu") || chose("pipeline.device", "cuda"))) {
+    for (auto at = emulated->begin(); at != emulated->end();)
+      at = place_of(at->second.source()).is_override ? std::next(at) : emulated->erase(at);
+    if (emulated->empty()) root_.erase("emulated");
+  }
+}
+
+void RunDocument::drop_from_file(const std::string& section, const std::string& key) {
+  auto* table = root_.get_as<toml::table>(section);
+  if (table && !is_override(section + "." + key)) table->erase(key);
+}
+
+bool RunDocument::is_override(const std::string& path) const {
+  return has(path) && place(path).is_override;
+}
+
+const toml::node* RunDocument::find(const std::string& path) const {
+  return root_.at_path(path).node();
+}
+
+Place RunDocument::place(const std::string& path) const {
+  if (const auto* node = find(path)) return place_of(node->source());
+  const auto end = path.find_last_of(".[");
+  const Place holder = end == std::string::npos ? Place{} : place(path.substr(0, end));
+  // No override left the value out.
+  return holder.is_override ? Place{} : holder;
+}
+
+Place RunDocument::place_of(const toml::source_region& region) {
+  const int line = static_cast<int>(region.begin.line);
+  return {line, static_cast<int>(region.begin.column), line == 0};
+}
+
+}  // namespace isthmus

@@ -1,0 +1,355 @@
+#include "config/load_run.h"
+
+#include <gmock/gmock.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "config/run_text.h"
+
+namespace isthmus {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+TEST(LoadRun, FillsInDefaults) {
+  const auto run = parse_run(kShortest, "run.toml");
+  ASSERT_TRUE(run.has_value());
+  RunConfig expected;
+  expected.data = {"train.bin", "validation.bin"};
+  expected.model.mlp = 704;  // 8/3 of 256 is 682.7; the next multiple of 32
+  expected.pipeline.stage = {{0, 8, 1}};
+  expected.pipeline.stages = 1;
+  expected.boundary.factored_layers = 0;
+  EXPECT_EQ(*run, expected);
+}
+
+TEST(LoadRun, ReadsEveryKey) {
+  const auto run = parse_run(kFull, "run.toml");
+  ASSERT_TRUE(run.has_value()) << run.error().front().text();
+  RunConfig expected;
+  expected.run = {"full", 7, 40, true};
+  expected.model = {8, 128, 4, 64, 300, 96};
+  expected.data = {"data/train.bin", "data/validation.bin"};
+  expected.train = {2, 6, "adamw", 3.7e-4, 4, 0, 0.91, 0.955, 1e-9, 0.01, 0, "fp32", 10, 3};
+  expected.boundary = {"subspace", 12, "fp32", 6};
+  expected.link = {12.5, 20, 0.1, 0.003, true};
+  expected.pipeline = {"explicit", 2,       {{0, 3, 1}, {3, 8, 1}}, "1f1b", "9", "emulated", 1,
+                       100,        "always"};
+  expected.emulated = {1.5, 2, 0.3, 1000, 2000};
+  expected.checkpoint = {5, 3};
+  EXPECT_EQ(*run, expected);
+}
+
+TEST(LoadRun, NamesEveryProblemAtOnceInTheOrderOfTheFile) {
+  EXPECT_THAT(
+      problems_of(R"([run]
+steps = 0
+name = "a/b"
+[boundary]
+rnak = 16
+rank = 300
+values = "int8"
+[pipeline]
+threads = "two"
+[[pipeline.stage]]
+layers = "0:8"
+[train]
+beta1 = nan
+)"),
+      ElementsAre(
+          "run.toml:2:9: run.steps is 0, expected a whole number, 1 to 1000000000",
+          "run.toml:3:8: run.name is \"a/b\", expected letters, digits, '_', '-' and '.', at "
+          "most 100, not beginning with '-' or '.'",
+          "run.toml:5:1: unknown key \"rnak\" in boundary, did you mean \"rank\"?",
+          "run.toml:6:8: boundary.rank is 300, expected at most model.hidden = 256",
+          "run.toml:7:10: boundary.values is \"int8\", expected one of \"fp32\", \"bf16\"",
+          "run.toml:9:11: pipeline.threads is \"two\", expected a whole number, 0 to 1024",
+          "run.toml:13:9: train.beta1 is nan, expected a number, at least 0 and below 1",
+          "run.toml: data.train is missing, expected the path of a token shard, as `isthmus "
+          "data pack` writes it",
+          "run.toml: data.validation is missing, expected the path of a token shard, as "
+          "`isthmus data pack` writes it"));
+}
+
+TEST(LoadRun, SuggestsTheTableThatHasTheKey) {
+  EXPECT_THAT(
+      problems_of(std::string(kShortest) + "[model]\nsteps = 3\nstages = 2\n"),
+      ElementsAre("run.toml:7:1: unknown key \"steps\" in model, expected it in [run]",
+                  "run.toml:8:1: unknown key \"stages\" in model, expected it in [pipeline]"));
+  EXPECT_THAT(problems_of(std::string("hidden = 8\n") + kShortest),
+              ElementsAre("run.toml:1:1: unknown key \"hidden\", expected it in [model]"));
+  EXPECT_THAT(problems_of(std::string(kShortest) + "[modle]\nlayers = 8\n"),
+              ElementsAre("run.toml:6:2: unknown key \"modle\", did you mean \"model\"?"));
+}
+
+TEST(LoadRun, ListsTheKnownKeysWhenNoneIsNear) {
+  EXPECT_THAT(problems_of(std::string(kShortest) + "[checkpoint]\nzanzibar = 8\n"),
+              ElementsAre("run.toml:7:1: unknown key \"zanzibar\" in checkpoint, expected one of "
+                          "every, keep"));
+}
+
+TEST(LoadRun, RefusesWhatIsNoToml) {
+  EXPECT_THAT(problems_of("[run\nseed = 1\n"), ElementsAre(HasSubstr("run.toml:1:5: ")));
+  EXPECT_THAT(problems_of("[run]\nseed = 1\nseed = 2\n"),
+              ElementsAre(testing::AllOf(HasSubstr("run.toml:3:"), HasSubstr("redefine"))));
+  EXPECT_THAT(problems_of("[run]\nseed = 99999999999999999999\n"),
+              ElementsAre(HasSubstr("run.toml:2:")));
+  EXPECT_THAT(problems_of(std::string("[run]\nname = \"a\0b\"\n", 19)),
+              ElementsAre(HasSubstr("run.toml:2:")));
+}
+
+TEST(LoadRun, RefusesDatesTablesAndFractionsWhereNumbersBelong) {
+  const auto model = [](const std::string& line) {
+    return problems_of(std::string(kShortest) + "[model]\n" + line + "\n");
+  };
+  EXPECT_THAT(model("hidden = 1979-05-27"),
+              ElementsAre(HasSubstr("run.toml:7:10: model.hidden is a date or time, expected a "
+                                    "whole number, 2 to 65536")));
+  EXPECT_THAT(model("hidden = 256.0"), ElementsAre(HasSubstr("model.hidden is 256")));
+  EXPECT_THAT(model("hidden = [256]"), ElementsAre(HasSubstr("model.hidden is an array")));
+  EXPECT_THAT(model("hidden = true"), ElementsAre(HasSubstr("model.hidden is true")));
+  EXPECT_THAT(model("hidden = 4294967552"), ElementsAre(HasSubstr("model.hidden is 4294967552")));
+  EXPECT_THAT(model("hidden = -256"), ElementsAre(HasSubstr("model.hidden is -256")));
+  EXPECT_THAT(problems_of("model = 3\n" + std::string(kShortest)),
+              ElementsAre("run.toml:1:9: model is 3, expected a table"));
+}
+
+TEST(LoadRun, RefusesNumbersThatAreNotFinite) {
+  for (const std::string value : {"inf", "-inf", "nan", "1e999"})
+    EXPECT_THAT(problems_of(std::string(kShortest) + "[link]\nlatency_ms = " + value + "\n"),
+                testing::SizeIs(1))
+        << value;
+}
+
+TEST(LoadRun, HoldsTheModelToItsHeads) {
+  EXPECT_THAT(
+      problems_of(std::string(kShortest) + "[model]\nheads = 3\n"),
+      ElementsAre("run.toml:7:9: model.heads is 3, expected a divisor of model.hidden = 256"));
+  EXPECT_THAT(
+      problems_of(std::string(kShortest) + "[model]\nheads = 256\n"),
+      ElementsAre(HasSubstr("run.toml:7:9: model.heads = 256 makes heads 1 wide, expected an "
+                            "even width")));
+}
+
+struct BadMap {
+  const char* stages;
+  const char* problem;
+};
+
+class LayerMapProblem : public testing::TestWithParam<BadMap> {};
+
+TEST_P(LayerMapProblem, IsNamedWhereItIs) {
+  const std::string data = "[data]\ntrain = \"t\"\nvalidation = \"v\"\n";
+  std::string stages;
+  std::istringstream lines(GetParam().stages);
+  for (std::string line; lines >> line;)
+    stages += "[[pipeline.stage]]\nlayers = \"" + line + "\"\n";
+  EXPECT_THAT(problems_of(data + stages), ElementsAre(GetParam().problem));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, LayerMapProblem,
+    testing::Values(
+        BadMap{"1:8",
+               "run.toml:5:10: layers 0:1 are in no stage, expected stage 0 to begin with layer 0"},
+        BadMap{"0:3 4:8",
+               "run.toml:7:10: layers 3:4 are in no stage, expected stage 1 to begin with layer 3"},
+        BadMap{
+            "0:4 3:8",
+            "run.toml:7:10: stage 1 begins with layer 3, which an earlier one has, expected stage "
+            "1 to begin with layer 4"},
+        BadMap{"0:4 4:7", "run.toml:7:10: the last stage ends with 7, expected model.layers = 8"},
+        BadMap{"0:4 4:9", "run.toml:7:10: the last stage ends with 9, expected model.layers = 8"},
+        BadMap{
+            "0:4 4:4 4:8",
+            "run.toml:7:10: pipeline.stage[1].layers is \"4:4\", expected \"first:end\" with first "
+            "below end"},
+        BadMap{
+            "0:4 8:4",
+            "run.toml:7:10: pipeline.stage[1].layers is \"8:4\", expected \"first:end\" with first "
+            "below end"},
+        BadMap{
+            "0-8",
+            "run.toml:5:10: pipeline.stage[0].layers is \"0-8\", expected \"first:end\", end not "
+            "included, for instance \"0:2\""},
+        BadMap{
+            "0:99999",
+            "run.toml:5:10: pipeline.stage[0].layers is \"0:99999\", expected \"first:end\", end "
+            "not included, for instance \"0:2\""}));
+
+TEST(LoadRun, WantsALayerMap) {
+  const std::string data = "[data]\ntrain = \"t\"\nvalidation = \"v\"\n";
+  EXPECT_THAT(
+      problems_of(data),
+      ElementsAre(HasSubstr("run.toml: there is no [[pipeline.stage]], expected one per stage")));
+  EXPECT_THAT(problems_of(data + "[[pipeline.stage]]\nreplicas = 1\n"),
+              ElementsAre(HasSubstr("run.toml:4:1: pipeline.stage[0].layers is missing")));
+  EXPECT_THAT(
+      problems_of(std::string(kShortest) + "replicas = 2\n"),
+      ElementsAre("run.toml:6:12: pipeline.stage[0].replicas is 2, expected 1: replicas above "
+                  "1 are not served yet"));
+  EXPECT_THAT(
+      problems_of(std::string("[pipeline]\nstages = 3\n") + kShortest),
+      ElementsAre(HasSubstr("run.toml:2:10: pipeline.stages is 3, expected 1, the number of")));
+}
+
+TEST(LoadRun, MakesABalancedMapForLayoutAuto) {
+  const std::string data = "[data]\ntrain = \"t\"\nvalidation = \"v\"\n";
+  const auto run = parse_run(data + "[pipeline]\nlayout = \"auto\"\nstages = 3\n", "run.toml");
+  ASSERT_TRUE(run.has_value());
+  EXPECT_THAT(run->pipeline.stage, ElementsAre(RunConfig::Stage{0, 3, 1}, RunConfig::Stage{3, 6, 1},
+                                               RunConfig::Stage{6, 8, 1}));
+  EXPECT_EQ(run->pipeline.stages, 3u);
+  EXPECT_EQ(run->pipeline.layout, "explicit");
+  EXPECT_EQ(run->boundary.factored_layers, 6u);
+}
+
+TEST(LoadRun, RefusesALayoutAutoThatCannotBe) {
+  const std::string data =
+      "[data]\ntrain = \"t\"\nvalidation = \"v\"\n[pipeline]\nlayout = \"auto\"\n";
+  EXPECT_THAT(problems_of(data),
+              ElementsAre("run.toml:4:1: pipeline.stages is missing, expected 1 to "
+                          "model.layers = 8, with pipeline.layout = \"auto\""));
+  EXPECT_THAT(problems_of(data + "stages = 9\n"), ElementsAre(HasSubstr("pipeline.stages is 9")));
+  EXPECT_THAT(problems_of(data + "stages = 1\n[[pipeline.stage]]\nlayers = \"0:8\"\n"),
+              ElementsAre(HasSubstr("[[pipeline.stage]] with pipeline.layout = \"auto\"")));
+}
+
+TEST(LoadRun, KeepsFactoredLayersBetweenTheTailAndTheEnd) {
+  EXPECT_THAT(problems_of(with(kFull, "factored_layers = 6", "factored_layers = 2")),
+              ElementsAre(HasSubstr("boundary.factored_layers is 2, expected 3 to 8")));
+  EXPECT_THAT(problems_of(with(kFull, "factored_layers = 6", "factored_layers = 9")),
+              ElementsAre(HasSubstr("boundary.factored_layers is 9, expected 3 to 8")));
+  EXPECT_THAT(problems_of(with(kFull, "factored_layers = 6", "factored_layers = 3")), IsEmpty());
+  EXPECT_THAT(problems_of(with(kFull, "factored_layers = 6", "factored_layers = 8")), IsEmpty());
+}
+
+TEST(LoadRun, RefusesSubspaceKeysWithTheIdentityCodec) {
+  EXPECT_THAT(problems_of(with(kFull, "codec = \"subspace\"", "codec = \"identity\"")),
+              ElementsAre(HasSubstr("boundary.rank with boundary.codec = \"identity\""),
+                          HasSubstr("boundary.factored_layers with")));
+  const auto run =
+      parse_run(std::string(kShortest) + "[boundary]\ncodec = \"identity\"\n", "run.toml");
+  ASSERT_TRUE(run.has_value());
+  EXPECT_EQ(run->boundary.factored_layers, 0u);
+}
+
+TEST(LoadRun, RefusesEmulatedTimesOnARealDevice) {
+  EXPECT_THAT(problems_of(with(kFull, "device = \"emulated\"", "device = \"cpu\"")),
+              ElementsAre(HasSubstr("[emulated] with pipeline.device = \"cpu\"")));
+}
+
+TEST(LoadRun, WantsDataUnlessTheDeviceIsEmulated) {
+  const std::string map = "[[pipeline.stage]]\nlayers = \"0:8\"\n";
+  EXPECT_THAT(problems_of("[pipeline]\ndevice = \"emulated\"\n" + map), IsEmpty());
+  EXPECT_THAT(problems_of("[data]\ntrain = \"\"\n" + map),
+              ElementsAre(HasSubstr("run.toml:1:1: data.validation is missing"),
+                          HasSubstr("run.toml:2:9: data.train is empty")));
+}
+
+TEST(LoadRun, RefusesADeterministicRunWithSeveralThreads) {
+  EXPECT_THAT(
+      problems_of(with(kFull, "threads = 1", "threads = 2")),
+      ElementsAre(HasSubstr("pipeline.threads is 2, expected 0 or 1 with run.deterministic")));
+}
+
+TEST(LoadRun, RefusesAWarmUpLongerThanTheRun) {
+  EXPECT_THAT(problems_of(with(kFull, "warmup_steps = 4", "warmup_steps = 41")),
+              ElementsAre(HasSubstr("train.warmup_steps is 41, expected at most run.steps = 40")));
+}
+
+TEST(LoadRun, ShortensTheDefaultWarmUpOfAShortRun) {
+  const auto run = parse_run(std::string(kShortest) + "[run]\nsteps = 3\n", "run.toml");
+  ASSERT_TRUE(run.has_value());
+  EXPECT_EQ(run->train.warmup_steps, 3u);
+}
+
+TEST(LoadRun, RefusesSizesWhoseProductIsAbsurd) {
+  EXPECT_THAT(problems_of(std::string(kShortest) +
+                          "[model]\ncontext = 1048576\nhidden = 65536\nheads = 1024\n"),
+              ElementsAre(HasSubstr("hidden 65536 has 1024.0 GiB, expected at most 2 GiB")));
+  EXPECT_THAT(
+      problems_of(std::string(kShortest) + "[model]\nvocabulary = 16777216\ncontext = 65536\n"),
+      ElementsAre(HasSubstr("the logits of 4 sequences x 65536 tokens")));
+  EXPECT_THAT(problems_of(std::string(kShortest) +
+                          "[model]\nvocabulary = 16777216\nhidden = 65536\ncontext = 64\n"),
+              ElementsAre(HasSubstr("a table of vocabulary 16777216 x hidden 65536 has 4096 GiB")));
+}
+
+TEST(LoadRun, ReadsCreditsAsAWordOrANumber) {
+  const auto credits = [](const std::string& value) {
+    return problems_of(std::string("[pipeline]\ncredits = ") + value + "\n" + kShortest);
+  };
+  EXPECT_THAT(credits("\"auto\""), IsEmpty());
+  EXPECT_THAT(credits("1"), IsEmpty());
+  EXPECT_THAT(credits("0"),
+              ElementsAre(HasSubstr("expected \"auto\" or a whole number, 1 to 65536")));
+  EXPECT_THAT(credits("\"8\""), ElementsAre(HasSubstr("pipeline.credits is \"8\"")));
+  EXPECT_THAT(credits("2.5"), ElementsAre(HasSubstr("pipeline.credits is 2.5")));
+}
+
+TEST(LoadRun, RefusesControlCharactersInPaths) {
+  EXPECT_THAT(problems_of(with(kShortest, "train.bin", "tr\\nain.bin")),
+              ElementsAre(HasSubstr("data.train holds a control character")));
+}
+
+TEST(LoadRun, StopsCountingOutProblemsAtAHundred) {
+  std::string text = kShortest;
+  for (int i = 0; i < 250; ++i) text += "key" + std::to_string(i) + " = 1\n";
+  const auto problems = problems_of(text);
+  ASSERT_EQ(problems.size(), 101u);
+  EXPECT_EQ(problems.back(),
+            "run.toml: there are 150 problems more, expected the first 100 to be mended first");
+}
+
+// A folder of this test alone, gone afterwards.
+class LoadRunFile : public testing::Test {
+ protected:
+  LoadRunFile() : folder_(testing::TempDir() + "load_run." + std::to_string(::getpid())) {
+    std::filesystem::create_directories(folder_);
+  }
+  ~LoadRunFile() override { std::filesystem::remove_all(folder_); }
+
+  std::string write(const std::string& text) const {
+    const std::string path = folder_ + "/run.toml";
+    std::ofstream(path, std::ios::binary) << text;
+    return path;
+  }
+  const std::string folder_;
+};
+
+std::string only_problem(const std::string& path) {
+  const auto run = load_run(path);
+  return run || run.error().size() != 1 ? "not one problem" : run.error().front().text();
+}
+
+TEST_F(LoadRunFile, EqualsItsText) {
+  const auto run = load_run(write(kFull));
+  ASSERT_TRUE(run.has_value());
+  EXPECT_EQ(*run, *parse_run(kFull, "x"));
+}
+
+TEST_F(LoadRunFile, MayNotBeMissing) {
+  EXPECT_THAT(only_problem(folder_ + "/none.toml"), HasSubstr("/none.toml: there is no such file"));
+}
+
+TEST_F(LoadRunFile, MayNotBeAFolder) {
+  EXPECT_THAT(only_problem(folder_), HasSubstr("this is a folder, expected a run file"));
+}
+
+TEST_F(LoadRunFile, MayNotBeLongerThanAMebibyte) {
+  std::string text = std::string(kShortest) + "#";
+  text.resize(1 << 20, 'x');
+  EXPECT_TRUE(load_run(write(text)).has_value());
+  EXPECT_THAT(only_problem(write(text + "x")), HasSubstr("expected a run file of at most 1 MiB"));
+}
+
+TEST_F(LoadRunFile, MayNotBeEndless) {
+  EXPECT_THAT(only_problem("/dev/zero"), HasSubstr("expected a run file of at most 1 MiB"));
+}
+
+}  // namespace
+}  // namespace isthmus

@@ -1,0 +1,95 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "config/load_run.h"
+
+namespace isthmus {
+
+// The shortest run file: everything else is a default.
+inline constexpr const char* kShortest = R"([data]
+train = "train.bin"
+validation = "validation.bin"
+[[pipeline.stage]]
+layers = "0:8"
+)";
+
+// A run file with something in every table, two stages.
+inline constexpr const char* kFull = R"(# comment
+[run]
+name = "full"
+seed = 7
+steps = 40
+deterministic = true
+[model]
+layers = 8
+hidden = 128
+heads = 4
+context = 64
+vocabulary = 300
+mlp = 96
+[data]
+train = "data/train.bin"
+validation = 'data/validation.bin'
+[train]
+sequences_per_microbatch = 2
+microbatches_per_step = 6
+optimizer = "adamw"
+learning_rate = 3.7e-4
+warmup_steps = 4
+final_learning_rate = 0
+beta1 = 0.91
+beta2 = 0.955
+epsilon = 1e-9
+weight_decay = 0.01
+clip = 0
+precision = "fp32"
+evaluate_every = 10
+evaluation_microbatches = 3
+[boundary]
+codec = "subspace"
+rank = 12
+values = "fp32"
+factored_layers = 6
+[link]
+bandwidth_mbps = 12.5
+latency_ms = 20
+jitter_ms = 0.1
+loss = 0.003
+emulate = true
+[pipeline]
+schedule = "1f1b"
+credits = 9
+device = "emulated"
+threads = 1
+activation_mb = 100
+recompute = "always"
+stage = [{layers = "0:3"}, {layers = "3:8", replicas = 1}]
+[emulated]
+forward_ms = 1.5
+input_gradient_ms = 2
+weight_gradient_ms = 0.3
+forward_bytes = 1000
+backward_bytes = 2000
+[checkpoint]
+every = 5
+keep = 3
+)";
+
+// Every problem of a text, as a user reads it; empty if it is a run.
+inline std::vector<std::string> problems_of(const std::string& text,
+                                            const std::vector<std::string>& overrides = {}) {
+  const auto run = parse_run(text, "run.toml", overrides);
+  std::vector<std::string> out;
+  if (!run)
+    for (const auto& problem : run.error()) out.push_back(problem.text());
+  return out;
+}
+
+// `text` with its first `from` replaced.
+inline std::string with(std::string text, const std::string& from, const std::string& to) {
+  return text.replace(text.find(from), from.size(), to);
+}
+
+}  // namespace isthmus
