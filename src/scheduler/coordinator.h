@@ -117,9 +117,9 @@ class Coordinator {
   const Seat* seat_of(PeerId peer) const;
   std::vector<CoordinatorEffect> take();
 
-  const Plan plan_;
-  const std::vector<Seat> seats_;
-  const Options options_;
+  Plan plan_;
+  std::vector<Seat> seats_;
+  Options options_;
   Decisions decisions_;
   Ledger ledger_;
   bool preparing_ = false;

@@ -1,0 +1,236 @@
+#include "scheduler/coordinator.h"
+
+#include <gtest/gtest.h>
+
+#include <limits>
+
+namespace isthmus {
+namespace {
+
+constexpr std::uint32_t kStages = 2;
+
+Plan two_stages(std::uint64_t steps = 2) {
+  Plan plan;
+  plan.stages = {{0, 1, 1, 4}, {1, 2, 1, 4}};
+  plan.steps = steps;
+  plan.microbatches = 2;
+  plan.tokens_per_microbatch = 10;
+  return plan;
+}
+
+// Speaks for the workers and keeps what the coordinator says.
+class CoordinatorTest : public ::testing::Test {
+ protected:
+  CoordinatorTest() : plan_(two_stages()), coordinator_(plan_, seats(), options()) {}
+
+  static std::vector<Seat> seats() {
+    return {{PeerId(1), StageId(0), ReplicaId(0), {}}, {PeerId(2), StageId(1), ReplicaId(0), {}}};
+  }
+  static Coordinator::Options options() {
+    Coordinator::Options options;
+    options.clip = 1.0;
+    return options;
+  }
+
+  void hear(std::vector<CoordinatorEffect> effects) {
+    for (auto& effect : effects) {
+      if (auto* append = std::get_if<AppendRecord>(&effect)) log_.push_back(append->record);
+      if (auto* send = std::get_if<SendView>(&effect)) views_[send->peer] = send->view;
+      if (auto* step = std::get_if<StepCommitted>(&effect)) outcomes_.push_back(step->outcome);
+      if (auto* end = std::get_if<RunEnded>(&effect)) end_ = *end;
+    }
+  }
+  Report report(std::uint32_t stage, std::uint64_t session, std::uint64_t version) const {
+    Report r;
+    r.session = SessionId(session);
+    r.stage = StageId(stage);
+    r.version = version;
+    r.done = DoneSet(plan_.count(coordinator_.decisions().step));
+    return r;
+  }
+  void join(std::uint32_t stage, std::uint64_t session, std::uint64_t version = 0) {
+    hear(coordinator_.received(PeerId(stage + 1), report(stage, session, version), now_));
+  }
+  void begin() {
+    hear(coordinator_.begin(0, now_));
+    join(0, 100);
+    join(1, 200);
+  }
+  // A worker that has done all its work and prepared in the current epoch.
+  Report prepared(std::uint32_t stage, std::uint64_t session) const {
+    Report r = report(stage, session, coordinator_.decisions().step.value - 1);
+    r.step = coordinator_.decisions().step;
+    for (std::uint32_t m = 0; m < r.done.count(); ++m) r.done.insert(MicrobatchId(m));
+    r.prepared_epoch = coordinator_.decisions().epoch;
+    r.norms = {{stage == 0 ? "layer.0" : "layer.1", 2.0}};
+    if (stage == 1)
+      for (std::uint32_t m = 0; m < r.done.count(); ++m) r.losses.push_back({MicrobatchId(m), 30.0, 10});
+    return r;
+  }
+  void say(std::uint32_t stage, const Report& r) { hear(coordinator_.received(PeerId(stage + 1), r, now_)); }
+
+  const Plan plan_;
+  Coordinator coordinator_;
+  Time now_ = seconds(100);
+  std::vector<LogRecord> log_;
+  std::map<PeerId, View> views_;
+  std::vector<StepOutcome> outcomes_;
+  std::optional<RunEnded> end_;
+};
+
+TEST_F(CoordinatorTest, AdmitsAWorkerOfEachStageAndDealsTheHead) {
+  begin();
+  const View& view = views_.at(PeerId(1));
+  EXPECT_EQ(view.step, StepId(1));
+  EXPECT_EQ(view.live.size(), 2u);
+  EXPECT_EQ(view.head_owner, std::vector<SessionId>({SessionId(100), SessionId(100)}));
+  EXPECT_EQ(view.head_again, std::vector<bool>({false, false}));
+}
+
+TEST_F(CoordinatorTest, CommitsOnceEveryStageHasPrepared) {
+  begin();
+  say(0, prepared(0, 100));
+  EXPECT_TRUE(outcomes_.empty());
+  say(1, prepared(1, 200));
+  ASSERT_EQ(outcomes_.size(), 1u);
+  EXPECT_DOUBLE_EQ(outcomes_[0].loss, 3.0);
+  EXPECT_DOUBLE_EQ(outcomes_[0].grad_norm, 2.0);
+  EXPECT_DOUBLE_EQ(outcomes_[0].commit.scale, 0.5);  // clip 1 / norm 2
+  EXPECT_TRUE(outcomes_[0].commit.apply);
+  EXPECT_EQ(views_.at(PeerId(1)).step, StepId(2));
+  EXPECT_EQ(views_.at(PeerId(1)).last_commit, outcomes_[0].commit);
+}
+
+TEST_F(CoordinatorTest, DoesNotCommitWithoutEveryMicrobatch) {
+  begin();
+  say(0, prepared(0, 100));
+  Report half = prepared(1, 200);
+  half.done = DoneSet(2);
+  half.done.insert(MicrobatchId(0));
+  say(1, half);
+  EXPECT_TRUE(outcomes_.empty());
+}
+
+TEST_F(CoordinatorTest, DoesNotCountSumsPreparedInAnOlderEpoch) {
+  begin();
+  Report old = prepared(0, 100);
+  old.prepared_epoch = EpochId(old.prepared_epoch.value - 1);
+  say(0, old);
+  say(1, prepared(1, 200));
+  EXPECT_TRUE(outcomes_.empty());
+  EXPECT_TRUE(views_.at(PeerId(1)).preparing);
+}
+
+TEST_F(CoordinatorTest, SkipsAStepWhoseGradientIsNotFinite) {
+  begin();
+  Report bad = prepared(0, 100);
+  bad.finite = false;
+  say(0, bad);
+  say(1, prepared(1, 200));
+  ASSERT_EQ(outcomes_.size(), 1u);
+  EXPECT_FALSE(outcomes_[0].commit.apply);
+}
+
+TEST_F(CoordinatorTest, ExpelsTheOldLifeOfAPeerThatStartsAgain) {
+  begin();
+  say(0, prepared(0, 100));
+  join(0, 101);
+  EXPECT_EQ(coordinator_.decisions().find(SessionId(100)), nullptr);
+  ASSERT_NE(coordinator_.decisions().find(SessionId(101)), nullptr);
+  const View& view = views_.at(PeerId(1));
+  EXPECT_EQ(view.head_owner[0], SessionId(101));
+  EXPECT_TRUE(view.head_again[0]);
+  // What the old life did counts for nothing.
+  say(1, prepared(1, 200));
+  EXPECT_TRUE(outcomes_.empty());
+}
+
+TEST_F(CoordinatorTest, NeverAdmitsASessionTwice) {
+  begin();
+  join(0, 101);
+  join(0, 100);
+  EXPECT_EQ(coordinator_.decisions().find(SessionId(100)), nullptr);
+  EXPECT_NE(coordinator_.decisions().find(SessionId(101)), nullptr);
+}
+
+TEST_F(CoordinatorTest, ExpelsASilentWorkerButNotAfterItsOwnPause) {
+  begin();
+  const auto wait = [&](double s, double tick, bool all_alive) {
+    for (double t = 0; t < s; t += tick) {
+      now_ += seconds(tick);
+      say(0, report(0, 100, 0));
+      if (all_alive) say(1, report(1, 200, 0));
+      hear(coordinator_.tick(now_));
+    }
+  };
+  wait(11, .1, true);
+  now_ += seconds(5);  // the coordinator's own machine stood still
+  hear(coordinator_.tick(now_));
+  EXPECT_EQ(coordinator_.decisions().live.size(), 2u);
+  wait(9, .1, false);
+  EXPECT_EQ(coordinator_.decisions().live.size(), 2u);
+  wait(3, .1, false);
+  EXPECT_EQ(coordinator_.decisions().find(SessionId(200)), nullptr);
+}
+
+TEST_F(CoordinatorTest, RefusesWeightsOfAnotherVersionAndForeignSeats) {
+  hear(coordinator_.begin(0, now_));
+  join(0, 100, 7);
+  EXPECT_TRUE(coordinator_.decisions().live.empty());
+  hear(coordinator_.received(PeerId(1), report(1, 100, 0), now_));
+  hear(coordinator_.received(PeerId(9), report(0, 100, 0), now_));
+  EXPECT_TRUE(coordinator_.decisions().live.empty());
+}
+
+TEST_F(CoordinatorTest, ComesBackFromItsLogAndRepeatsTheLastDecision) {
+  begin();
+  say(0, prepared(0, 100));
+  say(1, prepared(1, 200));
+  Coordinator again(plan_, seats(), options());
+  again.replay(log_);
+  EXPECT_EQ(again.decisions().epoch, coordinator_.decisions().epoch);
+  EXPECT_EQ(again.decisions().step, StepId(2));
+  EXPECT_EQ(again.decisions().live, coordinator_.decisions().live);
+  EXPECT_EQ(again.decisions().last_commit, coordinator_.decisions().last_commit);
+  hear(again.connected(PeerId(1), now_));
+  EXPECT_EQ(views_.at(PeerId(1)).last_commit->step, StepId(1));
+}
+
+TEST_F(CoordinatorTest, FinishesAfterTheEvaluationStepWithEveryUnitsDigest) {
+  begin();
+  for (int step = 0; step < 3; ++step) {
+    say(0, prepared(0, 100));
+    say(1, prepared(1, 200));
+  }
+  EXPECT_EQ(outcomes_.size(), 3u);
+  EXPECT_FALSE(outcomes_[2].commit.apply);
+  EXPECT_EQ(views_.at(PeerId(2)).phase, Phase::kFinished);
+  for (std::uint32_t stage = 0; stage < kStages; ++stage) {
+    Report last = report(stage, stage == 0 ? 100 : 200, 3);
+    last.left = true;
+    last.weights = {{stage == 0 ? "layer.0" : "layer.1", "aa"}};
+    say(stage, last);
+  }
+  ASSERT_TRUE(end_);
+  EXPECT_TRUE(end_->finished);
+  EXPECT_EQ(end_->weights_hash.size(), 2u);
+}
+
+TEST_F(CoordinatorTest, StopsEverybodyOnAFaultAndSaysWhy) {
+  begin();
+  Report broken = report(1, 200, 0);
+  broken.fault = "the disk is full";
+  say(1, broken);
+  EXPECT_EQ(views_.at(PeerId(1)).phase, Phase::kStopping);
+  EXPECT_NE(views_.at(PeerId(1)).reason.find("the disk is full"), std::string::npos);
+  for (std::uint32_t stage = 0; stage < kStages; ++stage) {
+    Report last = report(stage, stage == 0 ? 100 : 200, 0);
+    last.left = true;
+    say(stage, last);
+  }
+  ASSERT_TRUE(end_);
+  EXPECT_FALSE(end_->finished);
+}
+
+}  // namespace
+}  // namespace isthmus

@@ -1,0 +1,192 @@
+#include "wire/message_codec.h"
+
+#include <gtest/gtest.h>
+
+#include "base/counter_random.h"
+#include "wire/messenger.h"
+
+namespace isthmus {
+namespace {
+
+constexpr std::uint64_t kRun = 77;
+
+Limits limits() {
+  Limits l;
+  l.token_bytes = 10;
+  l.forward_bytes = 100'000;  // two chunks
+  l.backward_bytes = 50;
+  l.microbatches = 70;
+  l.stages = 4;
+  l.members = 8;
+  l.units = 12;
+  return l;
+}
+
+StepTag tag() { return {SessionId(~0ull), SessionId(2), EpochId(3), StepId(4), 5}; }
+
+SharedBytes filled(std::size_t size, std::uint8_t with) { return share(Bytes(size, with)); }
+
+std::vector<Message> one_of_each() {
+  View view;
+  view.epoch = EpochId(9);
+  view.step = StepId(3);
+  view.live = {{PeerId(1), SessionId(11), StageId(0), ReplicaId(0), {1, 2, 3}, {"tcp://a:1", "tcp://a:2"}}};
+  view.head_owner = {SessionId(11), kNoSession};
+  view.head_again = {false, true};
+  view.last_commit = Commit{StepId(2), 0, EpochId(8), 0.125, true};
+  view.preparing = true;
+  DoneSet done(70);
+  done.insert(MicrobatchId(69));
+  view.owners = {{SessionId(11), done}};
+  view.checkpointed = {0, 2};
+  view.phase = Phase::kStopping;
+  view.reason = "interrupted";
+  Report report;
+  report.session = SessionId(11);
+  report.stage = StageId(3);
+  report.done = done;
+  report.norms = {{"layer.0", 1.5}, {"layer.1", 0.0}};
+  report.losses = {{MicrobatchId(69), 12.25, 100}};
+  report.weights = {{"head", "abcdef"}};
+  report.fault = "disk full";
+  report.stats.queued = 3;
+  report.stats.waiting_for = "the commit";
+  return {view,
+          report,
+          Forward{tag(), MicrobatchId(1), 2, true, {filled(100'000, 7), filled(10, 9)}},
+          Backward{tag(), MicrobatchId(2), {filled(50, 3), nullptr}},
+          Ask{tag(), MicrobatchId(3), 1},
+          Held{tag(), MicrobatchId(4), 1},
+          Free{tag(), MicrobatchId(5), 1}};
+}
+
+// Frames kept in the order they were sent.
+class Wire final : public Transport {
+ public:
+  void send(Frame frame) override { frames.push_back(std::move(frame)); }
+  std::vector<TransportEvent> poll(Time) override { return {}; }
+  Time next_due() const override { return kNever; }
+  std::uint64_t queued_bytes() const override { return 0; }
+  std::vector<Frame> frames;
+};
+
+// A frame as it is after the wire: head and slice in buffers of their own.
+Frame carried(const Frame& sent) {
+  Frame f;
+  f.peer = PeerId(1);
+  f.head = sent.head;
+  f.length = sent.length;
+  if (sent.payload) f.payload = share(Bytes(sent.payload->begin() + sent.offset, sent.payload->begin() + sent.offset + sent.length));
+  return f;
+}
+
+TEST(MessageCodec, BringsEveryMessageBack) {
+  for (const Message& message : one_of_each()) {
+    Wire wire;
+    Messenger sender(wire, kRun, limits()), receiver(wire, kRun, limits());
+    sender.send(PeerId(2), message);
+    std::optional<Message> back;
+    for (const auto& frame : wire.frames) back = receiver.receive(carried(frame));
+    ASSERT_TRUE(back) << message.index() << " " << receiver.last_rejection();
+    ASSERT_EQ(back->index(), message.index());
+    EXPECT_EQ(encode_body(*back), encode_body(message));
+    if (const auto* f = std::get_if<Forward>(&*back)) {
+      EXPECT_EQ(*f->tensor.values, Bytes(100'000, 7));
+      EXPECT_EQ(*f->tensor.tokens, Bytes(10, 9));
+    }
+    EXPECT_EQ(receiver.rejected(), 0u);
+  }
+}
+
+TEST(MessageCodec, CostsLittleBesideAPayload) {
+  Wire wire;
+  Messenger sender(wire, kRun, limits());
+  sender.send(PeerId(2), one_of_each()[2]);
+  std::size_t bytes = 0;
+  for (const auto& frame : wire.frames) bytes += frame.bytes();
+  EXPECT_LT(bytes, 100'010 + 3 * 50 + 60);
+}
+
+TEST(MessageCodec, RefusesTruncationAtEveryByte) {
+  for (const Message& message : one_of_each()) {
+    const Bytes body = encode_body(message);
+    for (std::size_t length = 0; length < body.size(); ++length)
+      EXPECT_FALSE(decode_body(static_cast<std::uint8_t>(message.index()), ByteView(body).first(length), limits())) << message.index();
+  }
+}
+
+TEST(MessageCodec, SurvivesFlippedBitsInTheBody) {
+  const CounterRandom random(5, "flips");
+  std::uint64_t n = 0;
+  for (const Message& message : one_of_each()) {
+    const Bytes body = encode_body(message);
+    for (int trial = 0; trial < 4000; ++trial) {
+      Bytes damaged = body;
+      for (std::uint64_t flips = 1 + random.below(3, n++); flips > 0; --flips) damaged[random.below(damaged.size(), n++)] ^= static_cast<std::uint8_t>(1u << random.below(8, n++));
+      const auto decoded = decode_body(static_cast<std::uint8_t>(random.below(9, n++)), damaged, limits());
+      // Whatever still decodes keeps to the limits.
+      if (!decoded) continue;
+      EXPECT_LE(decoded->values_bytes + decoded->tokens_bytes, 100'010u);
+      if (const auto* report = std::get_if<Report>(&decoded->message)) {
+        EXPECT_LT(report->stage.value, 4u);
+        EXPECT_LE(report->losses.size(), 70u);
+      }
+    }
+  }
+}
+
+TEST(MessageCodec, AllocatesNothingOnAStrangersWord) {
+  // array32 of four billion elements, bin32 of four gigabytes, map32, nested arrays
+  for (Bytes body : {Bytes{0xdd, 0xff, 0xff, 0xff, 0xff}, Bytes{0xc6, 0xff, 0xff, 0xff, 0xff}, Bytes{0xdf, 0xff, 0xff, 0xff, 0xff}, Bytes(4000, 0x91)})
+    for (std::uint8_t kind = 0; kind < 9; ++kind) EXPECT_FALSE(decode_body(kind, body, limits()));
+}
+
+TEST(Messenger, RefusesDamagedForeignAndUnfinishedFrames) {
+  Wire wire;
+  Messenger sender(wire, kRun, limits()), other_run(wire, kRun + 1, limits());
+  sender.send(PeerId(2), one_of_each()[2]);
+  const auto frames = wire.frames;
+  ASSERT_GE(frames.size(), 3u);
+  Messenger receiver(wire, kRun, limits());
+  std::uint64_t rejected = 0;
+  const auto refuses = [&](Frame frame) {
+    EXPECT_FALSE(receiver.receive(std::move(frame)));
+    EXPECT_EQ(receiver.rejected(), ++rejected) << receiver.last_rejection();
+  };
+  EXPECT_FALSE(other_run.receive(carried(frames[0])));
+  EXPECT_EQ(other_run.rejected(), 1u);
+  refuses(carried(frames[1]));  // no first frame
+  for (std::size_t at = 0; at < frames[0].head.size(); ++at) {
+    Frame damaged = carried(frames[0]);
+    damaged.head[at] ^= 0x10;
+    refuses(std::move(damaged));
+  }
+  Frame other_payload = carried(frames[0]);
+  other_payload.payload = share(Bytes(other_payload.length, 8));
+  refuses(std::move(other_payload));
+  // A hole in the middle ends the message, and it can be sent again.
+  EXPECT_FALSE(receiver.receive(carried(frames[0])));
+  refuses(carried(frames[2]));
+  std::optional<Message> back;
+  for (const auto& frame : frames) back = receiver.receive(carried(frame));
+  EXPECT_TRUE(back);
+}
+
+TEST(Messenger, KeepsMessagesOfDifferentPeersAndKindsApart) {
+  Wire wire;
+  Messenger sender(wire, kRun, limits()), receiver(wire, kRun, limits());
+  sender.send(PeerId(2), one_of_each()[2]);
+  std::optional<Message> a, b;
+  for (const auto& frame : wire.frames) {
+    Frame from_one = carried(frame), from_three = carried(frame);
+    from_three.peer = PeerId(3);
+    a = receiver.receive(std::move(from_one));
+    b = receiver.receive(std::move(from_three));
+  }
+  EXPECT_TRUE(a);
+  EXPECT_TRUE(b);
+  EXPECT_EQ(receiver.rejected(), 0u);
+}
+
+}  // namespace
+}  // namespace isthmus

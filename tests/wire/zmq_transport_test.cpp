@@ -1,0 +1,186 @@
+#include "wire/zmq_transport.h"
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <functional>
+
+#include "wire/keys.h"
+
+namespace isthmus {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+Time now() { return Clock::now().time_since_epoch(); }
+
+// One end on loopback and what it has heard.
+struct End {
+  std::unique_ptr<ZmqTransport> transport;
+  std::vector<Frame> frames;
+  int connected = 0;
+  int disconnected = 0;
+
+  void turn() {
+    transport->wait(std::chrono::milliseconds(5), -1);
+    for (auto& event : transport->poll(now())) {
+      if (auto* received = std::get_if<FrameReceived>(&event)) frames.push_back(std::move(received->frame));
+      if (std::holds_alternative<PeerConnected>(event)) ++connected;
+      if (std::holds_alternative<PeerDisconnected>(event)) ++disconnected;
+    }
+  }
+};
+
+class ZmqTransportTest : public ::testing::Test {
+ protected:
+  End open(std::uint32_t self, const KeyPair& keys, const std::vector<std::pair<std::uint32_t, KeyPair>>& known) {
+    ZmqTransport::Options options;
+    options.self = PeerId(self);
+    options.keys = keys;
+    for (const auto& [peer, pair] : known) options.roster.add(PeerId(peer), pair.public_key);
+    return {std::move(*ZmqTransport::open(std::move(options))), {}, 0, 0};
+  }
+  // Turns the ends until `done`, or for half a minute: then the test fails by what it expects.
+  static void until(std::vector<End*> ends, const std::function<bool()>& done) {
+    const auto give_up = Clock::now() + std::chrono::seconds(30);
+    while (!done() && Clock::now() < give_up)
+      for (End* end : ends) end->turn();
+  }
+  static Frame frame(std::uint32_t to, Priority priority, std::size_t bytes, std::uint8_t mark) {
+    Frame f;
+    f.peer = PeerId(to);
+    f.priority = priority;
+    f.head = Bytes(40, mark);
+    if (bytes > 0) {
+      f.payload = share(Bytes(bytes, mark));
+      f.length = bytes;
+    }
+    return f;
+  }
+
+  const KeyPair server_keys_ = new_key_pair(), client_keys_ = new_key_pair();
+};
+
+TEST_F(ZmqTransportTest, CarriesFramesBothWaysAndKnowsTheirSenders) {
+  End server = open(1, server_keys_, {{2, client_keys_}}), client = open(2, client_keys_, {{1, server_keys_}});
+  client.transport->connect(PeerId(1), server.transport->endpoints(), server_keys_.public_key);
+  for (std::uint8_t i = 0; i < 20; ++i) client.transport->send(frame(1, Priority::kActivation, 60'000, i));
+  client.transport->send(frame(1, Priority::kControl, 0, 99));
+  until({&server, &client}, [&] { return server.frames.size() == 21 && server.connected == 1 && client.connected == 1; });
+  ASSERT_EQ(server.frames.size(), 21u);
+  std::uint8_t next = 0;
+  for (const auto& f : server.frames) {
+    EXPECT_EQ(f.peer, PeerId(2));
+    if (f.priority == Priority::kControl) continue;
+    EXPECT_EQ(f.head, Bytes(40, next));
+    EXPECT_EQ(*f.payload, Bytes(60'000, next));
+    ++next;
+  }
+  server.transport->send(frame(2, Priority::kGradient, 1000, 7));
+  until({&server, &client}, [&] { return client.frames.size() == 1; });
+  ASSERT_EQ(client.frames.size(), 1u);
+  EXPECT_EQ(client.frames[0].peer, PeerId(1));
+  EXPECT_EQ(server.transport->queued_bytes(), 0u);
+}
+
+TEST_F(ZmqTransportTest, RefusesAKeyThatIsNotInTheRosterUntilItIs) {
+  End server = open(1, server_keys_, {}), client = open(2, client_keys_, {{1, server_keys_}});
+  client.transport->connect(PeerId(1), server.transport->endpoints(), server_keys_.public_key);
+  client.transport->send(frame(1, Priority::kControl, 0, 1));
+  until({&server, &client}, [&] { return server.transport->refused_keys() >= 2; });
+  EXPECT_GE(server.transport->refused_keys(), 2u);
+  EXPECT_TRUE(server.frames.empty());
+  EXPECT_EQ(server.connected, 0);
+  server.transport->allow(PeerId(2), client_keys_.public_key);
+  until({&server, &client}, [&] { return !server.frames.empty(); });
+  EXPECT_EQ(server.frames.size(), 1u);
+}
+
+TEST_F(ZmqTransportTest, DoesNotTalkToAServerWithAnotherKey) {
+  End server = open(1, server_keys_, {{2, client_keys_}}), client = open(2, client_keys_, {});
+  client.transport->connect(PeerId(1), server.transport->endpoints(), new_key_pair().public_key);
+  client.transport->send(frame(1, Priority::kControl, 0, 1));
+  for (int i = 0; i < 100; ++i) {
+    server.turn();
+    client.turn();
+  }
+  EXPECT_TRUE(server.frames.empty());
+  EXPECT_EQ(client.connected, 0);
+}
+
+TEST_F(ZmqTransportTest, SeesAKilledProcessAndItsSuccessor) {
+  End server = open(1, server_keys_, {{2, client_keys_}});
+  const Endpoints endpoints = server.transport->endpoints();
+  const auto start = [&] {
+    const pid_t pid = ::fork();
+    if (pid != 0) return pid;
+    End client = open(2, client_keys_, {{1, server_keys_}});
+    client.transport->connect(PeerId(1), endpoints, server_keys_.public_key);
+    client.transport->send(frame(1, Priority::kControl, 0, 1));
+    while (true) client.turn();
+  };
+  for (int life = 1; life <= 2; ++life) {
+    const pid_t pid = start();
+    until({&server}, [&] { return server.connected == life && !server.frames.empty(); });
+    EXPECT_EQ(server.connected, life);
+    EXPECT_EQ(server.disconnected, life - 1);
+    server.frames.clear();
+    ::kill(pid, SIGKILL);
+    ::waitpid(pid, nullptr, 0);
+    until({&server}, [&] { return server.disconnected == life; });
+    EXPECT_EQ(server.disconnected, life);
+  }
+}
+
+TEST_F(ZmqTransportTest, SaysWhichPortIsInUse) {
+  End first = open(1, server_keys_, {});
+  const std::string endpoint = first.transport->endpoints().control;
+  ZmqTransport::Options options;
+  options.self = PeerId(2);
+  options.keys = client_keys_;
+  options.port = static_cast<std::uint16_t>(std::stoi(endpoint.substr(endpoint.rfind(':') + 1)));
+  const auto second = ZmqTransport::open(std::move(options));
+  ASSERT_FALSE(second);
+  EXPECT_NE(second.error().message.find("in use"), std::string::npos) << second.error().message;
+  EXPECT_NE(second.error().message.find("--port"), std::string::npos);
+}
+
+class KeyFileTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::filesystem::create_directories(folder_);
+    std::filesystem::remove(path_);
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+  const std::string folder_ = ::testing::TempDir() + "/isthmus-keys-" + std::to_string(::getpid());
+  const std::string path_ = folder_ + "/peer.key";
+};
+
+TEST_F(KeyFileTest, ComesBackAndIsNeverOverwritten) {
+  const KeyPair keys = new_key_pair();
+  ASSERT_TRUE(write_key_file(path_, keys));
+  EXPECT_FALSE(write_key_file(path_, new_key_pair()));
+  const auto back = read_key_file(path_);
+  ASSERT_TRUE(back) << back.error().message;
+  EXPECT_EQ(back->public_key, keys.public_key);
+  EXPECT_EQ(back->secret_key, keys.secret_key);
+}
+
+TEST_F(KeyFileTest, IsRefusedWhenOthersCanReadItOrItIsDamaged) {
+  ASSERT_TRUE(write_key_file(path_, new_key_pair()));
+  std::filesystem::permissions(path_, std::filesystem::perms(0644));
+  EXPECT_FALSE(read_key_file(path_));
+  std::filesystem::permissions(path_, std::filesystem::perms(0600));
+  std::ifstream in(path_);
+  std::string text((std::istreambuf_iterator<char>(in)), {});
+  for (const std::string& damaged : {text.substr(0, 50), std::string("secret x\npublic y\n"), std::string(), text.replace(10, 1, text[10] == 'a' ? "b" : "a")}) {
+    std::ofstream(path_) << damaged;
+    EXPECT_FALSE(read_key_file(path_));
+  }
+}
+
+}  // namespace
+}  // namespace isthmus
