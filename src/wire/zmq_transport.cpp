@@ -98,6 +98,7 @@ struct Dialled {
   // The other side learns who a connection belongs to from its first message, an empty one. The socket may have no
   // room for it yet when the handshake is reported.
   std::array<bool, kLanes> greet{};
+  bool watched = false;
   Time since{};
   Duration patience{};
 };
@@ -326,7 +327,9 @@ class ZmqTransport::Impl {
   void redial() {
     for (auto& [id, peer] : peers_) {
       if (!peer.dialled) continue;
-      if (peer.connected) peer.dialled->since = now_;
+      // Patience begins with the first look at the connection, whenever connect() was called.
+      if (peer.connected || !peer.dialled->watched) peer.dialled->since = now_;
+      peer.dialled->watched = true;
       if (now_ - peer.dialled->since > peer.dialled->patience)
         dial(id, peer, peer.dialled->endpoints, peer.dialled->key, std::min(2 * peer.dialled->patience, kPatienceMax));
     }

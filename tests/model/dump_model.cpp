@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "base/counter_random.h"
 #include "compress/subspace.h"
 #include "model/adamw.h"
 #include "model/stage_model.h"
@@ -53,7 +54,7 @@ int main(int argc, char** argv) {
   }
   dump.tensor("basis", subspace_basis(run.run.seed, run.model.hidden, run.boundary.rank));
   dump.tensor("embedding", fixed_embedding(run.run.seed, run.model.vocabulary, run.model.hidden));
-  const CounterRandom random(5, "ids");
+  const isthmus::CounterRandom random(5, "ids");
   at::Tensor ids = torch::empty({2, run.model.context + 1}, torch::kLong);
   for (std::int64_t i = 0; i < ids.numel(); ++i) ids.data_ptr<std::int64_t>()[i] = static_cast<std::int64_t>(random.below(run.model.vocabulary, static_cast<std::uint64_t>(i)));
   dump.tensor("ids", ids);

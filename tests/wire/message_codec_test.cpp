@@ -122,7 +122,10 @@ TEST(MessageCodec, SurvivesFlippedBitsInTheBody) {
     const Bytes body = encode_body(message);
     for (int trial = 0; trial < 4000; ++trial) {
       Bytes damaged = body;
-      for (std::uint64_t flips = 1 + random.below(3, n++); flips > 0; --flips) damaged[random.below(damaged.size(), n++)] ^= static_cast<std::uint8_t>(1u << random.below(8, n++));
+      for (std::uint64_t flips = 1 + random.below(3, n++); flips > 0; --flips) {
+        const auto at = random.below(damaged.size(), n++);
+        damaged[at] ^= static_cast<std::uint8_t>(1u << random.below(8, n++));
+      }
       const auto decoded = decode_body(static_cast<std::uint8_t>(random.below(9, n++)), damaged, limits());
       // Whatever still decodes keeps to the limits.
       if (!decoded) continue;
