@@ -1,0 +1,330 @@
+// Whole runs through the command line: real processes, sockets and files.
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+#include <vector>
+
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+const std::string kBinary = ISTHMUS_BINARY_DIR "/isthmus";
+
+struct Finished {
+  int code = -1;
+  std::string output;  // stdout and stderr
+};
+
+class RunTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    fs::create_directories(folder_);
+    std::ofstream text(folder_ + "/text");
+    for (int i = 0; i < 3000; ++i) text << "the quick brown fox " << i * i % 97 << " jumps over the lazy dog\n";
+    text.close();
+    ASSERT_EQ(run({"data", "pack", "--train", folder_ + "/train.bin", "--validation", folder_ + "/validation.bin", folder_ + "/text"}).code, 0);
+    std::ofstream(folder_ + "/run.toml") << R"([run]
+name = "test"
+steps = 20
+deterministic = true
+[model]
+layers = 4
+hidden = 32
+heads = 2
+context = 32
+[data]
+train = ")" + folder_ + R"(/train.bin"
+validation = ")" + folder_ + R"(/validation.bin"
+[train]
+sequences_per_microbatch = 2
+microbatches_per_step = 4
+evaluate_every = 10
+evaluation_microbatches = 2
+[boundary]
+rank = 8
+values = "fp32"
+factored_layers = 3
+[link]
+bandwidth_mbps = 800
+latency_ms = 1
+emulate = true
+[pipeline]
+layout = "auto"
+stages = 2
+[checkpoint]
+every = 5
+)";
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  pid_t start(const std::vector<std::string>& arguments, const std::string& output, const std::function<void()>& prepare = {}) const {
+    const pid_t pid = ::fork();
+    if (pid != 0) return pid;
+    const int out = ::open(output.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    ::dup2(out, 1);
+    ::dup2(out, 2);
+    if (prepare) prepare();
+    std::vector<char*> argv = {const_cast<char*>(kBinary.c_str())};
+    for (const auto& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
+    argv.push_back(nullptr);
+    ::execv(kBinary.c_str(), argv.data());
+    ::_exit(127);
+  }
+  Finished finish(pid_t pid, const std::string& output) const {
+    int status = 0;
+    ::waitpid(pid, &status, 0);
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), read(output)};
+  }
+  Finished run(const std::vector<std::string>& arguments, const std::function<void()>& prepare = {}) const {
+    const std::string output = folder_ + "/output";
+    return finish(start(arguments, output, prepare), output);
+  }
+  std::vector<std::string> train(const std::string& out, std::vector<std::string> more = {}) const {
+    std::vector<std::string> arguments = {"train", folder_ + "/run.toml", "--out", folder_ + "/" + out};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return arguments;
+  }
+  static std::string read(const std::string& path) {
+    std::ifstream in(path);
+    std::stringstream text;
+    text << in.rdbuf();
+    return text.str();
+  }
+  json summary(const std::string& out) const { return json::parse(read(folder_ + "/" + out + "/summary.json")); }
+  std::vector<json> metrics(const std::string& out) const {
+    std::istringstream lines(read(folder_ + "/" + out + "/metrics.jsonl"));
+    std::vector<json> all;
+    for (std::string line; std::getline(lines, line);) all.push_back(json::parse(line));
+    return all;
+  }
+  std::vector<double> losses(const std::string& out) const {
+    std::vector<double> all;
+    for (const auto& line : metrics(out)) all.push_back(line.contains("loss") ? line["loss"] : line["validation_loss"]);
+    return all;
+  }
+  // Waits until the run has committed `steps`; half a minute at most.
+  bool reaches(const std::string& out, std::size_t steps) const {
+    const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    while (std::chrono::steady_clock::now() < give_up) {
+      const std::string text = read(folder_ + "/" + out + "/metrics.jsonl");
+      if (static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n')) >= steps) return true;
+      ::usleep(5000);
+    }
+    return false;
+  }
+  // Processes of this test's run: their command lines name its folder.
+  std::vector<std::pair<pid_t, std::string>> processes(const std::string& out) const {
+    std::vector<std::pair<pid_t, std::string>> found;
+    for (const auto& entry : fs::directory_iterator("/proc")) {
+      const std::string name = entry.path().filename();
+      if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+      std::string command = read("/proc/" + name + "/cmdline");
+      for (char& c : command) c = c == '\0' ? ' ' : c;
+      if (command.find(folder_ + "/" + out + " ") != std::string::npos) found.emplace_back(std::stoi(name), command);
+    }
+    return found;
+  }
+  pid_t process(const std::string& out, const std::string& what) const {
+    for (const auto& [pid, command] : processes(out))
+      if (command.find(what) != std::string::npos) return pid;
+    return -1;
+  }
+  void expect_nothing_left(const std::string& out) const {
+    // A killed process may take a moment to leave the table.
+    for (int i = 0; i < 400 && !processes(out).empty(); ++i) ::usleep(5000);
+    EXPECT_TRUE(processes(out).empty()) << processes(out).front().second;
+  }
+
+  const std::string folder_ = fs::temp_directory_path().string() + "/isthmus-run-" + std::to_string(::getpid());
+};
+
+TEST_F(RunTest, EndsWithTheSameWeightsHoweverTheLayersAreCut) {
+  for (const char* stages : {"1", "2", "4"}) {
+    const auto done = run(train(std::string("cut") + stages, {"--set", std::string("pipeline.stages=") + stages}));
+    ASSERT_EQ(done.code, 0) << done.output;
+    expect_nothing_left(std::string("cut") + stages);
+  }
+  EXPECT_EQ(summary("cut1")["weights_hash"].size(), 6u);
+  EXPECT_EQ(summary("cut1")["weights_hash"], summary("cut2")["weights_hash"]);
+  EXPECT_EQ(summary("cut1")["weights_hash"], summary("cut4")["weights_hash"]);
+  EXPECT_EQ(losses("cut1"), losses("cut4"));
+  ASSERT_EQ(run(train("again", {"--set", "pipeline.stages=2"})).code, 0);
+  EXPECT_EQ(summary("again")["weights_hash"], summary("cut2")["weights_hash"]);
+}
+
+TEST_F(RunTest, LeavesTheFilesItPromises) {
+  const auto done = run(train("files", {"--trace"}));
+  ASSERT_EQ(done.code, 0) << done.output;
+  const auto lines = metrics("files");
+  ASSERT_EQ(lines.size(), 22u);  // 20 steps, evaluations after 10 and 20
+  for (const char* key : {"step", "tokens", "loss", "grad_norm", "learning_rate", "seconds", "step_seconds", "tokens_per_second", "wire_bytes",
+                          "wire_bytes_per_token_hop", "skipped_microbatches", "replayed_microbatches"})
+    EXPECT_TRUE(lines[0].contains(key)) << key;
+  EXPECT_EQ(lines.back()["step"], 20);
+  EXPECT_TRUE(lines.back().contains("validation_loss"));
+  EXPECT_LT(lines.back()["validation_loss"], lines[0]["loss"]);
+  // 8 fp32 coefficients each way and a byte per token, and the headers.
+  EXPECT_GT(lines[5]["wire_bytes_per_token_hop"], 65.0);
+  const json result = summary("files");
+  EXPECT_TRUE(result["finished"]);
+  EXPECT_GT(result["efficiency"], 0.0);
+  EXPECT_EQ(result["config"]["model"]["hidden"], 32);
+  const json trace = json::parse(read(folder_ + "/files/trace.json"));
+  EXPECT_GT(trace["traceEvents"].size(), 20u * 4 * 3 * 2);
+  for (const char* path : {"checkpoint/stage-0/step-00000020/manifest.json", "checkpoint/stage-1/step-00000020/weights.safetensors", "run.toml", "events.jsonl"})
+    EXPECT_TRUE(fs::exists(folder_ + "/files/" + path)) << path;
+  EXPECT_NE(done.output.find("step    20/20"), std::string::npos);
+}
+
+TEST_F(RunTest, ResumesWithTheLossesOfAnUninterruptedRun) {
+  ASSERT_EQ(run(train("whole")).code, 0);
+  const std::string output = folder_ + "/killed.txt";
+  const pid_t parent = start(train("killed"), output);
+  ASSERT_TRUE(reaches("killed", 8));
+  ::kill(parent, SIGKILL);  // and with it, by the kernel, all others
+  (void)finish(parent, output);
+  expect_nothing_left("killed");
+  const auto resumed = run(train("killed", {"--resume"}));
+  ASSERT_EQ(resumed.code, 0) << resumed.output;
+  EXPECT_EQ(losses("killed"), losses("whole"));
+  EXPECT_EQ(summary("killed")["weights_hash"], summary("whole")["weights_hash"]);
+}
+
+TEST_F(RunTest, StopsInOrderOnCtrlCAndGoesOnFromThere) {
+  ASSERT_EQ(run(train("whole")).code, 0);
+  const std::string output = folder_ + "/stopped.txt";
+  const pid_t parent = start(train("stopped", {"--set", "checkpoint.every=0"}), output);
+  ASSERT_TRUE(reaches("stopped", 6));
+  ::kill(parent, SIGINT);
+  const auto stopped = finish(parent, output);
+  EXPECT_EQ(stopped.code, 130) << stopped.output;
+  expect_nothing_left("stopped");
+  ASSERT_TRUE(fs::exists(folder_ + "/stopped/checkpoint/stage-0"));
+  ASSERT_EQ(run(train("stopped", {"--resume", "--set", "checkpoint.every=0"})).code, 0);
+  EXPECT_EQ(losses("stopped"), losses("whole"));
+}
+
+TEST_F(RunTest, EndsCleanlyWhenAWorkerDies) {
+  const std::string output = folder_ + "/dead.txt";
+  const pid_t parent = start(train("dead", {"--set", "run.steps=5000"}), output);
+  ASSERT_TRUE(reaches("dead", 6));
+  ::kill(process("dead", "--peer 2"), SIGKILL);
+  const auto done = finish(parent, output);
+  EXPECT_EQ(done.code, 1);
+  EXPECT_NE(done.output.find("worker 2 was killed by signal 9"), std::string::npos) << done.output;
+  EXPECT_NE(done.output.find("--resume"), std::string::npos);
+  expect_nothing_left("dead");
+}
+
+TEST_F(RunTest, SurvivesAFrozenWorker) {
+  ASSERT_EQ(run(train("whole", {"--set", "run.steps=40"})).code, 0);
+  const std::string output = folder_ + "/frozen.txt";
+  const pid_t parent = start(train("frozen", {"--set", "run.steps=40"}), output);
+  ASSERT_TRUE(reaches("frozen", 4));
+  const pid_t worker = process("frozen", "--peer 1");
+  ::kill(worker, SIGSTOP);
+  // Frozen until the others have noticed, however long this machine takes for that.
+  for (int i = 0; i < 6000 && read(folder_ + "/frozen/events.jsonl").find("expelled") == std::string::npos; ++i) ::usleep(5000);
+  ::kill(worker, SIGCONT);
+  const auto done = finish(parent, output);
+  ASSERT_EQ(done.code, 0) << done.output;
+  EXPECT_NE(read(folder_ + "/frozen/events.jsonl").find("expelled"), std::string::npos);
+  EXPECT_EQ(summary("frozen")["weights_hash"], summary("whole")["weights_hash"]);
+}
+
+TEST_F(RunTest, EndsCleanlyWhenTheDiskIsFull) {
+  const auto done = run(train("full", {"--set", "model.hidden=128"}), [] {
+    const rlimit limit{100'000, 100'000};
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+  });
+  EXPECT_EQ(done.code, 1) << done.output;
+  EXPECT_NE(done.output.find("cannot write the checkpoint file"), std::string::npos) << done.output;
+  expect_nothing_left("full");
+}
+
+// No worker's memory or files hold a parameter of another stage.
+TEST_F(RunTest, KeepsEveryStagesParametersApart) {
+  const std::string output = folder_ + "/apart.txt";
+  const pid_t parent = start(train("apart", {"--set", "run.steps=100000", "--set", "pipeline.stages=4"}), output);
+  ASSERT_TRUE(reaches("apart", 12));
+  std::vector<pid_t> workers;
+  for (int peer = 1; peer <= 4; ++peer) workers.push_back(process("apart", "--peer " + std::to_string(peer)));
+  for (const pid_t worker : workers) ::kill(worker, SIGSTOP);
+  // What every stage once held, from its checkpoint: runs of eight fp32 weights that nobody else can have by chance.
+  std::vector<std::vector<std::string>> needles(4);
+  for (int stage = 0; stage < 4; ++stage)
+    for (const auto& entry : fs::recursive_directory_iterator(folder_ + "/apart/checkpoint/stage-" + std::to_string(stage))) {
+      if (entry.path().filename() != "optimizer.safetensors") continue;
+      const std::string bytes = read(entry.path());
+      for (std::size_t at = bytes.size() / 2; at + 32 < bytes.size() && needles[stage].size() < 40; at += 512) {
+        const std::string needle = bytes.substr(at / 4 * 4, 32);
+        if (std::count(needle.begin(), needle.end(), '\0') < 6) needles[stage].push_back(needle);
+      }
+    }
+  const auto memory_of = [&](pid_t pid) {
+    std::string all;
+    std::ifstream maps("/proc/" + std::to_string(pid) + "/maps");
+    const int memory = ::open(("/proc/" + std::to_string(pid) + "/mem").c_str(), O_RDONLY);
+    for (std::string line; std::getline(maps, line);) {
+      unsigned long from = 0, to = 0;
+      char access[5] = "";
+      if (std::sscanf(line.c_str(), "%lx-%lx %4s", &from, &to, access) != 3 || access[0] != 'r' || access[1] != 'w') continue;
+      std::string part(to - from, '\0');
+      const ssize_t n = ::pread(memory, part.data(), part.size(), static_cast<off_t>(from));
+      if (n > 0) all.append(part, 0, static_cast<std::size_t>(n));
+    }
+    ::close(memory);
+    return all;
+  };
+  for (int holder = 0; holder < 4; ++holder) {
+    const std::string memory = memory_of(workers[holder]);
+    ASSERT_GT(memory.size(), 1'000'000u);
+    for (int stage = 0; stage < 4; ++stage) {
+      ASSERT_GT(needles[stage].size(), 5u);
+      if (stage == holder) continue;
+      for (const auto& needle : needles[stage]) EXPECT_EQ(memory.find(needle), std::string::npos) << "worker of stage " << holder << " holds weights of stage " << stage;
+    }
+  }
+  for (const pid_t worker : workers) ::kill(worker, SIGCONT);
+  ::kill(parent, SIGINT);
+  (void)finish(parent, output);
+  expect_nothing_left("apart");
+}
+
+TEST_F(RunTest, SaysWhatIsWrongAndWhatToDo) {
+  const auto expect = [&](const Finished& done, int code, const std::vector<std::string>& words) {
+    EXPECT_EQ(done.code, code) << done.output;
+    for (const auto& word : words) EXPECT_NE(done.output.find(word), std::string::npos) << "'" << word << "' is not in: " << done.output;
+  };
+  expect(run({"trian"}), 2, {"did you mean train"});
+  expect(run({"train", folder_ + "/run.toml", "--resum"}), 2, {"did you mean --resume"});
+  expect(run({"train", folder_ + "/none.toml"}), 78, {"none.toml"});
+  expect(run(train("bad", {"--set", "boundary.rank=99", "--set", "model.heads=5"})), 78, {"boundary.rank", "model.heads", "2 problems"});
+  expect(run(train("bad", {"--set", "data.train=none.bin"})), 1, {"none.bin", "isthmus data pack"});
+  expect(run(train("bad", {"--set", "model.vocabulary=100"})), 1, {"token id", "model.vocabulary"});
+  expect(run(train("bad", {"--resume"})), 1, {"no run to resume"});
+  EXPECT_FALSE(fs::exists(folder_ + "/bad"));
+  ASSERT_EQ(run(train("good", {"--set", "run.steps=6"})).code, 0);
+  const std::string before = read(folder_ + "/good/metrics.jsonl");
+  expect(run(train("good")), 1, {"already holds a run", "--resume"});
+  expect(run(train("good", {"--resume", "--set", "train.learning_rate=1"})), 1, {"train.learning_rate"});
+  for (const char* stage : {"stage-0", "stage-1"}) fs::remove_all(folder_ + "/good/checkpoint/" + stage + "/step-00000006");
+  fs::resize_file(folder_ + "/good/checkpoint/stage-1/step-00000005/weights.safetensors", 1000);
+  expect(run(train("good", {"--resume", "--set", "run.steps=6"})), 1, {"weights.safetensors", "truncated"});
+  EXPECT_EQ(before.substr(0, 100), read(folder_ + "/good/metrics.jsonl").substr(0, 100));
+}
+
+}  // namespace
