@@ -123,7 +123,7 @@ TEST_F(TorchStageTest, EndsWithTheSameWeightsForADenseModel) {
 
 TEST_F(TorchStageTest, Learns) {
   const auto pipeline = trained(run_of("2"));
-  EXPECT_LT(pipeline.losses.back(), pipeline.losses.front() * 0.8);
+  EXPECT_LT(pipeline.losses.back(), pipeline.losses.front() * 0.9);
 }
 
 TEST_F(TorchStageTest, DoesNotDependOnTheOrderOfMicrobatches) {

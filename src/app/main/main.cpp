@@ -69,9 +69,9 @@ std::string suggestion(const CLI::App& app, int argc, char** argv) {
       const auto near = nearest(flag, known);
       return fmt::format("unknown flag {}{}", flag, near ? "; did you mean " + *near + "?" : "");
     }
+    if (at->get_subcommands(nullptr).empty()) continue;  // an argument
     for (const CLI::App* sub : at->get_subcommands(nullptr))
       if (!sub->get_group().empty()) known.push_back(sub->get_name());
-    if (known.empty()) return "";
     const CLI::App* next = nullptr;
     for (const CLI::App* sub : at->get_subcommands(nullptr))
       if (sub->get_name() == word) next = sub;
