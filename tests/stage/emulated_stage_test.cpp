@@ -1,0 +1,72 @@
+#include "stage/emulated_stage.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+
+#include "config/load_run.h"
+#include "scheduler/make_plan.h"
+
+namespace isthmus {
+namespace {
+
+class EmulatedStageTest : public ::testing::Test {
+ protected:
+  EmulatedStageTest()
+      : run_(*load_run(ISTHMUS_SOURCE_DIR "/configs/emulated.toml", {"pipeline.stages=2", "emulated.forward_ms=0", "emulated.input_gradient_ms=0", "emulated.weight_gradient_ms=0"})),
+        plan_(make_plan(run_)) {
+    for (std::uint32_t s = 0; s < 2; ++s) stages_.push_back(std::move(*make_emulated_stage(run_, plan_, StageId(s), folder_)));
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+  const std::string folder_ = ::testing::TempDir() + "/isthmus-emulated-" + std::to_string(::getpid());
+  const RunConfig run_;
+  const Plan plan_;
+  std::vector<std::unique_ptr<StageCompute>> stages_;
+};
+
+TEST_F(EmulatedStageTest, MakesPayloadsOfThePlansSizes) {
+  const auto sent = stages_[0]->forward(StepId(1), MicrobatchId(0), true, {});
+  ASSERT_TRUE(sent);
+  EXPECT_EQ(sent->output.values->size(), plan_.forward_bytes);
+  EXPECT_EQ(sent->output.tokens->size(), plan_.token_bytes);
+  const auto received = stages_[1]->forward(StepId(1), MicrobatchId(0), true, sent->output);
+  ASSERT_TRUE(received) << received.error().message;
+  EXPECT_EQ(received->loss->tokens, plan_.tokens_per_microbatch);
+  EXPECT_EQ(stages_[1]->input_gradient(MicrobatchId(0), {})->values->size(), plan_.backward_bytes);
+}
+
+TEST_F(EmulatedStageTest, NoticesAPayloadOfAnotherMicrobatch) {
+  const auto sent = stages_[0]->forward(StepId(1), MicrobatchId(0), true, {});
+  EXPECT_FALSE(stages_[1]->forward(StepId(1), MicrobatchId(1), true, sent->output));
+  EXPECT_FALSE(stages_[1]->forward(StepId(2), MicrobatchId(0), true, sent->output));
+}
+
+TEST_F(EmulatedStageTest, HasWeightsThatTellALostMicrobatchFromNone) {
+  const auto weights_after = [&](std::uint32_t microbatches) {
+    auto stage = std::move(*make_emulated_stage(run_, plan_, StageId(0), folder_));
+    for (std::uint32_t m = 0; m < microbatches; ++m) {
+      (void)stage->forward(StepId(1), MicrobatchId(m), true, {});
+      stage->weight_gradient(MicrobatchId(m));
+    }
+    Commit commit;
+    commit.step = StepId(1);
+    stage->apply(commit, 0);
+    return stage->weight_digests().front().hex;
+  };
+  EXPECT_EQ(weights_after(3), weights_after(3));
+  EXPECT_NE(weights_after(3), weights_after(2));
+}
+
+TEST_F(EmulatedStageTest, ComesBackFromItsCheckpoint) {
+  Commit commit;
+  commit.step = StepId(1);
+  stages_[0]->apply(commit, 0);
+  ASSERT_TRUE(stages_[0]->save(1));
+  auto again = std::move(*make_emulated_stage(run_, plan_, StageId(0), folder_));
+  ASSERT_TRUE(again->load(1));
+  EXPECT_EQ(again->weight_digests(), stages_[0]->weight_digests());
+}
+
+}  // namespace
+}  // namespace isthmus
