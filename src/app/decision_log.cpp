@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
@@ -94,14 +95,25 @@ Result<LogRecord> decode_record(const std::string& line) {
   }
 }
 
+Result<FileLock> FileLock::take(const std::string& path) {
+  FileLock lock(::open(path.c_str(), O_RDONLY | O_CREAT | O_CLOEXEC, 0644));
+  if (lock.fd_ < 0) return fail("cannot open {}: {}", path, std::strerror(errno));
+  if (::flock(lock.fd_, LOCK_EX | LOCK_NB) != 0)
+    return fail("{} is in use by another coordinator; stop it first, one run has one coordinator", path);
+  return lock;
+}
+
+FileLock::~FileLock() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
 Result<DecisionLog> DecisionLog::open(const std::string& path) {
+  // The lock first: opening for appending cuts off a torn line, which may be one that another process is writing.
+  auto lock = FileLock::take(path);
+  if (!lock) return tl::unexpected(lock.error());
   auto file = LineFile::open(path);
   if (!file) return tl::unexpected(file.error());
-  const int lock = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (lock < 0 || ::flock(lock, LOCK_EX | LOCK_NB) != 0)
-    return fail("{} is in use by another coordinator: {}; stop it first, one run has one coordinator",
-                path, std::strerror(errno));
-  DecisionLog log(std::move(*file), lock);
+  DecisionLog log(std::move(*lock), std::move(*file));
   const auto text = read_whole(path);
   if (!text) return tl::unexpected(text.error());
   std::istringstream lines(*text);

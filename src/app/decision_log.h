@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "app/line_file.h"
@@ -8,6 +9,20 @@
 #include "scheduler/decisions.h"
 
 namespace isthmus {
+
+// An exclusive hold on a file, until destroyed or the process ends.
+class FileLock {
+ public:
+  // Creates the file if it is missing; an error if another process holds it.
+  static Result<FileLock> take(const std::string& path);
+  FileLock(FileLock&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  FileLock& operator=(FileLock&&) = delete;
+  ~FileLock();
+
+ private:
+  explicit FileLock(int fd) : fd_(fd) {}
+  int fd_;
+};
 
 // The coordinator's append-only log on disk: one line per record, "checksum json". A torn last line was never acted
 // upon and is cut off; a damaged line before the end is an error. One process at a time holds the file.
@@ -20,9 +35,9 @@ class DecisionLog {
   Status append(const LogRecord& record);
 
  private:
-  explicit DecisionLog(LineFile file, int lock) : file_(std::move(file)), lock_(lock) {}
+  DecisionLog(FileLock lock, LineFile file) : lock_(std::move(lock)), file_(std::move(file)) {}
+  FileLock lock_;
   LineFile file_;
-  int lock_;  // held until the process ends
   std::vector<LogRecord> records_;
 };
 
