@@ -53,11 +53,6 @@ class CoordinatorProcess {
     if (!roster) return tl::unexpected(roster.error());
     auto keys = read_key_file(options_.folder.key_file(0));
     if (!keys) return tl::unexpected(keys.error());
-    auto log = DecisionLog::open(options_.folder.decision_log());
-    if (!log) return tl::unexpected(log.error());
-    auto record = RunRecord::open(options_.folder, run_, plan_, options_.version, monotonic_now());
-    if (!record) return tl::unexpected(record.error());
-
     ProcessLink::Options link;
     link.self = kCoordinator;
     link.keys = *keys;
@@ -67,6 +62,12 @@ class CoordinatorProcess {
     auto opened = ProcessLink::open(run_, plan_, std::move(link));
     if (!opened) return tl::unexpected(opened.error());
     link_ = std::move(*opened);
+
+    // Only now: a port in use must leave nothing behind that looks like a run.
+    auto log = DecisionLog::open(options_.folder.decision_log());
+    if (!log) return tl::unexpected(log.error());
+    auto record = RunRecord::open(options_.folder, run_, plan_, options_.version, monotonic_now());
+    if (!record) return tl::unexpected(record.error());
 
     Coordinator::Options limits;
     limits.clip = run_.train.clip;

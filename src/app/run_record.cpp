@@ -107,7 +107,7 @@ Status RunRecord::committed(const StepOutcome& outcome, Time now) {
                {"wire_bytes", wire_bytes},
                {"wire_bytes_per_token_hop", figures_.wire_bytes_per_token_hop},
                {"skipped_microbatches", 0},
-               {"replayed_microbatches", 0}};
+               {"replayed_microbatches", outcome.replayed}};
   if (!outcome.commit.apply) line["skipped_step"] = true;
   return metrics_.append(line.dump());
 }

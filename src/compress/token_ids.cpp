@@ -2,10 +2,12 @@
 
 #include <ATen/ATen.h>
 
+#include "base/token_width.h"
+
 namespace isthmus {
 
 Result<at::Tensor> unpack_token_ids(ByteView bytes, std::int64_t sequences, std::int64_t context, std::uint32_t vocabulary) {
-  const std::size_t width = vocabulary <= 256 ? 1 : vocabulary <= 65536 ? 2 : 4;
+  const std::size_t width = token_width(vocabulary);
   const auto count = static_cast<std::size_t>(sequences * (context + 1));
   if (bytes.size() != count * width)
     return fail("token ids of {} bytes, expected {} for {} sequences of {}", bytes.size(), count * width, sequences, context + 1);

@@ -3,6 +3,8 @@
 #include <bit>
 #include <utility>
 
+#include "base/token_width.h"
+
 namespace isthmus {
 
 Result<TokenSource> TokenSource::open(const RunConfig& run) {
@@ -24,7 +26,7 @@ TokenSource::TokenSource(const RunConfig& run, TokenShard train, TokenShard vali
       sequences_(run.train.sequences_per_microbatch),
       microbatches_(run.train.microbatches_per_step),
       evaluation_windows_(std::uint64_t{run.train.evaluation_microbatches} * run.train.sequences_per_microbatch),
-      width_(run.model.vocabulary <= 256 ? 1 : run.model.vocabulary <= 65536 ? 2 : 4) {}
+      width_(token_width(run.model.vocabulary)) {}
 
 void TokenSource::append_window(Bytes& out, const TokenShard& shard, std::uint64_t first) const {
   for (std::uint64_t i = 0; i <= context_; ++i) {

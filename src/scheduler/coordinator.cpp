@@ -44,7 +44,11 @@ void Coordinator::append(LogRecord record) {
   const bool is_decision = !std::holds_alternative<CheckpointRecord>(record);
   const bool new_step = std::holds_alternative<InitRecord>(record) ||
                         std::holds_alternative<CommitRecord>(record);
-  if (const auto* expel = std::get_if<ExpelRecord>(&record)) ledger_.forget(expel->session);
+  if (const auto* expel = std::get_if<ExpelRecord>(&record)) {
+    if (const auto at = ledger_.entries().find(expel->session); at != ledger_.entries().end())
+      replayed_ += at->second.done.size();
+    ledger_.forget(expel->session);
+  }
   decisions_.apply(record);
   effects_.push_back(AppendRecord{std::move(record)});
   if (new_step) ledger_.begin(plan_.count(decisions_.step));
@@ -217,6 +221,7 @@ void Coordinator::commit() {
   for (const auto& member : decisions_.live)
     outcome.stats[member.peer] = reports_[member.peer].stats;
 
+  outcome.replayed = std::exchange(replayed_, 0);
   const StepId step = decisions_.step;
   const bool bad = plan_.training_count(step) > 0 && !outcome.commit.apply;
   append(CommitRecord{outcome.commit});

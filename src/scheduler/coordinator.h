@@ -33,6 +33,7 @@ struct StepOutcome {
   std::uint64_t tokens = 0;
   std::optional<double> validation_loss;
   double grad_norm = 0;
+  std::uint32_t replayed = 0;           // (stage, microbatch) that were done and had to be done again
   std::map<PeerId, WorkerStats> stats;  // as of the last report before the commit
 };
 
@@ -123,6 +124,7 @@ class Coordinator {
   Decisions decisions_;
   Ledger ledger_;
   bool preparing_ = false;
+  std::uint32_t replayed_ = 0;  // in this step
   Phase phase_ = Phase::kRunning;
   std::string reason_;
   Time ends_at_ = kNever;

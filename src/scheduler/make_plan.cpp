@@ -5,13 +5,10 @@
 #include <string>
 
 #include "base/digest.h"
+#include "base/token_width.h"
 #include "config/load_run.h"
 
 namespace isthmus {
-
-std::uint32_t token_width(std::uint32_t vocabulary) {
-  return vocabulary <= 256 ? 1 : vocabulary <= 65536 ? 2 : 4;
-}
 
 std::uint32_t boundary_columns(const RunConfig& run) {
   return run.boundary.codec == "identity" ? run.model.hidden : run.boundary.rank;

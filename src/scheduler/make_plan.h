@@ -8,9 +8,6 @@ namespace isthmus {
 // The plan of a resolved run. The same in every process of the run.
 Plan make_plan(const RunConfig& run);
 
-// Bytes of one token id on the wire: as narrow as the vocabulary allows, 1, 2 or 4.
-std::uint32_t token_width(std::uint32_t vocabulary);
-
 // Columns that cross a boundary: the rank, or the hidden size when nothing is projected.
 std::uint32_t boundary_columns(const RunConfig& run);
 

@@ -1,9 +1,11 @@
 // Whole runs through the command line: real processes, sockets and files.
 
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -317,6 +319,18 @@ TEST_F(RunTest, SaysWhatIsWrongAndWhatToDo) {
   expect(run(train("bad", {"--set", "model.vocabulary=100"})), 1, {"token id", "model.vocabulary"});
   expect(run(train("bad", {"--resume"})), 1, {"no run to resume"});
   EXPECT_FALSE(fs::exists(folder_ + "/bad"));
+  const int taken = ::socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  ASSERT_EQ(::bind(taken, reinterpret_cast<sockaddr*>(&address), size), 0);
+  ASSERT_EQ(::listen(taken, 1), 0);
+  ::getsockname(taken, reinterpret_cast<sockaddr*>(&address), &size);
+  expect(run(train("port", {"--port", std::to_string(ntohs(address.sin_port))})), 1, {"in use", "--port"});
+  expect_nothing_left("port");
+  ::close(taken);
+  EXPECT_EQ(run(train("port", {"--set", "run.steps=2", "--set", "train.warmup_steps=1"})).code, 0);
   ASSERT_EQ(run(train("good", {"--set", "run.steps=6"})).code, 0);
   const std::string before = read(folder_ + "/good/metrics.jsonl");
   expect(run(train("good")), 1, {"already holds a run", "--resume"});

@@ -140,9 +140,12 @@ TEST_F(CoordinatorTest, ExpelsTheOldLifeOfAPeerThatStartsAgain) {
   const View& view = views_.at(PeerId(1));
   EXPECT_EQ(view.head_owner[0], SessionId(101));
   EXPECT_TRUE(view.head_again[0]);
-  // What the old life did counts for nothing.
+  // What the old life did counts for nothing and is done again.
   say(1, prepared(1, 200));
   EXPECT_TRUE(outcomes_.empty());
+  say(0, prepared(0, 101));
+  ASSERT_EQ(outcomes_.size(), 1u);
+  EXPECT_EQ(outcomes_[0].replayed, 2u);
 }
 
 TEST_F(CoordinatorTest, NeverAdmitsASessionTwice) {

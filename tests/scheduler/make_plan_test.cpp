@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "base/token_width.h"
 #include "config/load_run.h"
 #include "scheduler/learning_rate.h"
 #include "scheduler/plan_text.h"
