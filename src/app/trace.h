@@ -16,6 +16,7 @@ class Trace {
  public:
   // Lanes of product.md §4, by name: forward, input gradient, weight gradient, send, receive, wait.
   void span(const char* lane, std::string name, Time start, Time end);
+  void append(const Trace& other) { spans_.insert(spans_.end(), other.spans_.begin(), other.spans_.end()); }
   // The worker's own part, one JSON event per line; `trace.json` is made of all parts when the run has ended.
   Status write(const std::string& path, PeerId peer, StageId stage) const;
 

@@ -59,8 +59,10 @@ class WorkerProcess {
     while (!exit_code_) turn();
     link_->flush(monotonic_now() + seconds(1));
     compute_->join();
+    note_wait("");
+    trace_.append(compute_->trace());
     if (options_.trace)
-      if (auto written = compute_->trace().write(options_.folder.worker_trace(options_.peer.value),
+      if (auto written = trace_.write(options_.folder.worker_trace(options_.peer.value),
                                                  options_.peer, seat_.stage);
           !written)
         spdlog::error("worker {}: {}", options_.peer, written.error().message);
@@ -117,6 +119,7 @@ class WorkerProcess {
     steps_->set_stats(stats());
     for (const PeerId peer : turn.connected) carry_out(steps_->peer_connected(peer, now));
     for (auto& arrival : turn.messages) {
+      note_message("receive", arrival.message, now);
       if (arrival.from != kCoordinator)
         carry_out(steps_->message_received(arrival.from, std::move(arrival.message), now));
       else if (const auto* view = std::get_if<View>(&arrival.message))
@@ -125,6 +128,24 @@ class WorkerProcess {
     for (const PeerId peer : turn.disconnected)
       if (peer == kCoordinator) carry_out(steps_->coordinator_lost(now));
     if (now >= steps_->next_due()) carry_out(steps_->tick(now));
+    note_wait(steps_->waiting_for());
+  }
+
+  // Boundary tensors in the trace: when they were handed to the link, and when the last of them had arrived.
+  void note_message(const char* lane, const Message& message, Time now) {
+    if (!options_.trace || !is_boundary(message)) return;
+    const auto* forward = std::get_if<Forward>(&message);
+    const MicrobatchId m = forward ? forward->microbatch : std::get<Backward>(message).microbatch;
+    trace_.span(lane, fmt::format("{} {}", forward ? "activation" : "gradient", m), now, now);
+  }
+
+  // What the device waits for, from one change of the reason to the next.
+  void note_wait(const std::string& reason) {
+    if (!options_.trace || reason == waits_for_) return;
+    const Time now = monotonic_now();
+    if (!waits_for_.empty()) trace_.span("wait", waits_for_, waits_since_, now);
+    waits_for_ = reason;
+    waits_since_ = now;
   }
 
   void connect_to_coordinator() {
@@ -178,7 +199,10 @@ class WorkerProcess {
   void carry_out(std::vector<WorkerEffect> effects) {
     for (auto& effect : effects) std::visit([&](auto& e) { carry_out(e); }, effect);
   }
-  void carry_out(SendMessage& effect) { link_->send(effect.peer, effect.message); }
+  void carry_out(SendMessage& effect) {
+    note_message("send", effect.message, monotonic_now());
+    link_->send(effect.peer, effect.message);
+  }
   void carry_out(KnowMembers& effect) {
     for (const auto& member : effect.members) {
       if (member.peer == options_.peer) continue;
@@ -216,6 +240,9 @@ class WorkerProcess {
   std::optional<WorkerSteps> steps_;
   std::set<SessionId> known_;
   ComputeTime time_;
+  Trace trace_;
+  std::string waits_for_;
+  Time waits_since_{};
   bool connecting_ = false;
   Time give_up_ = kNever;
   std::optional<int> exit_code_;

@@ -13,6 +13,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
@@ -185,7 +186,12 @@ TEST_F(RunTest, LeavesTheFilesItPromises) {
   EXPECT_GT(result["efficiency"], 0.0);
   EXPECT_EQ(result["config"]["model"]["hidden"], 32);
   const json trace = json::parse(read(folder_ + "/files/trace.json"));
-  EXPECT_GT(trace["traceEvents"].size(), 20u * 4 * 3 * 2);
+  std::map<int, int> lanes;
+  for (const auto& event : trace["traceEvents"])
+    if (event["ph"] == "X") ++lanes[event["tid"]];
+  for (int lane = 0; lane < 3; ++lane) EXPECT_GE(lanes[lane], 20 * 4 * 2);  // forward, input gradient, weight gradient
+  for (int lane = 3; lane < 5; ++lane) EXPECT_GE(lanes[lane], 20 * 4 * 2);  // send, receive
+  EXPECT_GT(lanes[5], 0);                                                   // wait
   for (const char* path : {"checkpoint/stage-0/step-00000020/manifest.json", "checkpoint/stage-1/step-00000020/weights.safetensors", "run.toml", "events.jsonl"})
     EXPECT_TRUE(fs::exists(folder_ + "/files/" + path)) << path;
   EXPECT_NE(done.output.find("step    20/20"), std::string::npos);
@@ -304,6 +310,30 @@ TEST_F(RunTest, KeepsEveryStagesParametersApart) {
   ::kill(parent, SIGINT);
   (void)finish(parent, output);
   expect_nothing_left("apart");
+}
+
+TEST_F(RunTest, LetsNobodyInWithAnotherKey) {
+  for (const char* out : {"ours", "theirs"}) ASSERT_EQ(run(train(out, {"--set", "run.steps=2", "--set", "train.warmup_steps=1"})).code, 0);
+  fs::remove(folder_ + "/ours/coordinator.log");
+  fs::copy_file(folder_ + "/theirs/keys/peer-1.key", folder_ + "/ours/keys/peer-1.key", fs::copy_options::overwrite_existing);
+  const std::string run_file = folder_ + "/ours/run.toml", out = folder_ + "/ours";
+  int ready[2], control[2];
+  ASSERT_EQ(::pipe(ready), 0);
+  ASSERT_EQ(::pipe(control), 0);
+  const pid_t coordinator = start({"coordinator", run_file, "--out", out, "--ready-fd", "3", "--control-fd", "0"}, folder_ + "/c.txt", [&] {
+    ::dup2(control[0], 0);
+    ::dup2(ready[1], 3);
+  });
+  ::close(ready[1]);
+  const pid_t worker = start({"worker", run_file, "--out", out, "--peer", "1"}, folder_ + "/w.txt", [&] { ::dup2(ready[0], 0); });
+  const auto refused = finish(worker, folder_ + "/w.txt");
+  EXPECT_EQ(refused.code, 1);
+  EXPECT_NE(refused.output.find("does not let this worker in"), std::string::npos) << refused.output;
+  EXPECT_NE(refused.output.find("peer-1.key"), std::string::npos);
+  ::kill(coordinator, SIGTERM);
+  (void)finish(coordinator, folder_ + "/c.txt");
+  EXPECT_EQ(read(out + "/events.jsonl").find("admitted", read(out + "/events.jsonl").rfind("finished")), std::string::npos);
+  expect_nothing_left("ours");
 }
 
 TEST_F(RunTest, SaysWhatIsWrongAndWhatToDo) {
