@@ -24,7 +24,7 @@ constexpr std::uint64_t kQueueBytesMax = std::uint64_t{1} << 30;
 constexpr std::size_t kFramesPerPoll = 256;
 // ZeroMQ reconnects by itself after a broken connection, but not after a refused handshake, which a peer gives until
 // it has heard of this one: then the sockets are made anew, with growing patience.
-constexpr Duration kPatienceMin = std::chrono::seconds(1);
+constexpr Duration kPatienceMin = std::chrono::seconds(2);
 constexpr Duration kPatienceMax = std::chrono::seconds(8);
 
 Lane lane_of(Priority priority) { return priority == Priority::kControl ? kControlLane : kBulkLane; }
@@ -169,7 +169,10 @@ class ZmqTransport::Impl {
     if (peer.dialled) {
       for (auto& monitor : peer.dialled->monitors) monitor.reset();
       for (const Lane lane : {kControlLane, kBulkLane})
-        if (peer.up[lane]) lane_down(id, peer, lane);
+        if (peer.connected)
+          lane_down(id, peer, lane);
+        else
+          peer.up[lane] = peer.blocked[lane] = false;
     }
     peer.dialled.emplace();
     peer.dialled->endpoints = endpoints;
@@ -234,7 +237,7 @@ class ZmqTransport::Impl {
     for (const auto& [id, peer] : peers_)
       for (std::size_t priority = 0; priority < peer.queues.size(); ++priority) {
         const Lane lane = lane_of(static_cast<Priority>(priority));
-        if (!peer.queues[priority].empty() && peer.up[lane] && !peer.blocked[lane]) return Time{};
+        if (!peer.queues[priority].empty() && peer.connected && peer.up[lane] && !peer.blocked[lane]) return Time{};
       }
     return kNever;
   }
@@ -435,6 +438,8 @@ class ZmqTransport::Impl {
       }
       peer.dialled->greet[lane] = false;
     }
+    // Until both lanes are up the connection may still be made anew, and what was sent on one would be lost.
+    if (!peer.connected) return;
     for (std::size_t priority = 0; priority < peer.queues.size(); ++priority) {
       if (lane_of(static_cast<Priority>(priority)) != lane) continue;
       auto& queue = peer.queues[priority];
