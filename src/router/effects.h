@@ -5,6 +5,7 @@
 #include <variant>
 #include <vector>
 
+#include "base/bytes.h"
 #include "base/ids.h"
 #include "compress/encoded_tensor.h"
 #include "scheduler/stage_schedule.h"
@@ -33,9 +34,24 @@ struct RunOperation {
   bool training = true;
   EncodedTensor tensor;  // F: the input, I: the gradient that came back; empty where there is none
 };
+// Gives out the worker's own gradient sum. Everything it sent in this step is in the journal on disk by then.
+struct RunClose {
+  JobTag tag;
+  EpochId epoch;
+};
+// Adds up one slice, in this order.
+struct RunAdd {
+  JobTag tag;
+  EpochId epoch;
+  std::vector<SharedBytes> parts;
+};
+// Makes this the gradient that the next apply uses: the stage's sum, slice by slice, or (none) the worker's own.
 struct RunPrepare {
   JobTag tag;
   EpochId epoch;
+  std::vector<SharedBytes> totals;
+  bool finite = true;       // of the totals
+  bool keep_total = false;  // the sum is wanted in the result
 };
 struct RunApply {
   Commit commit;
@@ -45,7 +61,35 @@ struct RunSave {
   std::uint64_t version;
 };
 struct RunDigests {};
-// The members of the newest view: whom to connect to and whom to let in.
+// Weights and optimizer of another version: from a checkpoint on this disk (0: the initial ones; with `forget_newer`
+// checkpoints above it are removed), or from siblings.
+struct RunLoad {
+  std::uint64_t version;
+  bool forget_newer = false;
+};
+struct RunRestore {
+  std::uint64_t version;
+  SharedBytes state;
+};
+// Weights and optimizer as bytes, for a sibling that joins.
+struct RunSnapshot {
+  std::uint64_t version;
+};
+// Takes a step that the siblings summed: prepare with their total, then apply.
+struct RunFollow {
+  Commit commit;
+  SharedBytes total;
+};
+// Looks a tensor up in the journal for a neighbour that is rebuilt.
+struct RunRecall {
+  SessionId asker;
+  Piece piece;
+};
+// Journal entries of steps up to this one are not needed any more.
+struct RunTrim {
+  std::uint64_t version;
+};
+// The members and joiners of the newest view: whom to connect to and whom to let in.
 struct KnowMembers {
   std::vector<Member> members;
 };
@@ -53,8 +97,9 @@ struct KnowMembers {
 struct Leave {
   std::string reason;  // empty: the run is finished
 };
-using WorkerEffect = std::variant<SendMessage, RunOperation, RunPrepare, RunApply, RunDropStep,
-                                  RunSave, RunDigests, KnowMembers, Leave>;
+using WorkerEffect = std::variant<SendMessage, RunOperation, RunClose, RunAdd, RunPrepare, RunApply, RunDropStep, RunSave,
+                                  RunDigests, RunLoad, RunRestore, RunSnapshot, RunFollow, RunRecall, RunTrim,
+                                  KnowMembers, Leave>;
 
 // Results of jobs.
 struct OperationDone {
@@ -64,12 +109,24 @@ struct OperationDone {
   std::vector<MicrobatchLoss> loss;  // tail, F: one
   std::string error;     // not empty: the operation failed and the worker cannot go on
 };
+struct CloseDone {
+  JobTag tag;
+  EpochId epoch;
+  SharedBytes sum;
+  bool finite = true;
+};
+struct AddDone {
+  JobTag tag;
+  EpochId epoch;
+  SharedBytes total;
+};
 struct PrepareDone {
   JobTag tag;
   EpochId epoch;
   std::vector<UnitNorm> norms;
   bool finite = true;
   std::string sum_digest;
+  SharedBytes total;  // if it was wanted
 };
 struct SaveDone {
   std::uint64_t version = 0;
@@ -78,6 +135,23 @@ struct SaveDone {
 struct DigestsDone {
   std::vector<UnitDigest> weights;
 };
-using JobResult = std::variant<OperationDone, PrepareDone, SaveDone, DigestsDone>;
+// Of RunLoad and RunRestore.
+struct LoadDone {
+  std::uint64_t version = 0;
+  std::string error;
+};
+struct SnapshotDone {
+  std::uint64_t version = 0;
+  SharedBytes state;
+  std::string digest;
+};
+struct RecallDone {
+  SessionId asker;
+  Piece piece;
+  bool found = false;
+  EncodedTensor tensor;
+};
+using JobResult = std::variant<OperationDone, CloseDone, AddDone, PrepareDone, SaveDone, DigestsDone, LoadDone,
+                               SnapshotDone, RecallDone>;
 
 }  // namespace isthmus

@@ -18,6 +18,7 @@ struct StepRecord {
   EncodedTensor received;              // gradient that came back
   EncodedTensor returned;              // gradient sent back
   bool again = false;  // an earlier holder may have sent this microbatch downstream: search before forwarding
+  bool forward_started = false;
   bool forward_done = false;
   bool gradient_here = false;     // `received` is valid (at the tail: F is done)
   bool returned_ready = false;    // `returned` is valid
@@ -27,7 +28,13 @@ struct StepRecord {
   bool confirmed = false;         // the successor said that it holds the microbatch
   bool searching = false;         // waiting for answers of the next stage
   std::set<SessionId> answered_free;
+  bool cancelling = false;        // asked the successor to let it go
+  bool too_late = false;          // the successor will not
+  std::set<SessionId> refused;    // replicas that were too busy, since the last pause
   Time ask_due = kNever;
+  Time retry_due = kNever;        // every replica was too busy: choose again then
+  Time sent_at{};
+  std::uint64_t in_flight = 0;    // bytes sent to anybody and not confirmed then, this one's included
 };
 
 }  // namespace isthmus

@@ -9,172 +9,238 @@ namespace {
 
 constexpr Duration kHeartbeat = std::chrono::milliseconds(250);
 constexpr Duration kCoalesce = std::chrono::milliseconds(100);
+constexpr Duration kUnreachable = seconds(2);
 // A neighbour may be a step ahead of our view by all it can have in flight, and not more.
 constexpr std::size_t kHeldPerMicrobatch = 4;
+// Reported while the weights are of no version that could be admitted.
+constexpr std::uint64_t kNoVersion = UINT64_MAX;
+
+template <class Body>
+concept OfMicrobatch = requires(const Body& body) { body.microbatch; };
+
+// Which way a message of the step goes: to a later stage, to an earlier one, or between replicas of one.
+template <class Body>
+constexpr int direction() {
+  if constexpr (std::is_same_v<Body, Forward> || std::is_same_v<Body, Ask> || std::is_same_v<Body, Cancel> || std::is_same_v<Body, Probe>)
+    return 1;
+  else if constexpr (std::is_same_v<Body, Part> || std::is_same_v<Body, Total>)
+    return 0;
+  else
+    return -1;
+}
 
 }  // namespace
 
-WorkerSteps::WorkerSteps(const Plan& plan, Identity identity, std::uint64_t version,
-                         std::uint64_t session_seed)
-    : plan_(plan),
-      identity_(std::move(identity)),
-      session_source_(session_seed, "session"),
+WorkerSteps::WorkerSteps(const Plan& plan, WorkerIdentity identity, std::uint64_t version, std::uint64_t session_seed)
+    : session_source_(session_seed, "session"),
+      context_{plan, std::move(identity), {}, kNoSession, {}},
+      flow_(context_),
+      combination_(context_),
+      donor_(context_),
+      fetch_(context_),
+      rebuild_(context_),
       version_(version),
       checkpointed_(version),
-      save_started_(version),
-      schedule_(plan.schedule, plan.stages[identity_.stage.value].credits) {
+      save_started_(version) {
   new_session();
 }
 
 void WorkerSteps::new_session() {
-  do session_ = SessionId(session_source_.bits(sessions_drawn_++));
-  while (session_ == kNoSession);
-}
-
-StepTag WorkerSteps::tag_to(SessionId to) const {
-  return {session_, to, view_.epoch, view_.step, view_.attempt};
-}
-
-std::vector<const Member*> WorkerSteps::next_stage() const {
-  std::vector<const Member*> members;
-  for (const auto& member : view_.live)
-    if (member.stage.value == identity_.stage.value + 1) members.push_back(&member);
-  return members;
-}
-
-void WorkerSteps::send_to(SessionId to, Message message) {
-  if (const Member* member = view_.find(to))
-    effects_.push_back(SendMessage{member->peer, std::move(message)});
+  do context_.session = SessionId(session_source_.bits(sessions_drawn_++));
+  while (context_.session == kNoSession);
 }
 
 std::vector<WorkerEffect> WorkerSteps::finish(Time now) {
   if (report_changed_ && (now - last_report_ >= kCoalesce || last_report_ == Time{})) report(now);
-  return std::exchange(effects_, {});
+  return std::exchange(context_.effects, {});
 }
 
 // ---------------------------------------------------------------------------------------------- views
 
 std::vector<WorkerEffect> WorkerSteps::view_received(const View& view, Time now) {
-  if (view.epoch >= view_.epoch && !gone_) adopt(view, now);
+  if (view.epoch >= context_.view.epoch && !gone_) adopt(view, now);
   return finish(now);
 }
 
 void WorkerSteps::adopt(const View& view, Time now) {
-  const bool was_live = live();
-  if (view.last_commit && view.last_commit->step.value == version_ + 1 && prepared_ &&
+  const bool was_live = context_.live();
+  const bool same_timeline = view.rollbacks == rollbacks_;
+  if (same_timeline && view.last_commit && view.last_commit->step.value == version_ + 1 && prepared_ &&
       prepared_epoch_ == view.last_commit->epoch)
     apply_commit(*view.last_commit);
-  if (view.step.value <= version_) return;  // older than the weights this worker holds
+  if (same_timeline && view.step.value <= version_) return;  // older than the weights this worker holds
 
-  const bool epoch_changed = view.epoch != view_.epoch;
-  const bool step_changed = view.step != view_.step || view.attempt != view_.attempt;
-  const bool members_changed = view.live != view_.live;
-  view_ = view;
-  if (members_changed) effects_.push_back(KnowMembers{view_.live});
-  if (step_changed) clear_step(!records_.empty() || prepared_);
-
-  if (view_.phase != Phase::kRunning) {
+  const bool epoch_changed = view.epoch != context_.view.epoch;
+  const bool step_changed = view.step != context_.view.step || view.attempt != context_.view.attempt;
+  const bool members_changed = view.live != context_.view.live || view.joining != context_.view.joining;
+  context_.view = view;
+  if (members_changed) {
+    std::vector<Member> known = view.live;
+    known.insert(known.end(), view.joining.begin(), view.joining.end());
+    context_.run(KnowMembers{std::move(known)});
+  }
+  if (step_changed) clear_step(!flow_.empty() || prepared_);
+  if (!same_timeline) roll_back(view);
+  if (epoch_changed) {
+    // Sums of an older view are void; what is in the accumulators is not.
+    combination_.reset();
+    if (!prepared_alone_) prepared_.reset();
+    prepared_epoch_ = EpochId(0);
+  }
+  trim_journal();
+  const bool expelled = !context_.live() && (was_live || view.last_session == context_.session);
+  if (expelled) {
+    // Whatever this life added to the step counts for nothing, and it must never be taken for the next.
+    clear_step(true);
+    new_session();
+  }
+  if (view.phase != Phase::kRunning) {
     leave_phase(now);
     return;
   }
-  if (!live()) {
-    if (was_live || view_.last_session == session_) {
-      // Expelled: whatever this life added to the step counts for nothing, and it must never be taken for the next.
-      clear_step(true);
-      new_session();
-    }
-    report(now);
+  if (!context_.live()) {
+    catch_up(now);
+    if (expelled || epoch_changed) report(now);
     return;
   }
-  create_head_records();
-  if (epoch_changed) replace_lost_successors(now);
-  prepare_if_complete();
+  fetch_.stop();
+  rebuild_.stop();
+  if (view.step.value != version_ + 1) return;  // its weights are on their way to another version
+  flow_.view_changed(epoch_changed, now);
+  prepare_if_complete(now);
   release_held(now);
-  run_next();
+  run_next(now);
+}
+
+// The run goes on from an older version. Weights above it belong to a past that did not happen; what this worker
+// reads from its disk is that version, or, if it slept through more than one rollback, the initial one.
+void WorkerSteps::roll_back(const View& view) {
+  const bool missed_one = view.rollbacks > rollbacks_ + 1;
+  rollbacks_ = view.rollbacks;
+  donor_.forget();
+  fetch_.stop();
+  rebuild_.stop();
+  const std::uint64_t version = missed_one ? 0 : view.rolled_back_to;
+  // A snapshot of that past may be on its way into the weights.
+  if (version_ <= version && !fetch_.restoring()) return;
+  version_ = version;
+  checkpointed_ = std::min(checkpointed_, version);
+  save_started_ = checkpointed_;
+  trimmed_ = std::min(trimmed_, version);
+  loading_ = true;
+  context_.run(RunLoad{version, true});
 }
 
 void WorkerSteps::apply_commit(const Commit& commit) {
-  effects_.push_back(RunApply{commit});
+  if (prepared_->total)
+    donor_.applied(commit, {prepared_->total});
+  else
+    donor_.applied(commit, combination_.totals());
+  context_.run(RunApply{commit});
   ++version_;
   clear_step(false);
-  if (plan_.checkpoint_every != 0 && version_ % plan_.checkpoint_every == 0 &&
-      version_ <= plan_.steps)
-    save(version_);
+  const Plan& plan = context_.plan;
+  if (plan.checkpoint_every != 0 && version_ % plan.checkpoint_every == 0 && version_ <= plan.steps) save(version_);
 }
 
 void WorkerSteps::save(std::uint64_t version) {
   if (version <= save_started_) return;
   save_started_ = version;
-  effects_.push_back(RunSave{version});
+  context_.run(RunSave{version});
   ++saves_;
 }
 
 void WorkerSteps::clear_step(bool drop_accumulator) {
-  if (drop_accumulator) effects_.push_back(RunDropStep{});
-  records_.clear();
-  losses_.clear();
-  schedule_ = StageSchedule(plan_.schedule, plan_.stages[identity_.stage.value].credits);
-  done_ = DoneSet(plan_.count(view_.step));
+  if (drop_accumulator) context_.run(RunDropStep{});
+  flow_.clear();
+  combination_.reset();
   prepared_.reset();
+  prepared_alone_ = preparing_alone_ = false;
   prepared_epoch_ = EpochId(0);
   report_changed_ = true;
 }
 
 void WorkerSteps::leave_phase(Time now) {
+  const bool behind = version_ + 1 != context_.view.step.value || loading_ || fetch_.restoring();
+  if (behind && context_.view.phase == Phase::kFinished && context_.own_stage().empty() && !leaving_) {
+    // The stage's final weights are nowhere else.
+    catch_up(now);
+    report(now);
+    return;
+  }
   if (!leaving_) {
     leaving_ = true;
     clear_step(true);
-    const std::uint64_t trained = std::min(version_, plan_.steps);
-    if (fault_.empty()) save(trained);
-    if (view_.phase == Phase::kFinished) effects_.push_back(RunDigests{});
+    fetch_.stop();
+    rebuild_.stop();
+    const std::uint64_t trained = std::min(version_, context_.plan.steps);
+    if (fault_.empty() && !behind) save(trained);
+    if (context_.view.phase == Phase::kFinished && !behind) context_.run(RunDigests{});
+    digests_here_ = behind;
   }
-  left_ = saves_ == 0 && (view_.phase == Phase::kStopping || digests_here_);
+  left_ = saves_ == 0 && (context_.view.phase == Phase::kStopping || digests_here_);
   if (left_) report(now);
 }
 
-void WorkerSteps::create_head_records() {
-  if (!is_head()) return;
-  for (std::uint32_t i = 0; i < view_.head_owner.size(); ++i) {
-    const MicrobatchId m(i);
-    if (view_.head_owner[i] != session_ || records_.contains(m)) continue;
-    records_[m].again = view_.head_again[i];
-    schedule_.forward_ready(m, training(m));
+// Not a member: gets the weights of the last commit, to be admitted.
+void WorkerSteps::catch_up(Time now) {
+  if (loading_ || context_.view.step == StepId(0)) return;
+  if (version_ + 1 >= context_.view.step.value) {
+    fetch_.stop();
+    rebuild_.stop();
+    return;
   }
+  if (!context_.own_stage().empty()) {
+    rebuild_.stop();
+    fetch_.pursue(version_, now);
+  } else if (!fetch_.restoring()) {
+    fetch_.stop();
+    rebuild_.pursue(version_, now);
+  }
+  report_changed_ = true;
 }
 
-// The successor of these records died or was expelled. This holds also if its gradient has arrived: its replacement
-// needs the input for its own contribution.
-void WorkerSteps::replace_lost_successors(Time now) {
-  for (auto& [m, record] : records_) {
-    if (record.successor != kNoSession && !view_.find(record.successor)) {
-      record.again = true;
-      record.successor = kNoSession;
-      record.confirmed = false;
-    }
-    if (is_tail() || !record.forward_done) continue;
-    if (record.searching) {
-      forward_if_nobody_holds(m, record, now);
-      if (record.searching) ask(m, record, now);
-    } else if (record.successor == kNoSession) {
-      send_forward(m, record, now);
-    }
-  }
+// The neighbours' checkpoints say what they could still ask for.
+void WorkerSteps::trim_journal() {
+  std::uint64_t needed = UINT64_MAX;
+  const auto& versions = context_.view.checkpointed;
+  const std::size_t s = context_.identity.stage.value;
+  if (s > 0 && s - 1 < versions.size()) needed = std::min(needed, versions[s - 1]);
+  if (s + 1 < versions.size()) needed = std::min(needed, versions[s + 1]);
+  if (needed == UINT64_MAX || needed <= trimmed_) return;
+  trimmed_ = needed;
+  context_.run(RunTrim{needed});
 }
 
 // The only live replica of a stage needs nobody to combine with, so its sum is the stage's as soon as its own done
 // set is full; waiting for the coordinator to say so would cost a round trip a step.
-void WorkerSteps::prepare_if_complete() {
-  if (!live() || !done_.full() || preparing_) return;
-  const auto siblings = std::ranges::count(view_.live, identity_.stage, &Member::stage);
-  if (siblings != 1) return;
-  if (!prepared_) {
-    preparing_ = true;
-    effects_.push_back(RunPrepare{job_tag(), view_.epoch});
-  } else if (prepared_epoch_ != view_.epoch) {
-    prepared_epoch_ = view_.epoch;
-    last_report_ = Time{};  // at once: everybody waits for it
-    report_changed_ = true;
+void WorkerSteps::prepare_if_complete(Time now) {
+  if (!context_.live()) return;
+  const View& view = context_.view;
+  if (context_.own_stage().size() == 1) {
+    if (!flow_.done().full() || preparing_alone_) return;
+    if (!prepared_) {
+      preparing_alone_ = true;
+      context_.run(RunPrepare{context_.job_tag(), EpochId(0), {}, true, donor_.is_followed(now)});
+    } else if (prepared_epoch_ != view.epoch) {
+      prepared_epoch_ = view.epoch;
+      last_report_ = Time{};  // at once: everybody waits for it
+      report_changed_ = true;
+    }
+    return;
   }
+  if (prepared_alone_) {
+    // It has company now: what it closed alone is only its own part.
+    prepared_.reset();
+    prepared_alone_ = false;
+  }
+  if (!view.preparing || combination_.started()) return;
+  const auto mine = view.owners.find(context_.session);
+  const bool agreed = mine == view.owners.end() ? flow_.done().size() == 0 : mine->second == flow_.done();
+  if (agreed)
+    combination_.start(now);
+  else
+    report_changed_ = true;
 }
 
 void WorkerSteps::release_held(Time now) {
@@ -185,25 +251,49 @@ void WorkerSteps::release_held(Time now) {
 // ------------------------------------------------------------------------------------------- messages
 
 std::vector<WorkerEffect> WorkerSteps::message_received(PeerId from, Message message, Time now) {
+  flow_.peer_heard(from);
+  cut_since_.erase(from);
   dispatch(from, message, now);
-  run_next();
+  run_next(now);
   return finish(now);
 }
 
-std::optional<std::string> WorkerSteps::fence(PeerId from, const StepTag& tag, bool& hold) const {
-  hold = false;
-  if (tag.to != session_) return "it is for another life of this worker";
-  if (std::pair(tag.step, tag.attempt) < std::pair(view_.step, view_.attempt))
-    return "its step is over";
-  if (tag.epoch > view_.epoch || std::pair(tag.step, tag.attempt) > std::pair(view_.step, view_.attempt)) {
-    hold = true;
-    return std::nullopt;
+WorkerSteps::Fence WorkerSteps::fence(PeerId from, const StepTag& tag) const {
+  const View& view = context_.view;
+  if (tag.to != context_.session) return Fence::kRefuse;   // for another life of this worker
+  if (tag.epoch > view.epoch) return Fence::kHold;         // a newer view has to explain it
+  // Its step is over, or belongs to a past that did not happen: epochs order the steps, numbers alone do not.
+  if (tag.step != view.step || tag.attempt != view.attempt) return Fence::kRefuse;
+  if (!context_.live() || view.step.value != version_ + 1) return Fence::kRefuse;
+  const Member* sender = view.find(tag.from);
+  if (!sender || sender->peer != from) return Fence::kRefuse;  // no member, or another's session
+  return Fence::kPass;
+}
+
+template <class Body>
+void WorkerSteps::dispatch_tagged(PeerId from, const Body& body, Time now) {
+  switch (fence(from, body.tag)) {
+    case Fence::kRefuse:
+      return refuse();
+    case Fence::kHold: {
+      const std::size_t room = kHeldPerMicrobatch * (context_.plan.microbatches + context_.plan.evaluation_microbatches + 1);
+      if (held_.size() >= room) return refuse();  // the sender will ask again
+      held_.push_back({from, body});
+      return;
+    }
+    case Fence::kPass:
+      break;
   }
-  if (!live()) return "this worker is not a member";
-  const Member* sender = view_.find(tag.from);
-  if (!sender) return "its sender is not a member";
-  if (sender->peer != from) return "its sender claims another's session";
-  return std::nullopt;
+  if constexpr (OfMicrobatch<Body>)
+    if (body.microbatch.value >= context_.plan.count(context_.view.step)) return refuse();
+  const auto sender_stage = static_cast<std::int64_t>(context_.view.find(body.tag.from)->stage.value);
+  if (sender_stage + direction<Body>() != static_cast<std::int64_t>(context_.identity.stage.value)) return refuse();
+  if constexpr (direction<Body>() == 0) {
+    if (body.tag.epoch != context_.view.epoch) return refuse();  // a sum of another combination
+    combination_.received(body, now);
+  } else {
+    flow_.received(body, now);
+  }
 }
 
 void WorkerSteps::dispatch(PeerId from, const Message& message, Time now) {
@@ -212,345 +302,208 @@ void WorkerSteps::dispatch(PeerId from, const Message& message, Time now) {
         using Body = std::decay_t<decltype(body)>;
         if constexpr (std::is_same_v<Body, View> || std::is_same_v<Body, Report>) {
           refuse();  // not between workers
+        } else if constexpr (std::is_same_v<Body, Fetch>) {
+          if (!loading_) donor_.received(body, from, version_, now);
+        } else if constexpr (std::is_same_v<Body, Chunk>) {
+          if (body.to != context_.session || body.rollbacks != rollbacks_ || context_.live()) return refuse();
+          const std::uint64_t before = version_;
+          const bool asked = fetch_.received(body, from, version_, now) || rebuild_.received(body, from, version_, now);
+          if (!asked) return refuse();
+          if (version_ != before) catch_up(now);
+          report_changed_ = true;
+        } else if constexpr (std::is_same_v<Body, Absent>) {
+          if (body.to != context_.session || body.rollbacks != rollbacks_) return refuse();
+          fetch_.received(body, from, now);
+          rebuild_.received(body, from, now);
         } else {
-          bool hold = false;
-          if (fence(from, body.tag, hold)) return refuse();
-          if (hold) {
-            const std::size_t room = kHeldPerMicrobatch * (plan_.microbatches + plan_.evaluation_microbatches + 1);
-            if (held_.size() >= room) return refuse();  // the sender will ask again
-            held_.push_back({from, message});
-            return;
-          }
-          if (body.microbatch.value >= plan_.count(view_.step)) return refuse();
-          const auto sender_stage = view_.find(body.tag.from)->stage.value;
-          constexpr bool downward = std::is_same_v<Body, Forward> || std::is_same_v<Body, Ask>;
-          if (downward ? sender_stage + 1 != identity_.stage.value
-                       : sender_stage != identity_.stage.value + 1)
-            return refuse();
-          handle(from, body, now);
+          dispatch_tagged(from, body, now);
         }
       },
       message);
 }
 
-void WorkerSteps::handle(PeerId, const Forward& message, Time) {
-  const MicrobatchId m = message.microbatch;
-  auto [at, fresh] = records_.try_emplace(m);
-  StepRecord& record = at->second;
-  record.predecessor = message.tag.from;  // always the latest live asker
-  if (fresh) {
-    record.input = message.tensor;
-    record.again = message.again;
-    schedule_.forward_ready(m, training(m));
-  }
-  answer_holder(m, message.n, record, message.tag.from);
-}
-
-void WorkerSteps::handle(PeerId, const Ask& message, Time) {
-  const auto at = records_.find(message.microbatch);
-  if (at == records_.end()) {
-    send_to(message.tag.from, Free{tag_to(message.tag.from), message.microbatch, message.n});
-    return;
-  }
-  at->second.predecessor = message.tag.from;
-  answer_holder(message.microbatch, message.n, at->second, message.tag.from);
-}
-
-void WorkerSteps::answer_holder(MicrobatchId m, std::uint32_t n, const StepRecord& record,
-                                SessionId asker) {
-  if (record.returned_ready)
-    send_backward(m, record);
-  else
-    send_to(asker, Held{tag_to(asker), m, n});
-}
-
-void WorkerSteps::handle(PeerId, const Held& message, Time now) {
-  const auto at = records_.find(message.microbatch);
-  if (at == records_.end() || at->second.n != message.n) return;
-  StepRecord& record = at->second;
-  if (record.searching) {
-    record.successor = message.tag.from;
-    record.searching = false;
-  }
-  if (record.successor != message.tag.from) return;
-  record.confirmed = true;
-  record.ask_due = wants_answer(message.microbatch, record) ? now + 4 * identity_.ask_after : kNever;
-}
-
-void WorkerSteps::handle(PeerId, const Free& message, Time now) {
-  const auto at = records_.find(message.microbatch);
-  if (at == records_.end() || at->second.n != message.n) return;
-  StepRecord& record = at->second;
-  if (record.searching) {
-    record.answered_free.insert(message.tag.from);
-    forward_if_nobody_holds(message.microbatch, record, now);
-  } else if (record.successor == message.tag.from) {
-    resend_forward(message.microbatch, record, now);
-  }
-}
-
-void WorkerSteps::handle(PeerId, const Backward& message, Time) {
-  const auto at = records_.find(message.microbatch);
-  if (at == records_.end() || !training(message.microbatch)) return refuse();
-  StepRecord& record = at->second;
-  if (message.tag.from != record.successor && !record.searching) return;
-  record.successor = message.tag.from;
-  record.confirmed = true;
-  record.searching = false;
-  record.ask_due = kNever;
-  if (!record.gradient_here) gradient_arrived(message.microbatch, record, message.tensor);
-}
-
-// ---------------------------------------------------------------------------------- one microbatch
-
-void WorkerSteps::forward_done(MicrobatchId m, StepRecord& record, const OperationDone& done,
-                               Time now) {
-  record.forward_done = true;
-  record.sent = done.tensor;
-  for (const auto& loss : done.loss) losses_[m] = loss;
-  if (is_tail()) {
-    if (training(m)) gradient_arrived(m, record, {});
-  } else if (record.again) {
-    search(m, record, now);
-  } else {
-    send_forward(m, record, now);
-  }
-  if (!training(m)) accumulated(m, record, now);
-}
-
-void WorkerSteps::gradient_arrived(MicrobatchId m, StepRecord& record, EncodedTensor gradient) {
-  record.gradient_here = true;
-  record.received = std::move(gradient);
-  schedule_.gradient_ready(m);
-}
-
-void WorkerSteps::accumulated(MicrobatchId m, StepRecord& record, Time) {
-  record.accumulated = true;
-  done_.insert(m);
-  report_changed_ = true;
-  prepare_if_complete();
-}
-
-void WorkerSteps::send_forward(MicrobatchId m, StepRecord& record, Time now) {
-  record.searching = false;
-  record.answered_free.clear();
-  const auto members = next_stage();
-  if (members.empty()) {
-    record.successor = kNoSession;
-    return;  // the view that brings one comes back here
-  }
-  const auto load = [&](const Member* member) {
-    return std::ranges::count_if(records_, [&](const auto& entry) {
-      return entry.second.successor == member->session && !entry.second.gradient_here;
-    });
-  };
-  record.successor = (*std::ranges::min_element(members, {}, load))->session;
-  ++record.n;
-  record.confirmed = false;
-  resend_forward(m, record, now);
-}
-
-void WorkerSteps::resend_forward(MicrobatchId m, StepRecord& record, Time now) {
-  record.ask_due = now + identity_.ask_after;
-  send_to(record.successor,
-          Forward{tag_to(record.successor), m, record.n, record.again, record.sent});
-}
-
-void WorkerSteps::search(MicrobatchId m, StepRecord& record, Time now) {
-  if (!record.searching) {
-    record.searching = true;
-    record.answered_free.clear();
-    ++record.n;
-  }
-  ask(m, record, now);
-}
-
-// Free is a promise: its sender refuses from now on what a dead holder may still have in flight. So if every live
-// member of the next stage has given it, the microbatch can go to any of them.
-void WorkerSteps::forward_if_nobody_holds(MicrobatchId m, StepRecord& record, Time now) {
-  const auto members = next_stage();
-  const bool nobody = !members.empty() && std::ranges::all_of(members, [&](const Member* member) {
-    return record.answered_free.contains(member->session);
-  });
-  if (nobody) send_forward(m, record, now);
-}
-
-void WorkerSteps::send_backward(MicrobatchId m, const StepRecord& record) {
-  const SessionId to = record.predecessor;
-  send_to(to, Backward{tag_to(to), m, record.returned});
-}
-
-bool WorkerSteps::wants_answer(MicrobatchId m, const StepRecord& record) const {
-  if (is_tail() || !record.forward_done) return false;
-  if (record.searching) return true;
-  if (record.successor == kNoSession) return false;
-  return !record.confirmed || (training(m) && !record.gradient_here);
-}
-
-void WorkerSteps::ask(MicrobatchId m, StepRecord& record, Time now) {
-  record.ask_due = now + identity_.ask_after;
-  if (record.searching) {
-    for (const Member* member : next_stage())
-      if (!record.answered_free.contains(member->session))
-        send_to(member->session, Ask{tag_to(member->session), m, record.n});
-  } else {
-    send_to(record.successor, Ask{tag_to(record.successor), m, record.n});
-  }
-}
-
 // ------------------------------------------------------------------------------------------ the device
 
-void WorkerSteps::run_next() {
-  if (device_busy_ || leaving_ || !live()) return;
-  const auto task = schedule_.next();
-  if (!task) return;
-  device_busy_ = true;
-  const StepRecord& record = records_.at(task->microbatch);
-  RunOperation run{job_tag(), *task, training(task->microbatch), {}};
-  if (task->operation == Operation::kForward) run.tensor = record.input;
-  if (task->operation == Operation::kInputGradient) run.tensor = record.received;
-  effects_.push_back(std::move(run));
+void WorkerSteps::run_next(Time now) {
+  if (running_ || leaving_ || loading_ || !context_.live() || context_.view.step.value != version_ + 1) return;
+  auto run = flow_.next(now);
+  if (!run) return;
+  running_ = Running{run->tag, run->task};
+  context_.run(std::move(*run));
 }
 
 std::vector<WorkerEffect> WorkerSteps::job_done(JobResult result, Time now) {
   if (const auto* operation = std::get_if<OperationDone>(&result)) {
-    device_busy_ = false;
+    if (running_ == Running{operation->tag, operation->task}) running_.reset();
     operation_done(*operation, now);
+  } else if (const auto* closed = std::get_if<CloseDone>(&result)) {
+    combination_.closed(*closed, now);
+  } else if (const auto* added = std::get_if<AddDone>(&result)) {
+    combination_.added(*added);
   } else if (auto* prepared = std::get_if<PrepareDone>(&result)) {
-    preparing_ = false;
-    if (prepared->tag == job_tag() && done_.full()) prepared_ = std::move(*prepared);
-    prepare_if_complete();
+    // Epoch 0: closed alone; the sum is good in any epoch in which the replica is still the only one.
+    const bool alone = prepared->epoch == EpochId(0);
+    const bool current = prepared->tag == context_.job_tag() && context_.live();
+    if (current && alone) preparing_alone_ = false;
+    if (current && alone && flow_.done().full() && context_.own_stage().size() == 1) {
+      prepared_ = std::move(*prepared);
+      prepared_alone_ = true;
+      prepare_if_complete(now);
+    } else if (current && !alone && prepared->epoch == context_.view.epoch) {
+      prepared_ = std::move(*prepared);
+      prepared_epoch_ = prepared_->epoch;
+      last_report_ = Time{};
+      report_changed_ = true;
+    } else {
+      prepare_if_complete(now);
+    }
   } else if (const auto* save = std::get_if<SaveDone>(&result)) {
     --saves_;
     if (save->error.empty())
       checkpointed_ = std::max(checkpointed_, save->version);
     else
-      fault_ = save->error;
+      warning_ = save->error;  // training goes on while the replicas hold the weights
     report_changed_ = true;
     last_report_ = Time{};
   } else if (auto* digests = std::get_if<DigestsDone>(&result)) {
     weights_ = std::move(digests->weights);
     digests_here_ = true;
+  } else if (const auto* loaded = std::get_if<LoadDone>(&result)) {
+    if (fetch_.restoring()) {
+      fetch_.restored();
+      if (loaded->error.empty() && !loading_) version_ = loaded->version;
+    } else {
+      loading_ = false;
+      if (loaded->error.empty())
+        version_ = loaded->version;
+      else
+        fault_ = loaded->error;
+    }
+    report(now);
+  } else if (const auto* snapshot = std::get_if<SnapshotDone>(&result)) {
+    donor_.snapshot_done(*snapshot, now);
+  } else if (const auto* recalled = std::get_if<RecallDone>(&result)) {
+    donor_.recalled(*recalled);
   }
-  if (leaving_) leave_phase(now);
-  run_next();
+  if (context_.view.phase != Phase::kRunning)
+    leave_phase(now);
+  else if (!context_.live())
+    catch_up(now);
+  run_next(now);
   return finish(now);
 }
 
 void WorkerSteps::operation_done(const OperationDone& done, Time now) {
-  if (done.tag != job_tag() || leaving_) return;
+  const bool repeated = rebuild_.operation_done(done);
+  if (!repeated && (done.tag != context_.job_tag() || leaving_ || !context_.live())) return;
   if (!done.error.empty()) {
     fault_ = done.error;
     report(now);
     return;
   }
-  const MicrobatchId m = done.task.microbatch;
-  const auto at = records_.find(m);
-  if (at == records_.end()) return;
-  StepRecord& record = at->second;
-  switch (done.task.operation) {
-    case Operation::kForward:
-      forward_done(m, record, done, now);
-      break;
-    case Operation::kInputGradient:
-      record.returned = done.tensor;
-      record.returned_ready = true;
-      schedule_.input_gradient_done(m);
-      if (!is_head()) send_backward(m, record);
-      break;
-    case Operation::kWeightGradient:
-      accumulated(m, record, now);
-      break;
-  }
+  if (repeated) return;
+  const auto before = flow_.done().size();
+  flow_.operation_done(done, now);
+  if (flow_.done().size() == before) return;
+  report_changed_ = true;
+  // Its share is done, for all it knows: siblings may be waiting for it.
+  const bool idle = flow_.schedule().queued() == 0 && flow_.schedule().in_flight() == 0;
+  if (idle && context_.own_stage().size() > 1) last_report_ = std::min(last_report_, now - kCoalesce);
+  prepare_if_complete(now);
 }
 
 // ---------------------------------------------------------------------------------------------- timers
 
 std::vector<WorkerEffect> WorkerSteps::peer_connected(PeerId peer, Time now) {
-  for (auto& [m, record] : records_) {
-    if (!wants_answer(m, record)) continue;
-    const Member* member = view_.find(record.successor);
-    if (record.searching || (member && member->peer == peer)) ask(m, record, now);
-  }
+  cut_since_.erase(peer);
+  flow_.peer_connected(peer, now);
+  if (combination_.started()) combination_.resend(now);
   if (peer == kCoordinator) report(now);
   return finish(now);
 }
 
-std::vector<WorkerEffect> WorkerSteps::coordinator_lost(Time now) {
-  if (left_ && !gone_) {
-    gone_ = true;
-    effects_.push_back(Leave{view_.reason});
+std::vector<WorkerEffect> WorkerSteps::peer_lost(PeerId peer, Time now) {
+  if (peer == kCoordinator) {
+    if (left_ && !gone_) {
+      gone_ = true;
+      context_.run(Leave{context_.view.reason});
+    }
+    return finish(now);
   }
+  cut_since_.try_emplace(peer, now);
+  flow_.peer_lost(peer);
   return finish(now);
 }
 
 std::vector<WorkerEffect> WorkerSteps::tick(Time now) {
-  for (auto& [m, record] : records_)
-    if (record.ask_due <= now) {
-      if (wants_answer(m, record))
-        ask(m, record, now);
-      else
-        record.ask_due = kNever;
-    }
+  flow_.tick(now);
+  if (combination_.resend_due() <= now) combination_.resend(now);
+  donor_.tick(now);
+  if (context_.view.phase == Phase::kRunning && !context_.live()) catch_up(now);
   if (now - last_report_ >= kHeartbeat) report(now);
+  run_next(now);
   return finish(now);
 }
 
 Time WorkerSteps::next_due() const {
-  Time due = last_report_ + (report_changed_ ? kCoalesce : kHeartbeat);
-  for (const auto& [m, record] : records_) due = std::min(due, record.ask_due);
-  return due;
+  const Time due = last_report_ + (report_changed_ ? kCoalesce : kHeartbeat);
+  return std::min({due, flow_.next_due(), combination_.resend_due(), donor_.next_due()});
 }
 
 void WorkerSteps::report(Time now) {
   if (gone_) return;
   Report report;
-  report.session = session_;
-  report.stage = identity_.stage;
-  report.replica = identity_.replica;
-  report.endpoints = identity_.endpoints;
-  report.version = version_;
-  report.step = view_.step;
-  report.attempt = view_.attempt;
-  report.done = done_;
+  report.session = context_.session;
+  report.stage = context_.identity.stage;
+  report.replica = context_.identity.replica;
+  report.endpoints = context_.identity.endpoints;
+  report.version = loading_ || fetch_.restoring() ? kNoVersion : version_;
+  report.step = context_.view.step;
+  report.attempt = context_.view.attempt;
+  report.done = flow_.done();
   if (prepared_ && prepared_epoch_ != EpochId(0)) {
     report.prepared_epoch = prepared_epoch_;
     report.norms = prepared_->norms;
     report.finite = prepared_->finite;
     report.sum_digest = prepared_->sum_digest;
   }
-  for (const auto& [m, loss] : losses_) report.losses.push_back(loss);
+  for (const auto& [m, loss] : flow_.losses()) report.losses.push_back(loss);
   report.checkpointed = checkpointed_;
   report.weights = weights_;
   report.left = left_;
   report.fault = fault_;
+  report.warning = warning_;
+  report.unrecoverable = context_.live() ? "" : rebuild_.impossible();
+  report.rollbacks = rollbacks_;
+  for (const auto& [peer, since] : cut_since_)
+    if (now - since >= kUnreachable)
+      for (const auto& member : context_.view.live)
+        if (member.peer == peer && std::abs(static_cast<int>(member.stage.value) - static_cast<int>(context_.identity.stage.value)) <= 1)
+          report.unreachable.push_back(member.session);
   report.stats = stats_;
-  report.stats.queued = schedule_.queued();
+  report.stats.service_us = flow_.load().service_us;
+  report.stats.queued = flow_.schedule().queued();
   report.stats.waiting_for = waiting_for();
-  effects_.push_back(SendMessage{kCoordinator, std::move(report)});
+  context_.run(SendMessage{kCoordinator, std::move(report)});
   last_report_ = now;
   report_changed_ = false;
 }
 
 std::string WorkerSteps::waiting_for() const {
-  if (device_busy_ || preparing_) return "";
-  if (saves_ > 0) return "";
+  if (running_ || preparing_alone_ || saves_ > 0) return "";
   if (leaving_) return "the others to leave";
-  if (!live()) return "admission";
-  if (done_.full()) return "the commit";
-  if (schedule_.waits_for_credit()) return "a credit: gradients of what is in flight";
-  if (schedule_.in_flight() > 0)
-    return fmt::format("gradients from stage {}", identity_.stage.value + 1);
-  if (is_head()) return "its share of the step";
-  return fmt::format("activations from stage {}", identity_.stage.value - 1);
-}
-
-std::uint64_t WorkerSteps::custody_bytes() const {
-  std::uint64_t bytes = 0;
-  for (const auto& [m, record] : records_)
-    bytes += record.input.bytes() + record.sent.bytes() + record.received.bytes() +
-             record.returned.bytes();
-  return bytes;
+  if (loading_) return "its checkpoint";
+  if (!context_.live()) {
+    if (version_ + 1 >= context_.view.step.value) return "admission";
+    return context_.own_stage().empty() ? rebuild_.progress() : fetch_.progress();
+  }
+  const auto& schedule = flow_.schedule();
+  if (combination_.started()) return "its siblings' gradients";
+  if (flow_.done().full()) return "the commit";
+  if (schedule.waits_for_credit()) return "a credit: gradients of what is in flight";
+  if (schedule.in_flight() > 0) return fmt::format("gradients from stage {}", context_.identity.stage.value + 1);
+  if (context_.is_head()) return "its share of the step";
+  return fmt::format("activations from stage {}", context_.identity.stage.value - 1);
 }
 
 }  // namespace isthmus

@@ -7,7 +7,11 @@
 namespace isthmus {
 
 namespace {
+
 constexpr Duration kTick = std::chrono::milliseconds(100);
+// A worker that is rebuilt asks again for what does not fit into one view.
+constexpr std::size_t kReplayMax = 1024;
+
 }  // namespace
 
 Coordinator::Coordinator(const Plan& plan, std::vector<Seat> seats, Options options)
@@ -22,7 +26,6 @@ void Coordinator::replay(const std::vector<LogRecord>& log) {
 
 std::vector<CoordinatorEffect> Coordinator::begin(std::uint64_t version, Time now) {
   turn(now);
-  patient_until_ = now + options_.grace;
   phase_ = Phase::kRunning;
   append(InitRecord{version});
   send_views();
@@ -42,18 +45,21 @@ void Coordinator::happened(std::string event, PeerId peer, std::string reason) {
 
 void Coordinator::append(LogRecord record) {
   const bool is_decision = !std::holds_alternative<CheckpointRecord>(record);
-  const bool new_step = std::holds_alternative<InitRecord>(record) ||
-                        std::holds_alternative<CommitRecord>(record);
+  const bool new_step = std::holds_alternative<InitRecord>(record) || std::holds_alternative<CommitRecord>(record) ||
+                        std::holds_alternative<RollbackRecord>(record);
   if (const auto* expel = std::get_if<ExpelRecord>(&record)) {
     if (const auto at = ledger_.entries().find(expel->session); at != ledger_.entries().end())
       replayed_ += at->second.done.size();
     ledger_.forget(expel->session);
+    suspected_.erase(expel->session);
   }
   decisions_.apply(record);
   effects_.push_back(AppendRecord{std::move(record)});
   if (new_step) ledger_.begin(plan_.count(decisions_.step));
   if (is_decision) preparing_ = false;
 }
+
+// ------------------------------------------------------------------------------------------------ views
 
 void Coordinator::send_view(PeerId peer) {
   View view;
@@ -74,6 +80,17 @@ void Coordinator::send_view(PeerId peer) {
   view.checkpointed = decisions_.checkpointed;
   view.phase = phase_;
   view.reason = reason_;
+  view.suspected.assign(suspected_.begin(), suspected_.end());
+  for (const auto& seat : seats_)
+    if (is_candidate(seat)) view.joining.push_back(member_of(seat, reports_.at(seat.peer)));
+  view.rollbacks = decisions_.rollbacks;
+  view.rolled_back_to = decisions_.rolled_back_to;
+  const Seat* seat = seat_of(peer);
+  if (seat && is_candidate(*seat) && decisions_.stage_is_empty(seat->stage)) {
+    const std::uint64_t version = reports_.at(peer).version;
+    for (const auto& commit : decisions_.commits)
+      if (commit.step.value > version && view.replay.size() < kReplayMax) view.replay.push_back(commit);
+  }
   effects_.push_back(SendView{peer, std::move(view)});
 }
 
@@ -81,10 +98,17 @@ void Coordinator::send_views() {
   for (const auto& seat : seats_) send_view(seat.peer);
 }
 
-// Every public call starts here: `now` is read once, and a loop that stood still blames itself for the silence.
+// ------------------------------------------------------------------------------------------ connections
+
+// Every public call starts here: `now` is read once, and a loop that stood still, or has just begun, blames itself for
+// the silence.
 void Coordinator::turn(Time now) {
-  if (now - last_turn_ > options_.pause && last_turn_ != Time{})
+  if (last_turn_ == Time{}) {
+    started_ = now;
+    patient_until_ = now + options_.grace;
+  } else if (now - last_turn_ > options_.pause) {
     patient_until_ = std::max(patient_until_, now + options_.grace);
+  }
   last_turn_ = now;
 }
 
@@ -99,9 +123,50 @@ std::vector<CoordinatorEffect> Coordinator::disconnected(PeerId peer, Time now) 
   turn(now);
   auto& contact = contacts_[peer];
   if (!contact.lost) contact.lost = now;
+  suspect(now);
   end_if_all_left(now);
   return take();
 }
+
+void Coordinator::suspect(Time now) {
+  std::set<SessionId> suspected;
+  if (phase_ == Phase::kRunning)
+    for (const auto& member : decisions_.live) {
+      const auto& contact = contacts_[member.peer];
+      if (contact.lost || now - std::max(contact.heard, started_) >= options_.suspicion) suspected.insert(member.session);
+    }
+  if (suspected == suspected_) return;
+  for (const auto session : suspected)
+    if (!suspected_.contains(session)) {
+      const Member& member = *decisions_.find(session);
+      happened("suspected", member.peer, contacts_[member.peer].lost ? "its connection is lost" : "silent");
+    }
+  suspected_ = std::move(suspected);
+  send_views();
+}
+
+void Coordinator::expel_the_gone(Time now) {
+  if (phase_ != Phase::kRunning || now < patient_until_) return;
+  std::vector<std::pair<Member, std::string>> gone;
+  for (const auto& member : decisions_.live) {
+    const auto& contact = contacts_[member.peer];
+    const Duration silent = now - std::max(contact.heard, started_);
+    if (contact.lost && now - *contact.lost >= options_.reconnect)
+      gone.emplace_back(member, "its connection is lost");
+    else if (silent >= options_.silence)
+      gone.emplace_back(member, fmt::format("silent for {:.1f} s", to_seconds(silent)));
+  }
+  if (gone.empty()) was_patient_ = false;
+  // If most of them fall silent together it is probably this machine's own link.
+  if (gone.size() > 1 && gone.size() * 2 > decisions_.live.size() && !was_patient_) {
+    was_patient_ = true;
+    patient_until_ = now + options_.grace;
+    return;
+  }
+  for (const auto& [member, reason] : gone) expel(member, reason);
+}
+
+// -------------------------------------------------------------------------------------------- reports
 
 std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const Report& report, Time now) {
   turn(now);
@@ -114,18 +179,21 @@ std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const Report& 
   }
   contacts_[from] = Contact{now, std::nullopt};
   // An old life's report may arrive after the new one's first: the newer session was admitted or is a candidate.
-  const bool stale_life = decisions_.used_sessions.contains(report.session) &&
-                          !decisions_.find(report.session) && reports_.contains(from) &&
-                          reports_[from].session != report.session;
+  const auto before = reports_.find(from);
+  const bool stale_life = decisions_.used_sessions.contains(report.session) && !decisions_.find(report.session) &&
+                          before != reports_.end() && before->second.session != report.session;
   if (stale_life) return take();
-  const bool first_fault = !report.fault.empty() && reports_[from].fault.empty();
+  const bool first_fault = !report.fault.empty() && (before == reports_.end() || before->second.fault.empty());
+  const bool new_warning = !report.warning.empty() && (before == reports_.end() || before->second.warning != report.warning);
+  const bool new_session = before == reports_.end() || before->second.session != report.session;
   reports_[from] = report;
 
+  if (new_warning) happened("warning", from, report.warning);
   if (first_fault) {
     happened("fault", from, report.fault);
     enter(Phase::kStopping, fmt::format("stage {}: {}", seat->stage, report.fault), now);
   }
-  if (report.checkpointed > decisions_.checkpointed[seat->stage.value]) {
+  if (report.checkpointed > decisions_.checkpointed[seat->stage.value] && report.rollbacks == decisions_.rollbacks) {
     append(CheckpointRecord{seat->stage, report.checkpointed});
     happened("checkpoint", from, fmt::format("version {}", report.checkpointed));
   }
@@ -134,32 +202,73 @@ std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const Report& 
       ledger_.record(report);
       if (phase_ == Phase::kRunning) evaluate();
     }
-  } else if (phase_ == Phase::kRunning && !decisions_.used_sessions.contains(report.session)) {
-    consider_candidate(*seat, report);
-  } else if (phase_ == Phase::kRunning) {
-    send_view(from);  // expelled and does not know it yet
+    if (phase_ == Phase::kRunning) consider_unreachable(report);
+  } else if (decisions_.used_sessions.contains(report.session)) {
+    if (phase_ == Phase::kRunning) send_view(from);  // expelled and does not know it yet
+  } else if (phase_ != Phase::kStopping) {
+    if (const Member* old = decisions_.live_of(from)) expel(*old, "its process started again");
+    admit_candidates(now);
+    if (is_candidate(*seat)) {
+      if (report.version + 1 != decisions_.step.value && joining_noted_.insert(report.session).second)
+        happened("joining", from, fmt::format("it holds version {}, step {} needs {}", report.version, decisions_.step, decisions_.step.value - 1));
+      if (!report.unrecoverable.empty()) consider_rollback(*seat, report);
+      if (new_session) send_views();
+    }
   }
   end_if_all_left(now);
   return take();
 }
 
-void Coordinator::consider_candidate(const Seat& seat, const Report& report) {
-  if (const Member* old = decisions_.live_of(seat.peer))
-    expel(*old, "its process started again");
-  if (report.version + 1 != decisions_.step.value) {
-    if (waiting_noted_.insert(seat.peer).second)
-      happened("refused", seat.peer,
-               fmt::format("it holds weights of version {}, step {} needs version {}",
-                           report.version, decisions_.step, decisions_.step.value - 1));
-    return;
+// A process that is there but not a member: it may become one once it holds the weights of the last commit.
+bool Coordinator::is_candidate(const Seat& seat) const {
+  const auto report = reports_.find(seat.peer);
+  const auto contact = contacts_.find(seat.peer);
+  return report != reports_.end() && contact != contacts_.end() && !contact->second.lost &&
+         !decisions_.used_sessions.contains(report->second.session);
+}
+
+Member Coordinator::member_of(const Seat& seat, const Report& report) const {
+  return {seat.peer, report.session, seat.stage, seat.replica, seat.key, report.endpoints};
+}
+
+// A combination that is under way would be void with a new member, so a candidate waits until the commit, unless its
+// stage is empty: then there is no combination without it.
+void Coordinator::admit_candidates(Time now) {
+  if (phase_ != Phase::kRunning) return;
+  bool admitted = false;
+  for (const auto& seat : seats_) {
+    if (!is_candidate(seat)) continue;
+    const Report& report = reports_.at(seat.peer);
+    const bool fits = report.version + 1 == decisions_.step.value && report.rollbacks == decisions_.rollbacks;
+    const bool heard = now - contacts_.at(seat.peer).heard < options_.suspicion;
+    if (!fits || !heard || (preparing_ && !decisions_.stage_is_empty(seat.stage))) continue;
+    append(AdmitRecord{member_of(seat, report), report.version});
+    happened("admitted", seat.peer, fmt::format("stage {} replica {}, version {}", seat.stage, seat.replica, report.version));
+    admitted = true;
   }
-  waiting_noted_.erase(seat.peer);
-  append(AdmitRecord{Member{seat.peer, report.session, seat.stage, seat.replica, seat.key,
-                            report.endpoints},
-                     report.version});
-  happened("admitted", seat.peer,
-           fmt::format("stage {} replica {}, version {}", seat.stage, seat.replica,
-                       report.version));
+  if (admitted) send_views();
+}
+
+// Two members that cannot reach each other would wait for ever; the one whose stage can do without it goes.
+void Coordinator::consider_unreachable(const Report& report) {
+  for (const auto session : report.unreachable) {
+    const Member* accuser = decisions_.find(report.session);
+    const Member* accused = decisions_.find(session);
+    if (!accuser || !accused) continue;
+    const auto replicas = [&](const Member& m) { return std::ranges::count(decisions_.live, m.stage, &Member::stage); };
+    if (std::max(replicas(*accuser), replicas(*accused)) < 2) continue;
+    const Member goes = replicas(*accuser) > replicas(*accused) ? *accuser : *accused;
+    const Member stays = goes == *accuser ? *accused : *accuser;
+    expel(goes, fmt::format("it and worker {} cannot reach each other", stays.peer));
+  }
+}
+
+void Coordinator::consider_rollback(const Seat& seat, const Report& report) {
+  if (!decisions_.stage_is_empty(seat.stage) || report.rollbacks != decisions_.rollbacks || phase_ != Phase::kRunning) return;
+  const std::uint64_t version = *std::ranges::min_element(decisions_.checkpointed);
+  const std::string reason = fmt::format("stage {} is lost: {}", seat.stage, report.unrecoverable);
+  append(RollbackRecord{version, reason});
+  happened("rolled back", seat.peer, fmt::format("to version {} on every stage; {}", version, reason));
   send_views();
 }
 
@@ -170,6 +279,8 @@ void Coordinator::expel(const Member& member, const std::string& reason) {
   send_views();
 }
 
+// ----------------------------------------------------------------------------------------------- commit
+
 void Coordinator::evaluate() {
   const auto verdict = ledger_.verdict(decisions_.live, static_cast<std::uint32_t>(plan_.stages.size()));
   if (verdict.duplicate) {
@@ -179,7 +290,10 @@ void Coordinator::evaluate() {
   }
   if (!verdict.complete) return;
   if (ledger_.all_prepared(decisions_.live, decisions_.epoch)) {
-    commit();
+    if (const auto wrong = dissenter())
+      expel(*wrong, "its sum of the step differs from its siblings'");
+    else
+      commit();
   } else if (!preparing_) {
     // Not logged: after a restart the same Reports lead here again.
     preparing_ = true;
@@ -187,44 +301,65 @@ void Coordinator::evaluate() {
   }
 }
 
+// Replicas of a stage must have prepared the same sum. Of those that did not, whoever is in the minority; of two, the
+// later one.
+std::optional<Member> Coordinator::dissenter() const {
+  std::map<StageId, std::map<std::string, std::uint32_t>> votes;
+  for (const auto& member : decisions_.live) ++votes[member.stage][ledger_.entries().at(member.session).sum_digest];
+  for (const auto& member : decisions_.live) {
+    const auto& of_stage = votes[member.stage];
+    if (of_stage.size() < 2) continue;
+    const auto most = std::ranges::max_element(of_stage, {}, [](const auto& v) { return v.second; });
+    for (const auto& sibling : decisions_.live)
+      if (sibling.stage == member.stage && ledger_.entries().at(sibling.session).sum_digest != most->first) return sibling;
+  }
+  return std::nullopt;
+}
+
 void Coordinator::commit() {
   StepOutcome outcome;
+  StepFigures& figures = outcome.figures;
   double norm2 = 0;
   bool finite = true;
   std::map<MicrobatchId, MicrobatchLoss> losses;
+  std::optional<StageId> counted;
+  CommitRecord record;
   // Members are in stage order and units in layer order, so the sum is the same for every layout of the same model.
   for (const auto& member : decisions_.live) {
     const auto& entry = ledger_.entries().at(member.session);
     finite = finite && entry.finite;
-    if (member.replica == ReplicaId(0))
+    if (counted != member.stage)
       for (const auto& unit : entry.norms) norm2 += unit.norm2;
+    counted = member.stage;
     losses.insert(entry.losses.begin(), entry.losses.end());
+    const WorkerStats& stats = outcome.stats[member.peer] = reports_[member.peer].stats;
+    if (member.stage == StageId(0) && stats.service_us > 0)
+      record.head_share[member.session] = static_cast<std::uint32_t>(std::max(1.0, 1e9 / static_cast<double>(stats.service_us)));
   }
   double training = 0, validation = 0;
   std::uint64_t validation_tokens = 0;
   for (const auto& [m, loss] : losses) {
     const bool trains = plan_.is_training(decisions_.step, m);
     (trains ? training : validation) += loss.sum;
-    (trains ? outcome.tokens : validation_tokens) += loss.tokens;
+    (trains ? figures.tokens : validation_tokens) += loss.tokens;
   }
-  outcome.grad_norm = std::sqrt(norm2);
-  if (outcome.tokens > 0) outcome.loss = training / static_cast<double>(outcome.tokens);
-  if (validation_tokens > 0)
-    outcome.validation_loss = validation / static_cast<double>(validation_tokens);
+  figures.grad_norm = std::sqrt(norm2);
+  if (figures.tokens > 0) figures.loss = training / static_cast<double>(figures.tokens);
+  if (validation_tokens > 0) figures.validation_loss = validation / static_cast<double>(validation_tokens);
+  figures.replayed = std::exchange(replayed_, 0);
 
   outcome.commit.step = decisions_.step;
   outcome.commit.attempt = decisions_.attempt;
   outcome.commit.epoch = decisions_.epoch;
   outcome.commit.apply = plan_.training_count(decisions_.step) > 0 && finite && std::isfinite(norm2);
-  if (options_.clip > 0 && outcome.commit.apply && outcome.grad_norm > options_.clip)
-    outcome.commit.scale = options_.clip / outcome.grad_norm;
-  for (const auto& member : decisions_.live)
-    outcome.stats[member.peer] = reports_[member.peer].stats;
+  if (options_.clip > 0 && outcome.commit.apply && figures.grad_norm > options_.clip)
+    outcome.commit.scale = options_.clip / figures.grad_norm;
 
-  outcome.replayed = std::exchange(replayed_, 0);
   const StepId step = decisions_.step;
   const bool bad = plan_.training_count(step) > 0 && !outcome.commit.apply;
-  append(CommitRecord{outcome.commit});
+  record.commit = outcome.commit;
+  record.figures = figures;
+  append(std::move(record));
   if (step == plan_.final_step()) {
     phase_ = Phase::kFinished;
     ends_at_ = last_turn_ + options_.leave;
@@ -234,7 +369,10 @@ void Coordinator::commit() {
   effects_.push_back(Happened{"committed", step, kCoordinator,
                               bad ? "skipped on every stage: the gradient is not finite" : ""});
   if (phase_ == Phase::kFinished) happened("finished", kCoordinator, "");
+  admit_candidates(last_turn_);
 }
+
+// --------------------------------------------------------------------------------------------- the end
 
 void Coordinator::enter(Phase phase, const std::string& reason, Time now) {
   if (phase_ != Phase::kRunning) return;
@@ -254,14 +392,23 @@ std::vector<CoordinatorEffect> Coordinator::stop(const std::string& reason, Time
 
 void Coordinator::end_if_all_left(Time now) {
   if (phase_ == Phase::kRunning || ended_) return;
-  const bool all_left = std::ranges::all_of(seats_, [&](const Seat& seat) {
+  const auto has_left = [&](const Seat& seat) {
     const auto report = reports_.find(seat.peer);
+    return report != reports_.end() && report->second.left;
+  };
+  const auto is_gone = [&](const Seat& seat) {
     const auto contact = contacts_.find(seat.peer);
-    const bool left = report != reports_.end() && report->second.left;
-    // While stopping, a worker that is gone, or never came, has nothing more to save.
-    const bool gone = contact == contacts_.end() || contact->second.lost.has_value();
-    return left || (phase_ == Phase::kStopping && gone);
-  });
+    return contact == contacts_.end() || contact->second.lost.has_value();
+  };
+  // A stage is safe once one replica has left in order; while stopping, one that is gone has nothing more to save.
+  bool all_left = true;
+  std::vector<bool> safe(plan_.stages.size(), phase_ == Phase::kStopping);
+  for (const auto& seat : seats_) {
+    all_left = all_left && (has_left(seat) || is_gone(seat));
+    if (has_left(seat) && !reports_[seat.peer].weights.empty()) safe[seat.stage.value] = true;
+  }
+  all_left = all_left && std::ranges::all_of(safe, [](bool s) { return s; });
+  if (ends_at_ == kNever) ends_at_ = now + options_.leave;
   if (!all_left && now < ends_at_) return;
   ended_ = true;
   RunEnded end;
@@ -269,27 +416,21 @@ void Coordinator::end_if_all_left(Time now) {
   end.reason = !all_left && reason_.empty() ? "a worker did not report its final weights" : reason_;
   end.version = decisions_.step.value - 1;
   for (const auto& [peer, report] : reports_)
-    for (const auto& unit : report.weights) end.weights_hash[unit.unit] = unit.hex;
+    for (const auto& unit : report.weights) {
+      const auto [at, fresh] = end.weights_hash.emplace(unit.unit, unit.hex);
+      if (!fresh && at->second != unit.hex) {
+        end.finished = false;
+        end.reason = fmt::format("replicas of stage {} end with different weights of {}", report.stage, unit.unit);
+      }
+    }
   effects_.push_back(std::move(end));
 }
 
 std::vector<CoordinatorEffect> Coordinator::tick(Time now) {
   turn(now);
-  if (phase_ == Phase::kRunning && now >= patient_until_) {
-    std::vector<std::pair<Member, std::string>> gone;
-    for (const auto& member : decisions_.live) {
-      const auto& contact = contacts_[member.peer];
-      if (contact.lost && now - *contact.lost >= options_.reconnect)
-        gone.emplace_back(member, "its connection is lost");
-      else if (now - contact.heard >= options_.silence)
-        gone.emplace_back(member, fmt::format("silent for {:.1f} s", to_seconds(now - contact.heard)));
-    }
-    // If most of them fall silent together it is this machine's own link.
-    if (gone.size() > 1 && gone.size() * 2 > decisions_.live.size())
-      patient_until_ = now + options_.grace;
-    else
-      for (const auto& [member, reason] : gone) expel(member, reason);
-  }
+  suspect(now);
+  expel_the_gone(now);
+  admit_candidates(now);
   if (now >= next_repeat_) {
     next_repeat_ = now + options_.repeat;
     if (decisions_.epoch != EpochId(0)) send_views();

@@ -29,11 +29,7 @@ struct Seat {
 // Everything known about a step once it is committed.
 struct StepOutcome {
   Commit commit;
-  double loss = 0;  // mean over training tokens, nats
-  std::uint64_t tokens = 0;
-  std::optional<double> validation_loss;
-  double grad_norm = 0;
-  std::uint32_t replayed = 0;           // (stage, microbatch) that were done and had to be done again
+  StepFigures figures;
   std::map<PeerId, WorkerStats> stats;  // as of the last report before the commit
 };
 
@@ -50,7 +46,9 @@ struct StepCommitted {
 };
 // A line of events.jsonl.
 struct Happened {
-  std::string event;  // "admitted", "expelled", "committed", "checkpoint", "fault", "refused", "stopping", "finished"
+  // "admitted", "joining", "suspected", "expelled", "committed", "checkpoint", "rolled back", "fault", "warning",
+  // "refused", "stopping", "finished"
+  std::string event;
   StepId step;
   PeerId peer;
   std::string reason;
@@ -70,6 +68,7 @@ class Coordinator {
  public:
   struct Options {
     double clip = 0;  // largest norm of the whole gradient; 0: none
+    Duration suspicion = seconds(1);
     Duration silence = seconds(3);
     Duration reconnect = seconds(1);
     Duration repeat = seconds(1);
@@ -109,7 +108,14 @@ class Coordinator {
   void send_views();
   void happened(std::string event, PeerId peer, std::string reason);
   void expel(const Member& member, const std::string& reason);
-  void consider_candidate(const Seat& seat, const Report& report);
+  void admit_candidates(Time now);
+  bool is_candidate(const Seat& seat) const;
+  Member member_of(const Seat& seat, const Report& report) const;
+  void consider_unreachable(const Report& report);
+  void consider_rollback(const Seat& seat, const Report& report);
+  void suspect(Time now);
+  void expel_the_gone(Time now);
+  std::optional<Member> dissenter() const;
   void evaluate();
   void commit();
   void enter(Phase phase, const std::string& reason, Time now);
@@ -131,9 +137,12 @@ class Coordinator {
   bool ended_ = false;
   std::map<PeerId, Contact> contacts_;
   std::map<PeerId, Report> reports_;  // newest of each peer
-  std::set<PeerId> waiting_noted_;    // peers whose unusable version was already reported
+  std::set<SessionId> joining_noted_;  // candidates whose missing versions were already reported
+  std::set<SessionId> suspected_;
   Time last_turn_{};
   Time patient_until_{};
+  bool was_patient_ = false;  // most members were given time once; if they are still silent it was not this machine
+  Time started_{};
   Time next_tick_{};
   Time next_repeat_{};
   std::vector<CoordinatorEffect> effects_;

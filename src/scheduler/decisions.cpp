@@ -22,7 +22,6 @@ bool Decisions::stage_is_empty(StageId stage) const {
 
 void Decisions::begin_step(StepId next) {
   step = next;
-  attempt = 0;
   head_owner.assign(plan_.count(step), kNoSession);
   head_again.assign(plan_.count(step), false);
   deal_heads();
@@ -33,8 +32,18 @@ void Decisions::deal_heads() {
   for (const auto& member : live)
     if (member.stage == StageId(0)) heads.push_back(member.session);
   if (heads.empty()) return;
-  for (std::size_t m = 0; m < head_owner.size(); ++m)
-    if (head_owner[m] == kNoSession) head_owner[m] = heads[m % heads.size()];
+  // The next one goes to the head that is furthest behind its share.
+  std::map<SessionId, double> dealt;
+  const auto share = [&](SessionId head) {
+    const auto at = head_share_.find(head);
+    return at == head_share_.end() || at->second == 0 ? 1.0 : static_cast<double>(at->second);
+  };
+  for (const auto owner : head_owner) dealt[owner] += 1;
+  for (auto& owner : head_owner)
+    if (owner == kNoSession) {
+      owner = *std::ranges::min_element(heads, {}, [&](SessionId head) { return (dealt[head] + 1) / share(head); });
+      dealt[owner] += 1;
+    }
 }
 
 void Decisions::apply(const LogRecord& record) {
@@ -43,6 +52,10 @@ void Decisions::apply(const LogRecord& record) {
   if (const auto* init = std::get_if<InitRecord>(&record)) {
     live.clear();
     last_commit.reset();
+    commits.clear();
+    ++attempt;
+    // The process that began again holds checkpoints of this version, or the initial weights.
+    checkpointed.assign(checkpointed.size(), init->version);
     begin_step(StepId(init->version + 1));
   } else if (const auto* admit = std::get_if<AdmitRecord>(&record)) {
     live.push_back(admit->member);
@@ -60,10 +73,24 @@ void Decisions::apply(const LogRecord& record) {
     deal_heads();
   } else if (const auto* commit = std::get_if<CommitRecord>(&record)) {
     last_commit = commit->commit;
+    commits.push_back(commit->commit);
+    head_share_ = commit->head_share;
     begin_step(StepId(commit->commit.step.value + 1));
   } else if (const auto* checkpoint = std::get_if<CheckpointRecord>(&record)) {
     auto& version = checkpointed.at(checkpoint->stage.value);
     version = std::max(version, checkpoint->version);
+    const auto oldest = *std::ranges::min_element(checkpointed);
+    std::erase_if(commits, [&](const Commit& c) { return c.step.value <= oldest; });
+  } else if (const auto* rollback = std::get_if<RollbackRecord>(&record)) {
+    live.clear();
+    last_commit.reset();
+    commits.clear();
+    head_share_.clear();
+    ++attempt;
+    ++rollbacks;
+    rolled_back_to = rollback->version;
+    for (auto& version : checkpointed) version = std::min(version, rollback->version);
+    begin_step(StepId(rollback->version + 1));
   }
 }
 

@@ -14,6 +14,16 @@
 
 namespace isthmus {
 
+// What the run's files say about a committed step; in the log, so that no line is lost with the coordinator.
+struct StepFigures {
+  double loss = 0;  // mean over training tokens, nats
+  std::uint64_t tokens = 0;
+  std::optional<double> validation_loss;
+  double grad_norm = 0;
+  std::uint32_t replayed = 0;  // (stage, microbatch) that were done and had to be done again
+  friend bool operator==(const StepFigures&, const StepFigures&) = default;
+};
+
 // The records of the coordinator's log. Each is written and synced before anything that follows from it is sent.
 struct InitRecord {
   std::uint64_t version = 0;  // weights the run starts from; step version + 1 begins
@@ -31,6 +41,9 @@ struct ExpelRecord {
 };
 struct CommitRecord {
   Commit commit;
+  // Microbatches of the next step are dealt to the head's replicas in these proportions; absent ones count 1.
+  std::map<SessionId, std::uint32_t> head_share;
+  StepFigures figures;
   friend bool operator==(const CommitRecord&, const CommitRecord&) = default;
 };
 struct CheckpointRecord {
@@ -38,8 +51,13 @@ struct CheckpointRecord {
   std::uint64_t version = 0;
   friend bool operator==(const CheckpointRecord&, const CheckpointRecord&) = default;
 };
-using LogRecord =
-    std::variant<InitRecord, AdmitRecord, ExpelRecord, CommitRecord, CheckpointRecord>;
+// Every stage goes back to this version: a stage was lost that checkpoint and journals cannot restore.
+struct RollbackRecord {
+  std::uint64_t version = 0;
+  std::string reason;
+  friend bool operator==(const RollbackRecord&, const RollbackRecord&) = default;
+};
+using LogRecord = std::variant<InitRecord, AdmitRecord, ExpelRecord, CommitRecord, CheckpointRecord, RollbackRecord>;
 
 // What the log says: a pure function of its records. Everything else the coordinator knows returns in Reports.
 // Checkpoint records do not count as decisions: a new epoch would void combinations that are under way.
@@ -51,7 +69,10 @@ class Decisions {
 
   EpochId epoch;
   StepId step;  // 0 until Init
+  // Never reset, so that (step, attempt) names one try of one step, also after a rollback.
   std::uint32_t attempt = 0;
+  std::uint32_t rollbacks = 0;
+  std::uint64_t rolled_back_to = 0;
   std::vector<Member> live;             // by (stage, replica)
   std::vector<SessionId> head_owner;    // per microbatch
   std::vector<bool> head_again;         // per microbatch
@@ -59,6 +80,8 @@ class Decisions {
   std::map<PeerId, SessionId> last_session;
   std::set<SessionId> used_sessions;    // every session ever admitted
   std::vector<std::uint64_t> checkpointed;  // per stage
+  // What a stage restored from its checkpoint has to repeat; reaches back to the oldest of `checkpointed`.
+  std::vector<Commit> commits;
 
   const Member* find(SessionId session) const;
   const Member* live_of(PeerId peer) const;
@@ -68,6 +91,7 @@ class Decisions {
   void begin_step(StepId next);
   // Gives every microbatch without an owner to a live head member, in turn.
   void deal_heads();
+  std::map<SessionId, std::uint32_t> head_share_;
 
   Plan plan_;
 };

@@ -8,6 +8,9 @@ namespace isthmus {
 // The plan of a resolved run. The same in every process of the run.
 Plan make_plan(const RunConfig& run);
 
+// Trained numbers of a stage that holds these layers.
+std::uint64_t parameters_of(const RunConfig& run, std::uint32_t first_layer, std::uint32_t end_layer);
+
 // Columns that cross a boundary: the rank, or the hidden size when nothing is projected.
 std::uint32_t boundary_columns(const RunConfig& run);
 

@@ -14,6 +14,10 @@ struct StagePlan {
   std::uint32_t replicas = 1;
   // Microbatches that may be in flight at this stage: forward accepted, gradient not yet returned.
   std::uint32_t credits = 1;
+  // Numbers in the stage's summed gradient, one per trained parameter.
+  std::uint64_t parameters = 0;
+  // Weights and optimizer state as one replica sends them to another.
+  std::uint64_t state_bytes = 0;
   friend bool operator==(const StagePlan&, const StagePlan&) = default;
 };
 
@@ -36,6 +40,9 @@ struct Plan {
   std::uint64_t token_bytes = 0;     // token ids, forward only
   std::uint64_t forward_bytes = 0;   // coefficients forward
   std::uint64_t backward_bytes = 0;  // their gradient
+  // Bytes per parameter of a replica's own gradient sum (int64 in deterministic mode) and of the stage's combined one.
+  std::uint32_t part_width = 4;
+  std::uint32_t total_width = 4;
 
   StageId last_stage() const { return StageId(static_cast<std::uint32_t>(stages.size()) - 1); }
 

@@ -14,28 +14,19 @@ namespace {
 
 constexpr int kColumns = 80;
 
-struct StageSize {
-  double parameters = 0;
-  double flops_per_token = 0;  // forward
-};
-
-StageSize size_of(const RunConfig& run, const StagePlan& stage) {
+// Forward.
+double flops_per_token(const RunConfig& run, const StagePlan& stage) {
   const double d = run.model.hidden, m = run.model.mlp, k = run.boundary.rank, v = run.model.vocabulary;
   const bool subspace = run.boundary.codec == "subspace";
-  StageSize size;
+  double flops = 0;
   for (auto l = stage.first_layer; l < stage.end_layer; ++l) {
     const double out = l < run.boundary.factored_layers.value_or(0) ? k : d;
     const double matrices = 3 * d * d + out * d + 2 * m * d + out * m;
-    size.parameters += matrices + 2 * d;
     // Attention mixes half the context on average; U·z is made twice a layer.
-    size.flops_per_token += 2 * matrices + 2.0 * d * run.model.context + (subspace ? 4 * d * k : 0);
+    flops += 2 * matrices + 2.0 * d * run.model.context + (subspace ? 4 * d * k : 0);
   }
-  if (stage.first_layer == 0) size.parameters += v * (subspace ? k : d);
-  if (stage.end_layer == run.model.layers) {
-    size.parameters += v * d + d;
-    size.flops_per_token += 2 * v * d;
-  }
-  return size;
+  if (stage.end_layer == run.model.layers) flops += 2 * v * d;
+  return flops;
 }
 
 struct StageMemory {
@@ -44,7 +35,7 @@ struct StageMemory {
 };
 
 StageMemory memory_of(const RunConfig& run, const Plan& plan, const StagePlan& stage, std::uint32_t in_flight) {
-  const double parameters = size_of(run, stage).parameters;
+  const auto parameters = static_cast<double>(parameters_of(run, stage.first_layer, stage.end_layer));
   const bool bf16 = run.train.precision == "bf16";
   StageMemory memory;
   memory.weights = parameters * (bf16 ? 6 : 4);
@@ -127,7 +118,7 @@ StepSimulationInput simulation_input(const RunConfig& run, const PlanTextOptions
     if (run.pipeline.device == "emulated") {
       costs = {seconds(run.emulated.forward_ms * 1e-3), seconds(run.emulated.input_gradient_ms * 1e-3), seconds(run.emulated.weight_gradient_ms * 1e-3)};
     } else {
-      const double forward = size_of(run, stage).flops_per_token * input.plan.tokens_per_microbatch / (options.gflops * 1e9);
+      const double forward = flops_per_token(run, stage) * input.plan.tokens_per_microbatch / (options.gflops * 1e9);
       costs = {seconds(forward), seconds(forward), seconds(forward)};
     }
     input.costs.push_back(costs);
@@ -145,7 +136,7 @@ std::string plan_text(const RunConfig& run, const PlanTextOptions& options) {
     const auto& stage = f.plan.stages[s];
     const auto memory = memory_of(run, f.plan, stage, f.simulation.in_flight_max[s]);
     text += fmt::format("  {:<6} {:<8} {:>11.0f} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}\n", s, fmt::format("{}:{}", stage.first_layer, stage.end_layer),
-                        size_of(run, stage).parameters, size_text(memory.weights), size_text(memory.optimizer), size_text(memory.gradients),
+                        static_cast<double>(parameters_of(run, stage.first_layer, stage.end_layer)), size_text(memory.weights), size_text(memory.optimizer), size_text(memory.gradients),
                         size_text(memory.kept), size_text(memory.total()), size_text(double(f.simulation.bytes_up[s])));
   }
   text += fmt::format("\nstage × time (F forward, I input gradient, W weight gradient, · idle)\n{}\n", grid(f.simulation, f.plan.stages.size()));
@@ -174,7 +165,7 @@ std::string plan_json(const RunConfig& run, const PlanTextOptions& options) {
     const auto& stage = f.plan.stages[s];
     j["stages"].push_back({{"layers", {stage.first_layer, stage.end_layer}},
                            {"credits", stage.credits},
-                           {"parameters", size_of(run, stage).parameters},
+                           {"parameters", parameters_of(run, stage.first_layer, stage.end_layer)},
                            {"memory_bytes", memory_of(run, f.plan, stage, f.simulation.in_flight_max[s]).total()},
                            {"busy_seconds", to_seconds(f.simulation.busy[s])},
                            {"uplink_bytes", f.simulation.bytes_up[s]},

@@ -37,9 +37,12 @@ struct WorkerStats {
   std::uint64_t optimizer_ns = 0;
   std::uint64_t boundary_bytes_sent = 0;      // Fwd and Bwd
   std::uint64_t boundary_bytes_received = 0;  // likewise
+  std::uint64_t sync_bytes_sent = 0;          // Part and Total: combining the replicas' gradients
+  std::uint64_t state_bytes_sent = 0;         // Chunk: weights and journals for those that join
   std::uint64_t control_bytes_sent = 0;       // everything else
   std::uint64_t control_bytes_received = 0;
   std::uint64_t rejected_frames = 0;
+  std::uint64_t service_us = 0;  // F + I + W of one microbatch, moving average; 0: none done yet
   std::uint32_t queued = 0;  // microbatches waiting for compute now
   std::string waiting_for;   // why the device is idle now; empty when it is busy
   friend bool operator==(const WorkerStats&, const WorkerStats&) = default;
@@ -63,7 +66,12 @@ struct Report {
   std::uint64_t checkpointed = 0;      // newest version durable on this worker's disk
   std::vector<UnitDigest> weights;     // once the phase is kFinished
   bool left = false;                   // last report: everything asked for is done, the worker leaves
-  std::string fault;                   // an error the run cannot go on with (disk full, bad data); empty: none
+  std::string fault;                   // an error this worker cannot go on with (bad data); empty: none
+  std::string warning;                 // an error it goes on with (disk full: no checkpoint); empty: none
+  // A joining worker of an empty stage cannot be rebuilt from checkpoint and journals; why.
+  std::string unrecoverable;
+  std::uint32_t rollbacks = 0;         // of the timeline its weights belong to
+  std::vector<SessionId> unreachable;  // members whose connection stays down
   WorkerStats stats;
   friend bool operator==(const Report&, const Report&) = default;
 };

@@ -43,6 +43,16 @@ struct Commit {
   friend bool operator==(const Commit&, const Commit&) = default;
 };
 
+// Parameters first … end-1 of a stage's gradient: what one of its replicas sums up for all.
+struct Slice {
+  std::uint64_t first = 0;
+  std::uint64_t end = 0;
+  std::uint64_t size() const { return end - first; }
+};
+inline Slice slice_of(std::uint64_t parameters, std::size_t index, std::size_t replicas) {
+  return {parameters * index / replicas, parameters * (index + 1) / replicas};
+}
+
 enum class Phase : std::uint8_t {
   kRunning,
   // Stop now: drop the step, keep the weights of the last commit, write a checkpoint, report it, leave.
@@ -67,12 +77,38 @@ struct View {
   std::vector<std::uint64_t> checkpointed;  // per stage: newest version that is durable on every live replica
   Phase phase = Phase::kRunning;
   std::string reason;  // why the run stops, for people
+  // Live members that are silent or cut off: new work goes around them. A hint, not a decision.
+  std::vector<SessionId> suspected;
+  // Workers that are not members yet but may fetch what they need to become one.
+  std::vector<Member> joining;
+  // How often the run went back to an older version, and to which the last time.
+  std::uint32_t rollbacks = 0;
+  std::uint64_t rolled_back_to = 0;
+  // Only to a joining worker whose stage has no live member: the commits that its weights miss, oldest first.
+  std::vector<Commit> replay;
   friend bool operator==(const View&, const View&) = default;
 
   const Member* find(SessionId session) const {
     for (const auto& m : live)
       if (m.session == session) return &m;
     return nullptr;
+  }
+  const Member* find_joining(SessionId session) const {
+    for (const auto& m : joining)
+      if (m.session == session) return &m;
+    return nullptr;
+  }
+  // Live members of a stage, by replica: the order in which slices of its gradient are dealt.
+  std::vector<const Member*> replicas_of(StageId stage) const {
+    std::vector<const Member*> members;
+    for (const auto& m : live)
+      if (m.stage == stage) members.push_back(&m);
+    return members;
+  }
+  bool suspects(SessionId session) const {
+    for (const auto s : suspected)
+      if (s == session) return true;
+    return false;
   }
 };
 

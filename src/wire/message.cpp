@@ -2,15 +2,47 @@
 
 namespace isthmus {
 
-Priority priority_of(const Message& message) {
-  if (std::holds_alternative<Backward>(message)) return Priority::kGradient;
-  if (std::holds_alternative<Forward>(message) || std::holds_alternative<Ask>(message))
-    return Priority::kActivation;
-  return Priority::kControl;
+namespace {
+
+template <class Body>
+concept HasTensor = requires(const Body& body) { body.tensor; };
+
+}  // namespace
+
+const EncodedTensor* tensor_of(const Message& message) {
+  return std::visit(
+      [](const auto& body) -> const EncodedTensor* {
+        if constexpr (HasTensor<std::decay_t<decltype(body)>>)
+          return &body.tensor;
+        else
+          return nullptr;
+      },
+      message);
 }
 
-bool is_boundary(const Message& message) {
-  return std::holds_alternative<Forward>(message) || std::holds_alternative<Backward>(message);
+EncodedTensor* tensor_of(Message& message) {
+  return const_cast<EncodedTensor*>(tensor_of(static_cast<const Message&>(message)));
+}
+
+Traffic traffic_of(const Message& message) {
+  if (std::holds_alternative<Forward>(message) || std::holds_alternative<Backward>(message)) return Traffic::kBoundary;
+  if (std::holds_alternative<Part>(message) || std::holds_alternative<Total>(message)) return Traffic::kSync;
+  if (std::holds_alternative<Chunk>(message)) return Traffic::kState;
+  return Traffic::kControl;
+}
+
+Priority priority_of(const Message& message) {
+  switch (traffic_of(message)) {
+    case Traffic::kBoundary:
+      return std::holds_alternative<Backward>(message) ? Priority::kGradient : Priority::kActivation;
+    case Traffic::kSync:
+      return Priority::kActivation;
+    case Traffic::kState:
+      return Priority::kState;
+    case Traffic::kControl:
+      break;
+  }
+  return std::holds_alternative<Ask>(message) ? Priority::kActivation : Priority::kControl;
 }
 
 }  // namespace isthmus

@@ -24,6 +24,13 @@ struct StepTag {
   friend bool operator==(const StepTag&, const StepTag&) = default;
 };
 
+// How busy a stage replica is, so that the replicas before it can share out their work (router/hop_choice.h).
+struct Load {
+  std::uint64_t backlog_us = 0;  // device time of what it holds and has not finished
+  std::uint64_t service_us = 0;  // device time of one microbatch, moving average; 0: it has done none yet
+  friend bool operator==(const Load&, const Load&) = default;
+};
+
 // The messages of the step protocol (docs/protocol.md). `n` numbers the sender's choices of a successor for this
 // microbatch, from 1; replies echo it.
 struct Forward {
@@ -47,20 +54,120 @@ struct Held {
   StepTag tag;
   MicrobatchId microbatch;
   std::uint32_t n = 0;
+  Load load;
 };
 struct Free {
   StepTag tag;
   MicrobatchId microbatch;
   std::uint32_t n = 0;
 };
+// The sender would rather give the microbatch to another replica.
+struct Cancel {
+  StepTag tag;
+  MicrobatchId microbatch;
+  std::uint32_t n = 0;
+};
+// The replier does not hold the microbatch and refuses every Forward up to this n: the answer to Cancel …
+struct Cancelled {
+  StepTag tag;
+  MicrobatchId microbatch;
+  std::uint32_t n = 0;
+  Load load;
+};
+// … and, unasked, to a Forward that comes when its queue is full.
+struct Busy {
+  StepTag tag;
+  MicrobatchId microbatch;
+  std::uint32_t n = 0;
+  Load load;
+};
+// The forward pass has begun, so the microbatch stays.
+struct TooLate {
+  StepTag tag;
+  MicrobatchId microbatch;
+  std::uint32_t n = 0;
+};
+// Measures a link and asks for the load; answered at once.
+struct Probe {
+  StepTag tag;
+  std::uint64_t sent_us = 0;  // the sender's clock
+};
+struct Receipt {
+  StepTag tag;
+  std::uint64_t sent_us = 0;  // echoed
+  Load load;
+};
 
-using Message = std::variant<View, Report, Forward, Backward, Ask, Held, Free>;
+// Combining the gradients of a stage's replicas (router/combination.h). The epoch of the tag names the combination.
+struct Part {
+  StepTag tag;
+  std::uint32_t slice = 0;
+  bool finite = true;
+  EncodedTensor tensor;  // the sender's own sum of this slice
+};
+struct Total {
+  StepTag tag;
+  std::uint32_t slice = 0;
+  bool finite = true;
+  EncodedTensor tensor;  // the stage's sum of this slice
+};
+
+// Something a worker that joins needs, small enough to be sent in one go.
+enum class PieceKind : std::uint8_t {
+  kSnapshot,  // kPieceBytes of weights and optimizer state at `version`; `index` counts them
+  kUpdate,    // kPieceBytes of the stage's combined gradient that made `version`
+  kInput,     // the journal's forward tensor of microbatch `index` in step `version`
+  kGradient,  // the journal's gradient of that microbatch
+};
+struct Piece {
+  PieceKind kind = PieceKind::kSnapshot;
+  std::uint64_t version = 0;
+  std::uint32_t attempt = 0;  // journal pieces only: the attempt that was committed
+  std::uint32_t index = 0;
+  friend auto operator<=>(const Piece&, const Piece&) = default;
+};
+inline constexpr std::uint64_t kPieceBytes = 256 * 1024;
+inline std::uint32_t piece_count(std::uint64_t bytes) {
+  return static_cast<std::uint32_t>((bytes + kPieceBytes - 1) / kPieceBytes);
+}
+
+struct Fetch {
+  SessionId from;
+  SessionId to;
+  std::uint32_t rollbacks = 0;
+  Piece piece;
+};
+struct Chunk {
+  SessionId from;
+  SessionId to;
+  std::uint32_t rollbacks = 0;
+  Piece piece;
+  std::string digest;    // snapshot: of the whole
+  Commit commit;         // update: what was decided about it
+  EncodedTensor tensor;  // snapshot and update: values only
+};
+// The sender does not have the piece and will not get it.
+struct Absent {
+  SessionId from;
+  SessionId to;
+  std::uint32_t rollbacks = 0;
+  Piece piece;
+};
+
+using Message = std::variant<View, Report, Forward, Backward, Ask, Held, Free, Cancel, Cancelled, Busy, TooLate, Probe,
+                             Receipt, Part, Total, Fetch, Chunk, Absent>;
+
+// The tensor that travels as payload behind the body; null if the message has none.
+const EncodedTensor* tensor_of(const Message& message);
+EncodedTensor* tensor_of(Message& message);
 
 // Order in which waiting frames leave an uplink: small control first, then gradients, then activations, then state.
 // Ask goes with the activations: it must not overtake the Forward it asks about, or every answer would be "Free".
 enum class Priority : std::uint8_t { kControl, kGradient, kActivation, kState };
 Priority priority_of(const Message& message);
-// Forward and Backward: what `wire_bytes` of metrics.jsonl counts.
-bool is_boundary(const Message& message);
+
+// What a message's bytes are counted as.
+enum class Traffic : std::uint8_t { kControl, kBoundary, kSync, kState };
+Traffic traffic_of(const Message& message);
 
 }  // namespace isthmus

@@ -11,6 +11,7 @@ namespace {
 
 constexpr std::size_t kTextMax = 4096;
 constexpr std::size_t kDigestMax = 128;
+constexpr std::size_t kReplayMax = 1024;
 
 // ---------------------------------------------------------------------------------------------- writing
 
@@ -57,33 +58,43 @@ void write(Writer& out, const StepTag& tag) {
 
 std::uint64_t size_of(const SharedBytes& bytes) { return bytes ? bytes->size() : 0; }
 
+void write(Writer& out, const Member& m) {
+  out.array(7);
+  out.id(m.peer);
+  out.id(m.session);
+  out.id(m.stage);
+  out.id(m.replica);
+  out.key(m.key);
+  write(out, m.endpoints);
+}
+
+void write(Writer& out, const Commit& c) {
+  out.array(5);
+  out.id(c.step);
+  out.number(c.attempt);
+  out.id(c.epoch);
+  out.real(c.scale);
+  out.flag(c.apply);
+}
+
+void write(Writer& out, const Load& load) {
+  out.number(load.backlog_us);
+  out.number(load.service_us);
+}
+
 void write(Writer& out, const View& v) {
-  out.array(13);
+  out.array(18);
   out.id(v.epoch);
   out.id(v.step);
   out.number(v.attempt);
   out.array(v.live.size());
-  for (const auto& m : v.live) {
-    out.array(7);
-    out.id(m.peer);
-    out.id(m.session);
-    out.id(m.stage);
-    out.id(m.replica);
-    out.key(m.key);
-    write(out, m.endpoints);
-  }
+  for (const auto& m : v.live) write(out, m);
   out.array(v.head_owner.size());
   for (const auto owner : v.head_owner) out.id(owner);
   out.array(v.head_again.size());
   for (const bool again : v.head_again) out.flag(again);
-  out.array(v.last_commit ? 5 : 0);
-  if (v.last_commit) {
-    out.id(v.last_commit->step);
-    out.number(v.last_commit->attempt);
-    out.id(v.last_commit->epoch);
-    out.real(v.last_commit->scale);
-    out.flag(v.last_commit->apply);
-  }
+  out.array(v.last_commit ? 1 : 0);
+  if (v.last_commit) write(out, *v.last_commit);
   out.flag(v.preparing);
   out.array(v.owners.size());
   for (const auto& [session, done] : v.owners) {
@@ -96,10 +107,18 @@ void write(Writer& out, const View& v) {
   for (const auto version : v.checkpointed) out.number(version);
   out.number(static_cast<std::uint64_t>(v.phase));
   out.text(v.reason);
+  out.array(v.suspected.size());
+  for (const auto session : v.suspected) out.id(session);
+  out.array(v.joining.size());
+  for (const auto& m : v.joining) write(out, m);
+  out.number(v.rollbacks);
+  out.number(v.rolled_back_to);
+  out.array(v.replay.size());
+  for (const auto& commit : v.replay) write(out, commit);
 }
 
 void write(Writer& out, const Report& r) {
-  out.array(20);
+  out.array(24);
   out.id(r.session);
   out.id(r.stage);
   out.id(r.replica);
@@ -133,11 +152,17 @@ void write(Writer& out, const Report& r) {
   }
   out.flag(r.left);
   out.text(r.fault);
+  out.text(r.warning);
+  out.text(r.unrecoverable);
+  out.number(r.rollbacks);
+  out.array(r.unreachable.size());
+  for (const auto session : r.unreachable) out.id(session);
   const auto& s = r.stats;
-  out.array(11);
+  out.array(14);
   for (const std::uint64_t n : {s.forward_ns, s.input_gradient_ns, s.weight_gradient_ns, s.optimizer_ns,
                                 s.boundary_bytes_sent, s.boundary_bytes_received, s.control_bytes_sent,
-                                s.control_bytes_received, s.rejected_frames, std::uint64_t{s.queued}})
+                                s.control_bytes_received, s.rejected_frames, s.sync_bytes_sent,
+                                s.state_bytes_sent, s.service_us, std::uint64_t{s.queued}})
     out.number(n);
   out.text(s.waiting_for);
 }
@@ -159,12 +184,65 @@ void write(Writer& out, const Backward& b) {
   out.number(size_of(b.tensor.values));
 }
 
-template <class Numbered>
-void write(Writer& out, const Numbered& message) {
-  out.array(7);
+template <class Body>
+concept Numbered = requires(const Body& body) {
+  body.microbatch;
+  body.n;
+};
+template <class Body>
+concept Loaded = requires(const Body& body) { body.load; };
+template <class Body>
+concept OfState = requires(const Body& body) { body.piece; };
+
+template <Numbered Body>
+void write(Writer& out, const Body& message) {
+  out.array(Loaded<Body> ? 9 : 7);
   write(out, message.tag);
   out.id(message.microbatch);
   out.number(message.n);
+  if constexpr (Loaded<Body>) write(out, message.load);
+}
+
+void write(Writer& out, const Probe& p) {
+  out.array(6);
+  write(out, p.tag);
+  out.number(p.sent_us);
+}
+void write(Writer& out, const Receipt& r) {
+  out.array(8);
+  write(out, r.tag);
+  out.number(r.sent_us);
+  write(out, r.load);
+}
+
+template <class Sum>
+void write_sum(Writer& out, const Sum& sum) {
+  out.array(8);
+  write(out, sum.tag);
+  out.number(sum.slice);
+  out.flag(sum.finite);
+  out.number(size_of(sum.tensor.values));
+}
+void write(Writer& out, const Part& part) { write_sum(out, part); }
+void write(Writer& out, const Total& total) { write_sum(out, total); }
+
+template <OfState Body>
+void write(Writer& out, const Body& message) {
+  constexpr bool chunk = std::is_same_v<Body, Chunk>;
+  out.array(chunk ? 11 : 7);
+  out.id(message.from);
+  out.id(message.to);
+  out.number(message.rollbacks);
+  out.number(static_cast<std::uint64_t>(message.piece.kind));
+  out.number(message.piece.version);
+  out.number(message.piece.attempt);
+  out.number(message.piece.index);
+  if constexpr (chunk) {
+    out.text(message.digest);
+    write(out, message.commit);
+    out.number(size_of(message.tensor.values));
+    out.number(size_of(message.tensor.tokens));
+  }
 }
 
 // ---------------------------------------------------------------------------------------------- reading
@@ -257,37 +335,51 @@ StepTag read_tag(Reader& in) {
   return tag;
 }
 
+Member read_member(Reader& in, const Limits& limits) {
+  auto m = in.array(7, 7);
+  Member member;
+  member.peer = m.id<PeerId>();
+  member.session = m.id<SessionId>();
+  member.stage = m.id<StageId>(limits.stages - 1);
+  member.replica = m.id<ReplicaId>();
+  member.key = m.key();
+  member.endpoints = read_endpoints(m);
+  return member;
+}
+
+Commit read_commit(Reader& in) {
+  auto c = in.array(5, 5);
+  Commit commit;
+  commit.step = c.id<StepId>();
+  commit.attempt = static_cast<std::uint32_t>(c.number(UINT32_MAX));
+  commit.epoch = c.id<EpochId>();
+  commit.scale = c.real();
+  commit.apply = c.flag();
+  if (!std::isfinite(commit.scale)) throw std::runtime_error("a commit's scale is not finite");
+  return commit;
+}
+
+Load read_load(Reader& in) {
+  // A day is more than anything here takes; larger numbers would overflow a Duration.
+  constexpr std::uint64_t kDayUs = 86'400'000'000;
+  Load load;
+  load.backlog_us = in.number(kDayUs);
+  load.service_us = in.number(kDayUs);
+  return load;
+}
+
 View read_view(const msgpack::object& object, const Limits& limits) {
-  Reader in(object, 13, 13);
+  Reader in(object, 18, 18);
   View v;
   v.epoch = in.id<EpochId>();
   v.step = in.id<StepId>();
   v.attempt = static_cast<std::uint32_t>(in.number(UINT32_MAX));
-  for (auto live = in.array(0, limits.members); !live.done();) {
-    auto m = live.array(7, 7);
-    Member member;
-    member.peer = m.id<PeerId>();
-    member.session = m.id<SessionId>();
-    member.stage = m.id<StageId>(limits.stages - 1);
-    member.replica = m.id<ReplicaId>();
-    member.key = m.key();
-    member.endpoints = read_endpoints(m);
-    v.live.push_back(std::move(member));
-  }
+  for (auto live = in.array(0, limits.members); !live.done();) v.live.push_back(read_member(live, limits));
   for (auto owners = in.array(0, limits.microbatches); !owners.done();)
     v.head_owner.push_back(owners.id<SessionId>());
   for (auto again = in.array(0, limits.microbatches); !again.done();) v.head_again.push_back(again.flag());
   if (v.head_again.size() != v.head_owner.size()) throw std::runtime_error("head owners and flags differ in number");
-  if (auto c = in.array(0, 5); !c.done()) {
-    Commit commit;
-    commit.step = c.id<StepId>();
-    commit.attempt = static_cast<std::uint32_t>(c.number(UINT32_MAX));
-    commit.epoch = c.id<EpochId>();
-    commit.scale = c.real();
-    commit.apply = c.flag();
-    if (!std::isfinite(commit.scale)) throw std::runtime_error("a commit's scale is not finite");
-    v.last_commit = commit;
-  }
+  if (auto c = in.array(0, 1); !c.done()) v.last_commit = read_commit(c);
   v.preparing = in.flag();
   for (auto owners = in.array(0, limits.members); !owners.done();) {
     auto o = owners.array(3, 3);
@@ -298,11 +390,16 @@ View read_view(const msgpack::object& object, const Limits& limits) {
   for (auto versions = in.array(0, limits.stages); !versions.done();) v.checkpointed.push_back(versions.number());
   v.phase = static_cast<Phase>(in.number(2));
   v.reason = in.text();
+  for (auto suspected = in.array(0, limits.members); !suspected.done();) v.suspected.push_back(suspected.id<SessionId>());
+  for (auto joining = in.array(0, limits.members); !joining.done();) v.joining.push_back(read_member(joining, limits));
+  v.rollbacks = static_cast<std::uint32_t>(in.number(UINT32_MAX));
+  v.rolled_back_to = in.number();
+  for (auto replay = in.array(0, kReplayMax); !replay.done();) v.replay.push_back(read_commit(replay));
   return v;
 }
 
 Report read_report(const msgpack::object& object, const Limits& limits) {
-  Reader in(object, 20, 20);
+  Reader in(object, 24, 24);
   Report r;
   r.session = in.id<SessionId>();
   r.stage = in.id<StageId>(limits.stages - 1);
@@ -336,10 +433,15 @@ Report read_report(const msgpack::object& object, const Limits& limits) {
   }
   r.left = in.flag();
   r.fault = in.text();
-  auto s = in.array(11, 11);
+  r.warning = in.text();
+  r.unrecoverable = in.text();
+  r.rollbacks = static_cast<std::uint32_t>(in.number(UINT32_MAX));
+  for (auto sessions = in.array(0, limits.members); !sessions.done();) r.unreachable.push_back(sessions.id<SessionId>());
+  auto s = in.array(14, 14);
   for (std::uint64_t* n : {&r.stats.forward_ns, &r.stats.input_gradient_ns, &r.stats.weight_gradient_ns,
                            &r.stats.optimizer_ns, &r.stats.boundary_bytes_sent, &r.stats.boundary_bytes_received,
-                           &r.stats.control_bytes_sent, &r.stats.control_bytes_received, &r.stats.rejected_frames})
+                           &r.stats.control_bytes_sent, &r.stats.control_bytes_received, &r.stats.rejected_frames, &r.stats.sync_bytes_sent,
+                           &r.stats.state_bytes_sent, &r.stats.service_us})
     *n = s.number();
   r.stats.queued = static_cast<std::uint32_t>(s.number(UINT32_MAX));
   r.stats.waiting_for = s.text(256);
@@ -352,13 +454,72 @@ std::uint64_t exactly(std::uint64_t seen, std::uint64_t expected, const char* wh
   return seen;
 }
 
-template <class Numbered>
+std::uint64_t at_most(std::uint64_t seen, std::uint64_t limit, const char* what) {
+  if (seen > limit) throw std::runtime_error(fmt::format("{} of {} bytes, the plan allows {}", what, seen, limit));
+  return seen;
+}
+
+template <class Body>
+DecodedBody read_sum(const msgpack::object& object, const Limits& limits, std::uint64_t bytes) {
+  Reader in(object, 8, 8);
+  DecodedBody decoded;
+  Body sum;
+  sum.tag = read_tag(in);
+  sum.slice = static_cast<std::uint32_t>(in.number(limits.members));
+  sum.finite = in.flag();
+  decoded.values_bytes = at_most(in.number(), bytes, "a slice of a gradient");
+  decoded.message = std::move(sum);
+  return decoded;
+}
+
+template <class Body>
+Body read_piece(Reader& in, const Limits& limits) {
+  Body message;
+  message.from = in.id<SessionId>();
+  message.to = in.id<SessionId>();
+  message.rollbacks = static_cast<std::uint32_t>(in.number(UINT32_MAX));
+  message.piece.kind = static_cast<PieceKind>(in.number(static_cast<std::uint64_t>(PieceKind::kGradient)));
+  message.piece.version = in.number();
+  message.piece.attempt = static_cast<std::uint32_t>(in.number(UINT32_MAX));
+  const bool journal = message.piece.kind == PieceKind::kInput || message.piece.kind == PieceKind::kGradient;
+  message.piece.index = static_cast<std::uint32_t>(in.number(journal ? limits.microbatches - 1 : UINT32_MAX));
+  return message;
+}
+
+DecodedBody read_chunk(const msgpack::object& object, const Limits& limits) {
+  Reader in(object, 11, 11);
+  DecodedBody decoded;
+  auto chunk = read_piece<Chunk>(in, limits);
+  chunk.digest = in.text(kDigestMax);
+  chunk.commit = read_commit(in);
+  const std::uint64_t values = in.number(), tokens = in.number();
+  switch (chunk.piece.kind) {
+    case PieceKind::kSnapshot:
+    case PieceKind::kUpdate:
+      decoded.values_bytes = at_most(values, kPieceBytes, "a piece of a state");
+      exactly(tokens, 0, "token ids");
+      break;
+    case PieceKind::kInput:
+      decoded.values_bytes = exactly(values, limits.forward_bytes, "coefficients");
+      decoded.tokens_bytes = exactly(tokens, limits.token_bytes, "token ids");
+      break;
+    case PieceKind::kGradient:
+      decoded.values_bytes = exactly(values, limits.backward_bytes, "gradients");
+      exactly(tokens, 0, "token ids");
+      break;
+  }
+  decoded.message = std::move(chunk);
+  return decoded;
+}
+
+template <Numbered Body>
 Message read_numbered(const msgpack::object& object, const Limits& limits) {
-  Reader in(object, 7, 7);
-  Numbered message;
+  Reader in(object, Loaded<Body> ? 9 : 7, Loaded<Body> ? 9 : 7);
+  Body message;
   message.tag = read_tag(in);
   message.microbatch = in.id<MicrobatchId>(limits.microbatches - 1);
   message.n = static_cast<std::uint32_t>(in.number(UINT32_MAX));
+  if constexpr (Loaded<Body>) message.load = read_load(in);
   return message;
 }
 
@@ -401,6 +562,51 @@ DecodedBody read(std::uint8_t kind, const msgpack::object& object, const Limits&
     case 6:
       decoded.message = read_numbered<Free>(object, limits);
       break;
+    case 7:
+      decoded.message = read_numbered<Cancel>(object, limits);
+      break;
+    case 8:
+      decoded.message = read_numbered<Cancelled>(object, limits);
+      break;
+    case 9:
+      decoded.message = read_numbered<Busy>(object, limits);
+      break;
+    case 10:
+      decoded.message = read_numbered<TooLate>(object, limits);
+      break;
+    case 11: {
+      Reader in(object, 6, 6);
+      Probe probe;
+      probe.tag = read_tag(in);
+      probe.sent_us = in.number();
+      decoded.message = probe;
+      break;
+    }
+    case 12: {
+      Reader in(object, 8, 8);
+      Receipt receipt;
+      receipt.tag = read_tag(in);
+      receipt.sent_us = in.number();
+      receipt.load = read_load(in);
+      decoded.message = receipt;
+      break;
+    }
+    case 13:
+      return read_sum<Part>(object, limits, limits.part_bytes);
+    case 14:
+      return read_sum<Total>(object, limits, limits.total_bytes);
+    case 15: {
+      Reader in(object, 7, 7);
+      decoded.message = read_piece<Fetch>(in, limits);
+      break;
+    }
+    case 16:
+      return read_chunk(object, limits);
+    case 17: {
+      Reader in(object, 7, 7);
+      decoded.message = read_piece<Absent>(in, limits);
+      break;
+    }
     default:
       throw std::runtime_error(fmt::format("unknown kind {}", kind));
   }
@@ -416,7 +622,11 @@ Limits Limits::of(const Plan& plan) {
   limits.backward_bytes = plan.backward_bytes;
   limits.microbatches = plan.microbatches + plan.evaluation_microbatches;
   limits.stages = static_cast<std::uint32_t>(plan.stages.size());
-  for (const auto& stage : plan.stages) limits.members += stage.replicas;
+  for (const auto& stage : plan.stages) {
+    limits.members += stage.replicas;
+    limits.part_bytes = std::max(limits.part_bytes, stage.parameters * plan.part_width);
+    limits.total_bytes = std::max(limits.total_bytes, stage.parameters * plan.total_width);
+  }
   limits.units = plan.stages.empty() ? 0 : plan.stages.back().end_layer + 2;
   return limits;
 }
@@ -429,7 +639,7 @@ Bytes encode_body(const Message& message) {
 
 Result<DecodedBody> decode_body(std::uint8_t kind, ByteView body, const Limits& limits) {
   try {
-    const std::size_t array_max = std::max<std::size_t>({64, limits.microbatches, limits.members, limits.units, limits.stages});
+    const std::size_t array_max = std::max<std::size_t>({kReplayMax, limits.microbatches, limits.members, limits.units, limits.stages});
     const msgpack::unpack_limit bounds(array_max, 0, kTextMax, 64, 0, 8);
     std::size_t offset = 0;
     const auto handle = msgpack::unpack(reinterpret_cast<const char*>(body.data()), body.size(), offset, nullptr,

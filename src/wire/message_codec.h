@@ -17,12 +17,14 @@ struct Limits {
   std::uint32_t microbatches = 0;    // of a step, evaluation included
   std::uint32_t stages = 0;
   std::uint32_t members = 0;
+  std::uint64_t part_bytes = 0;   // largest of any stage's whole sum
+  std::uint64_t total_bytes = 0;  // likewise
   std::uint32_t units = 0;  // separately hashed pieces of the model
 
   static Limits of(const Plan& plan);
 };
 
-// A message is a small msgpack array (the body) and, for Forward and Backward, payload: values, then tokens.
+// A message is a small msgpack array (the body) and, for those that carry a tensor, payload: values, then tokens.
 Bytes encode_body(const Message& message);
 
 struct DecodedBody {

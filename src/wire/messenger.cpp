@@ -6,28 +6,20 @@ namespace isthmus {
 
 namespace {
 
+constexpr std::uint64_t kReserveMax = 16 << 20;
+
 // Values, then tokens: the order of the payload on the wire.
 std::vector<SharedBytes> payload_of(const Message& message) {
   std::vector<SharedBytes> parts;
   const auto add = [&](const SharedBytes& part) {
     if (part && !part->empty()) parts.push_back(part);
   };
-  if (const auto* f = std::get_if<Forward>(&message)) {
-    add(f->tensor.values);
-    add(f->tensor.tokens);
-  } else if (const auto* b = std::get_if<Backward>(&message)) {
-    add(b->tensor.values);
+  if (const EncodedTensor* tensor = tensor_of(message)) {
+    add(tensor->values);
+    add(tensor->tokens);
   }
   return parts;
 }
-
-EncodedTensor* tensor_of(Message& message) {
-  if (auto* f = std::get_if<Forward>(&message)) return &f->tensor;
-  if (auto* b = std::get_if<Backward>(&message)) return &b->tensor;
-  return nullptr;
-}
-
-bool kind_is_boundary(std::uint8_t kind) { return kind == 2 || kind == 3; }
 
 }  // namespace
 
@@ -43,13 +35,13 @@ void Messenger::send(PeerId to, const Message& message) {
     Frame frame;
     frame.peer = to;
     frame.priority = priority_of(message);
-    frame.boundary = is_boundary(message);
+    frame.boundary = traffic_of(message) == Traffic::kBoundary;
     const ByteView slice = part ? ByteView(*part).subspan(offset, length) : ByteView();
     frame.head = encode_head(header, header.first ? encode_body(message) : Bytes(), slice);
     frame.payload = part;
     frame.offset = offset;
     frame.length = length;
-    (frame.boundary ? boundary_sent_ : control_sent_) += frame.bytes();
+    sent_[static_cast<std::size_t>(traffic_of(message))] += frame.bytes();
     header.first = false;
     header.offset += static_cast<std::uint32_t>(length);
     transport_.send(std::move(frame));
@@ -75,7 +67,8 @@ Status Messenger::accept(const Frame& frame, std::optional<Message>& complete) {
   const auto head = decode_head(frame.head, slice, run_id_);
   if (!head) return tl::unexpected(head.error());
   const FrameHeader& header = head->header;
-  (kind_is_boundary(header.kind) ? boundary_received_ : control_received_) += frame.bytes();
+  // Forward and Backward, by their place in Message.
+  (header.kind == 2 || header.kind == 3 ? boundary_received_ : control_received_) += frame.bytes();
   const auto place = std::pair(frame.peer, header.kind);
 
   if (header.first) {
@@ -90,8 +83,9 @@ Status Messenger::accept(const Frame& frame, std::optional<Message>& complete) {
     transfer.message = std::move(body->message);
     transfer.total = header.payload_total;
     transfer.values_bytes = body->values_bytes;
-    transfer.values.reserve(body->values_bytes);
-    transfer.tokens.reserve(body->tokens_bytes);
+    // A sum may be large: it gets its room as it comes.
+    transfer.values.reserve(std::min<std::uint64_t>(body->values_bytes, kReserveMax));
+    transfer.tokens.reserve(std::min<std::uint64_t>(body->tokens_bytes, kReserveMax));
     open_[place] = std::move(transfer);
   }
   const auto at = open_.find(place);
@@ -134,9 +128,12 @@ void Messenger::forget(PeerId peer) {
 }
 
 void Messenger::add_to(WorkerStats& stats) const {
-  stats.boundary_bytes_sent += boundary_sent_;
+  const auto sent = [&](Traffic traffic) { return sent_[static_cast<std::size_t>(traffic)]; };
+  stats.boundary_bytes_sent += sent(Traffic::kBoundary);
   stats.boundary_bytes_received += boundary_received_;
-  stats.control_bytes_sent += control_sent_;
+  stats.sync_bytes_sent += sent(Traffic::kSync);
+  stats.state_bytes_sent += sent(Traffic::kState);
+  stats.control_bytes_sent += sent(Traffic::kControl);
   stats.control_bytes_received += control_received_;
   stats.rejected_frames += rejected_;
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -52,9 +53,8 @@ class Messenger {
   std::map<PeerId, std::uint32_t> next_transfer_;
   // Frames of one peer and kind arrive in order, so one message of each kind can be open.
   std::map<std::pair<PeerId, std::uint8_t>, Transfer> open_;
-  std::uint64_t boundary_sent_ = 0;
+  std::array<std::uint64_t, 4> sent_{};  // by Traffic
   std::uint64_t boundary_received_ = 0;
-  std::uint64_t control_sent_ = 0;
   std::uint64_t control_received_ = 0;
   std::uint64_t rejected_ = 0;
   std::string last_rejection_;

@@ -1,0 +1,115 @@
+#include "router/hop_choice.h"
+
+#include <algorithm>
+#include <set>
+#include <tuple>
+
+namespace isthmus {
+
+namespace {
+
+constexpr std::size_t kSamples = 24;
+
+double median(std::vector<double> values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+Duration microseconds(std::uint64_t us) { return std::chrono::microseconds(static_cast<std::int64_t>(us)); }
+
+}  // namespace
+
+void LinkEstimate::sample(std::uint64_t bytes, Duration time) {
+  samples_.push_back({static_cast<double>(bytes), to_seconds(time)});
+  if (samples_.size() > kSamples) samples_.pop_front();
+  fit();
+}
+
+void LinkEstimate::fit() {
+  std::vector<double> slopes, rests;
+  for (std::size_t i = 0; i < samples_.size(); ++i)
+    for (std::size_t j = i + 1; j < samples_.size(); ++j)
+      if (const double bytes = samples_[j].bytes - samples_[i].bytes; std::abs(bytes) > 1000)
+        slopes.push_back((samples_[j].seconds - samples_[i].seconds) / bytes);
+  seconds_per_byte_ = slopes.empty() ? 0 : std::max(0.0, median(slopes));
+  for (const auto& s : samples_) rests.push_back(s.seconds - seconds_per_byte_ * s.bytes);
+  latency_ = seconds(std::max(0.0, median(rests)));
+}
+
+std::vector<SessionId> HopChoice::set_members(const std::vector<const Member*>& members, Time now) {
+  std::set<SessionId> live;
+  for (const Member* member : members) live.insert(member->session);
+  std::erase_if(replicas_, [&](const auto& entry) { return !live.contains(entry.first); });
+  std::vector<double> ready;
+  for (const auto& [session, replica] : replicas_) ready.push_back(to_seconds(std::max(now, replica.ready)));
+  std::uint32_t given = 0;
+  for (const auto& [session, replica] : replicas_) given = std::max(given, replica.given);
+  std::vector<SessionId> newcomers;
+  for (const auto session : live)
+    if (auto [at, fresh] = replicas_.try_emplace(session); fresh) {
+      at->second.ready = ready.empty() ? now : seconds(median(ready));
+      at->second.given = given;
+      newcomers.push_back(session);
+    }
+  return newcomers;
+}
+
+// Of a replica that has not said: the median of those that have.
+Duration HopChoice::service_of(const Replica& replica) const {
+  if (replica.service > Duration{}) return replica.service;
+  std::vector<double> known;
+  for (const auto& [session, other] : replicas_)
+    if (other.service > Duration{}) known.push_back(to_seconds(other.service));
+  return known.empty() ? Duration{} : seconds(median(known));
+}
+
+Time HopChoice::finish(SessionId session, std::uint64_t bytes, Time now) const {
+  const Replica& replica = replicas_.at(session);
+  const double wire = static_cast<double>(bytes_in_flight_ + bytes) * replica.link.seconds_per_byte();
+  const Time arrives = now + replica.link.latency() / 2 + seconds(wire);
+  return std::max(arrives, replica.ready) + service_of(replica);
+}
+
+SessionId HopChoice::choose(const std::vector<SessionId>& suspected, std::uint64_t bytes, Time now, SessionId avoid) {
+  const auto rank = [&](const auto& entry) {
+    const bool last_resort = entry.first == avoid || std::ranges::find(suspected, entry.first) != suspected.end();
+    // Unconfirmed ones break the ties of the first moments, when nobody has said how fast it is.
+    return std::tuple(last_resort, finish(entry.first, bytes, now), entry.second.unconfirmed, entry.second.given);
+  };
+  return std::ranges::min_element(replicas_, {}, rank)->first;
+}
+
+void HopChoice::charge(SessionId session, std::uint64_t bytes, Time now) {
+  Replica& replica = replicas_.at(session);
+  replica.ready = finish(session, bytes, now);
+  ++replica.unconfirmed;
+  ++replica.given;
+  bytes_in_flight_ += bytes;
+}
+
+void HopChoice::give_back(SessionId session) {
+  const auto at = replicas_.find(session);
+  if (at == replicas_.end()) return;
+  at->second.ready -= service_of(at->second);
+}
+
+void HopChoice::confirmed(SessionId session, std::uint64_t bytes) {
+  bytes_in_flight_ -= std::min(bytes, bytes_in_flight_);
+  if (const auto at = replicas_.find(session); at != replicas_.end() && at->second.unconfirmed > 0) --at->second.unconfirmed;
+}
+
+void HopChoice::receipt(SessionId session, const Load& load, Time now) {
+  const auto at = replicas_.find(session);
+  if (at == replicas_.end()) return;
+  Replica& replica = at->second;
+  if (load.service_us > 0) replica.service = microseconds(load.service_us);
+  // What is on its way to it is not in what it said.
+  replica.ready = now + microseconds(load.backlog_us) + replica.unconfirmed * service_of(replica);
+}
+
+void HopChoice::measured(SessionId session, std::uint64_t bytes, Duration time) {
+  if (const auto at = replicas_.find(session); at != replicas_.end()) at->second.link.sample(bytes, time);
+}
+
+}  // namespace isthmus

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <map>
+#include <set>
+#include <vector>
+
+#include "router/worker_context.h"
+
+namespace isthmus {
+
+// Pieces a joining worker wants, and whom it has asked for which: several sources at once, a few pieces in flight at
+// each, another source when one stays silent. Resumes where it was when a source goes away.
+class PieceRequests {
+ public:
+  explicit PieceRequests(WorkerContext& context) : context_(context) {}
+
+  void clear();
+  void want(const Piece& piece);
+  bool wants(const Piece& piece) const { return wanted_.contains(piece); }
+  bool empty() const { return wanted_.empty(); }
+  // Asks these members for what nobody was asked for yet.
+  void ask(const std::vector<const Member*>& sources, Time now);
+  // True if this piece was asked of this peer: it is not wanted any more.
+  bool arrived(const Piece& piece, PeerId from);
+  // The peer does not have it. True if no source of the last ask() has it.
+  bool absent(const Piece& piece, PeerId from);
+  // Nobody had it then; somebody may have it now.
+  void forget_absences();
+  Time next_due() const;
+
+ private:
+  struct Wanted {
+    PeerId asked = kCoordinator;  // the coordinator has none: nobody
+    Time asked_at{};
+    std::set<PeerId> absent;
+  };
+  Duration patience() const;
+
+  WorkerContext& context_;
+  std::map<Piece, Wanted> wanted_;
+  std::set<PeerId> sources_;
+};
+
+}  // namespace isthmus

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+
+#include "router/piece_requests.h"
+#include "router/worker_context.h"
+
+namespace isthmus {
+
+// How a worker that is not a member catches up with its stage's other replicas while training goes on: the stage's
+// combined gradients of the commits it missed, if the siblings still have them, otherwise a snapshot and then those.
+// A piece comes from any sibling, since all hold the same bits.
+class SiblingFetch {
+ public:
+  explicit SiblingFetch(WorkerContext& context) : context_(context), requests_(context) {}
+
+  void stop();
+  // REQUIRES: not a member, behind, with live siblings. Call on every view and tick.
+  void pursue(std::uint64_t version, Time now);
+  // True if the message was one that this worker asked for. May move `version` on.
+  bool received(const Chunk& chunk, PeerId from, std::uint64_t& version, Time now);
+  void received(const Absent& absent, PeerId from, Time now);
+  // The snapshot is in the weights, or was not fit for it.
+  void restored() { restoring_ = false; }
+  bool restoring() const { return restoring_; }
+  Time next_due() const { return requests_.next_due(); }
+  std::string progress() const;
+
+ private:
+  enum class Wants { kNothing, kUpdate, kSnapshot };
+  void begin_update(std::uint64_t version);
+  void begin_snapshot();
+  std::uint64_t bytes() const;
+
+  WorkerContext& context_;
+  PieceRequests requests_;
+  Wants wants_ = Wants::kNothing;
+  bool restoring_ = false;
+  std::uint64_t version_ = 0;             // of what is being fetched
+  std::map<std::uint32_t, SharedBytes> pieces_;
+  std::string digest_;
+  Commit commit_;
+};
+
+}  // namespace isthmus

@@ -1,0 +1,145 @@
+#include "router/stage_rebuild.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace isthmus {
+
+namespace {
+
+// A neighbour that died may come back with its journal.
+constexpr Duration kPatience = seconds(10);
+constexpr Duration kAskAgain = seconds(1);
+constexpr std::uint32_t kRunningMax = 12;
+
+}  // namespace
+
+void StageRebuild::stop() {
+  if (commit_) context_.run(RunDropStep{});
+  inputs_.clear();
+  gradients_.clear();
+  commit_.reset();
+  microbatches_.clear();
+  running_ = finished_ = 0;
+  missing_since_ = kNever;
+  impossible_.clear();
+}
+
+std::vector<const Member*> StageRebuild::neighbours(int offset) const {
+  const StageId stage(static_cast<std::uint32_t>(static_cast<int>(context_.identity.stage.value) + offset));
+  std::vector<const Member*> members = context_.view.replicas_of(stage);
+  // One that joins still has the journal of its earlier life.
+  for (const auto& member : context_.view.joining)
+    if (member.stage == stage) members.push_back(&member);
+  return members;
+}
+
+void StageRebuild::begin(const Commit& commit) {
+  commit_ = commit;
+  microbatches_.clear();
+  finished_ = 0;
+  context_.run(RunDropStep{});
+  const std::uint32_t count = commit.apply ? context_.plan.training_count(commit.step) : 0;
+  for (std::uint32_t m = 0; m < count; ++m) {
+    auto& microbatch = microbatches_[m];
+    if (context_.is_head())
+      microbatch.input.emplace();
+    else
+      inputs_.want({PieceKind::kInput, commit.step.value, commit.attempt, m});
+    if (context_.is_tail())
+      microbatch.gradient.emplace();
+    else
+      gradients_.want({PieceKind::kGradient, commit.step.value, commit.attempt, m});
+  }
+}
+
+void StageRebuild::pursue(std::uint64_t& version, Time now) {
+  while (true) {
+    if (!commit_) {
+      const auto at = std::ranges::find(context_.view.replay, StepId(version + 1), &Commit::step);
+      if (at == context_.view.replay.end()) return;  // a newer view brings more
+      begin(*at);
+    }
+    if (finished_ < microbatches_.size()) break;
+    if (commit_->apply)
+      context_.run(RunPrepare{{commit_->step, commit_->attempt, context_.session}, EpochId(0), {}, true, false});
+    context_.run(RunApply{*commit_});
+    version = commit_->step.value;
+    commit_.reset();
+  }
+  if (missing_since_ != kNever && now - asked_again_ >= kAskAgain) {
+    asked_again_ = now;
+    inputs_.forget_absences();
+    gradients_.forget_absences();
+  }
+  if (!context_.is_head()) {
+    const auto before = neighbours(-1);
+    if (before.empty()) lose("nobody is left of the stage before it", now);
+    inputs_.ask(before, now);
+  }
+  if (!context_.is_tail()) {
+    const auto after = neighbours(1);
+    if (after.empty()) lose("nobody is left of the stage after it", now);
+    gradients_.ask(after, now);
+  }
+  run_ready();
+}
+
+void StageRebuild::lose(const std::string& why, Time now) {
+  if (missing_since_ == kNever) missing_since_ = now;
+  missing_ = why;
+  if (now - missing_since_ >= kPatience) impossible_ = missing_;
+}
+
+void StageRebuild::run_ready() {
+  if (!commit_) return;
+  const JobTag tag{commit_->step, commit_->attempt, context_.session};
+  for (auto& [m, microbatch] : microbatches_) {
+    if (running_ >= kRunningMax) return;
+    if (microbatch.given || !microbatch.input || !microbatch.gradient) continue;
+    microbatch.given = true;
+    running_ += 3;
+    const MicrobatchId id(m);
+    context_.run(RunOperation{tag, {Operation::kForward, id}, true, std::move(*microbatch.input)});
+    context_.run(RunOperation{tag, {Operation::kInputGradient, id}, true, std::move(*microbatch.gradient)});
+    context_.run(RunOperation{tag, {Operation::kWeightGradient, id}, true, {}});
+  }
+}
+
+bool StageRebuild::received(const Chunk& chunk, PeerId from, std::uint64_t& version, Time now) {
+  const bool is_input = chunk.piece.kind == PieceKind::kInput;
+  if (!commit_ || !(is_input ? inputs_ : gradients_).arrived(chunk.piece, from)) return false;
+  auto& microbatch = microbatches_[chunk.piece.index];
+  (is_input ? microbatch.input : microbatch.gradient) = chunk.tensor;
+  missing_since_ = kNever;
+  pursue(version, now);
+  return true;
+}
+
+void StageRebuild::received(const Absent& absent, PeerId from, Time now) {
+  const bool is_input = absent.piece.kind == PieceKind::kInput;
+  if ((is_input ? inputs_ : gradients_).absent(absent.piece, from))
+    lose(fmt::format("no journal holds the {} of microbatch {} in step {}", is_input ? "input" : "gradient",
+                     absent.piece.index, absent.piece.version), now);
+}
+
+bool StageRebuild::operation_done(const OperationDone& done) {
+  if (!commit_ || done.tag != JobTag{commit_->step, commit_->attempt, context_.session}) return false;
+  --running_;
+  if (done.task.operation == Operation::kWeightGradient) ++finished_;
+  return true;
+}
+
+Time StageRebuild::next_due() const {
+  if (!commit_) return kNever;
+  const Time due = std::min(inputs_.next_due(), gradients_.next_due());
+  return missing_since_ == kNever ? due : std::min(due, asked_again_ + kAskAgain);
+}
+
+std::string StageRebuild::progress() const {
+  if (!commit_) return "the decisions it missed";
+  return fmt::format("step {} again, {} of {} microbatches", commit_->step, finished_, microbatches_.size());
+}
+
+}  // namespace isthmus

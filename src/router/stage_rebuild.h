@@ -1,0 +1,56 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+
+#include "router/piece_requests.h"
+#include "router/worker_context.h"
+
+namespace isthmus {
+
+// Brings back a stage that has lost all its replicas, without rolling anybody else back: from the version of this
+// worker's checkpoint, every committed step again, with the inputs that the previous stage's journals hold and the
+// gradients that the next stage's hold. Same weights, same inputs, same decisions: in deterministic mode the same bits.
+class StageRebuild {
+ public:
+  explicit StageRebuild(WorkerContext& context) : context_(context), inputs_(context), gradients_(context) {}
+
+  void stop();
+  // REQUIRES: not a member, behind, no live replica of the stage. Call on every view and tick. May move `version` on.
+  void pursue(std::uint64_t& version, Time now);
+  bool received(const Chunk& chunk, PeerId from, std::uint64_t& version, Time now);
+  void received(const Absent& absent, PeerId from, Time now);
+  // True if the result was of a repeated operation.
+  bool operation_done(const OperationDone& done);
+  Time next_due() const;
+  // Why it cannot be done; empty while it may.
+  const std::string& impossible() const { return impossible_; }
+  std::string progress() const;
+
+ private:
+  struct Microbatch {
+    std::optional<EncodedTensor> input;
+    std::optional<EncodedTensor> gradient;
+    bool given = false;  // to the device
+  };
+  void begin(const Commit& commit);
+  std::vector<const Member*> neighbours(int offset) const;
+  void lose(const std::string& why, Time now);
+  void run_ready();
+
+  WorkerContext& context_;
+  PieceRequests inputs_;     // of the previous stage
+  PieceRequests gradients_;  // of the next
+  std::optional<Commit> commit_;  // of the step that is being repeated
+  std::map<std::uint32_t, Microbatch> microbatches_;
+  std::uint32_t running_ = 0;   // operations given to the device
+  std::uint32_t finished_ = 0;  // microbatches in the sum
+  std::string missing_;         // what no neighbour has, and since when
+  Time missing_since_ = kNever;
+  Time asked_again_{};
+  std::string impossible_;
+};
+
+}  // namespace isthmus

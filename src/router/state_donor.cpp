@@ -1,0 +1,193 @@
+#include "router/state_donor.h"
+
+#include <algorithm>
+
+namespace isthmus {
+
+namespace {
+
+constexpr double kSnapshotShare = 0.25;  // of the uplink
+constexpr Duration kFollowed = seconds(30);  // after the last request
+constexpr Duration kUnused = seconds(5);     // a snapshot may make room for another
+constexpr std::size_t kQueueMax = 256;
+constexpr std::size_t kSnapshotsMax = 2;
+constexpr std::size_t kUpdatesMax = 32;
+constexpr std::uint64_t kUpdateBytesMax = 512ull << 20;
+
+// Piece `index` of what these make one after the other.
+SharedBytes cut(const std::vector<SharedBytes>& parts, std::uint32_t index) {
+  const std::uint64_t first = index * kPieceBytes, end = first + kPieceBytes;
+  Bytes piece;
+  std::uint64_t at = 0;
+  for (const auto& part : parts) {
+    const std::uint64_t from = std::clamp(first, at, at + part->size()) - at;
+    const std::uint64_t to = std::clamp(end, at, at + part->size()) - at;
+    piece.insert(piece.end(), part->begin() + static_cast<std::ptrdiff_t>(from), part->begin() + static_cast<std::ptrdiff_t>(to));
+    at += part->size();
+  }
+  return share(std::move(piece));
+}
+
+}  // namespace
+
+void StateDonor::forget() {
+  queue_.clear();
+  snapshots_.clear();
+  updates_.clear();
+}
+
+const Member* StateDonor::find(SessionId session) const {
+  const Member* member = context_.view.find_joining(session);
+  return member ? member : context_.view.find(session);
+}
+
+bool StateDonor::is_followed(Time now) const { return now < followed_until_; }
+
+void StateDonor::received(const Fetch& fetch, PeerId from, std::uint64_t version, Time now) {
+  const Member* asker = find(fetch.from);
+  if (!asker || asker->peer != from || fetch.to != context_.session || fetch.rollbacks != context_.view.rollbacks) return;
+  const Request request{fetch.from, fetch.piece};
+  const bool journal = fetch.piece.kind == PieceKind::kInput || fetch.piece.kind == PieceKind::kGradient;
+  if (journal) {
+    // Inputs are asked for by the stage after this one, gradients by the stage before.
+    const int offset = fetch.piece.kind == PieceKind::kInput ? 1 : -1;
+    if (static_cast<int>(asker->stage.value) != static_cast<int>(context_.identity.stage.value) + offset) return;
+    context_.run(RunRecall{fetch.from, fetch.piece});
+    return;
+  }
+  // Nobody but a sibling gets weights.
+  if (asker->stage != context_.identity.stage || !context_.live()) return;
+  const std::uint64_t bytes = fetch.piece.kind == PieceKind::kSnapshot
+                                  ? context_.stage_plan().state_bytes
+                                  : context_.stage_plan().parameters * context_.plan.total_width;
+  if (fetch.piece.index >= piece_count(bytes)) return;
+  followed_until_ = now + kFollowed;
+  if (fetch.piece.version > version) return;  // not yet: it will be asked again
+  const bool have = fetch.piece.kind == PieceKind::kSnapshot
+                        ? snapshots_.contains(fetch.piece.version) || (fetch.piece.version == version && take_snapshot(version, now))
+                        : updates_.contains(fetch.piece.version);
+  if (!have) {
+    refuse(request);
+    return;
+  }
+  const bool queued = std::ranges::any_of(queue_, [&](const Request& r) { return r.asker == request.asker && r.piece == request.piece; });
+  if (!queued && queue_.size() < kQueueMax) queue_.push_back(request);
+  serve(now);
+}
+
+// Jobs run in order, so this is the state of `version`, whatever the device is given afterwards.
+bool StateDonor::take_snapshot(std::uint64_t version, Time now) {
+  if (snapshots_.size() >= kSnapshotsMax) {
+    const auto oldest = std::ranges::min_element(snapshots_, {}, [](const auto& s) { return s.second.used; });
+    if (now - oldest->second.used < kUnused) return false;
+    snapshots_.erase(oldest);
+  }
+  snapshots_[version] = Snapshot{version, nullptr, "", now};
+  context_.run(RunSnapshot{version});
+  return true;
+}
+
+void StateDonor::snapshot_done(const SnapshotDone& done, Time now) {
+  const auto at = snapshots_.find(done.version);
+  if (at == snapshots_.end()) return;
+  at->second.state = done.state;
+  at->second.digest = done.digest;
+  serve(now);
+}
+
+std::uint64_t StateDonor::Update::bytes() const {
+  std::uint64_t sum = 0;
+  for (const auto& part : totals) sum += part->size();
+  return sum;
+}
+
+void StateDonor::applied(const Commit& commit, std::vector<SharedBytes> totals) {
+  if (totals.empty()) {
+    updates_.clear();  // a gap: what came before is of no use without this one
+    return;
+  }
+  updates_[commit.step.value] = {commit, std::move(totals)};
+  const auto bytes = [&] {
+    std::uint64_t sum = 0;
+    for (const auto& [version, update] : updates_) sum += update.bytes();
+    return sum;
+  };
+  while (updates_.size() > 1 && (updates_.size() > kUpdatesMax || bytes() > kUpdateBytesMax)) updates_.erase(updates_.begin());
+}
+
+void StateDonor::refuse(const Request& request) {
+  if (const Member* asker = find(request.asker))
+    context_.run(SendMessage{asker->peer, Absent{context_.session, request.asker, context_.view.rollbacks, request.piece}});
+}
+
+void StateDonor::send(const Request& request, Chunk chunk, Time now) {
+  const Member* asker = find(request.asker);
+  if (!asker) return;
+  chunk.from = context_.session;
+  chunk.to = request.asker;
+  chunk.rollbacks = context_.view.rollbacks;
+  chunk.piece = request.piece;
+  const double bytes = static_cast<double>(chunk.tensor.bytes());
+  const double share = request.piece.kind == PieceKind::kSnapshot ? kSnapshotShare : 1.0;
+  free_at_ = std::max(free_at_, now) + seconds(bytes / (share * context_.identity.bytes_per_second));
+  context_.run(SendMessage{asker->peer, std::move(chunk)});
+}
+
+void StateDonor::serve(Time now) {
+  while (!queue_.empty() && free_at_ <= now) {
+    const Request request = queue_.front();
+    Chunk chunk;
+    if (request.piece.kind == PieceKind::kSnapshot) {
+      const auto at = snapshots_.find(request.piece.version);
+      if (at != snapshots_.end() && !at->second.state) return;  // still being taken
+      if (at == snapshots_.end()) {
+        queue_.pop_front();
+        refuse(request);
+        continue;
+      }
+      at->second.used = now;
+      chunk.digest = at->second.digest;
+      chunk.tensor.values = cut({at->second.state}, request.piece.index);
+    } else {
+      const auto at = updates_.find(request.piece.version);
+      if (at == updates_.end()) {
+        queue_.pop_front();
+        refuse(request);
+        continue;
+      }
+      chunk.commit = at->second.commit;
+      chunk.tensor.values = cut(at->second.totals, request.piece.index);
+    }
+    queue_.pop_front();
+    send(request, std::move(chunk), now);
+  }
+}
+
+// A stage that waits for its journal holds up everybody: no pace for it.
+void StateDonor::recalled(const RecallDone& done) {
+  const Request request{done.asker, done.piece};
+  if (!done.found) {
+    refuse(request);
+    return;
+  }
+  const Member* asker = find(done.asker);
+  if (!asker) return;
+  Chunk chunk{context_.session, done.asker, context_.view.rollbacks, done.piece, "", {}, done.tensor};
+  context_.run(SendMessage{asker->peer, std::move(chunk)});
+}
+
+void StateDonor::tick(Time now) {
+  serve(now);
+  if (is_followed(now)) return;
+  snapshots_.clear();
+  while (updates_.size() > 1) updates_.erase(updates_.begin());
+}
+
+Time StateDonor::next_due() const {
+  if (queue_.empty()) return kNever;
+  const auto snapshot = snapshots_.find(queue_.front().piece.version);
+  const bool being_taken = queue_.front().piece.kind == PieceKind::kSnapshot && snapshot != snapshots_.end() && !snapshot->second.state;
+  return being_taken ? kNever : free_at_;
+}
+
+}  // namespace isthmus

@@ -1,0 +1,63 @@
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "router/worker_context.h"
+
+namespace isthmus {
+
+// What a worker gives to those that join: a snapshot of its stage and the combined gradients of the steps after it, to
+// siblings; its journal, to a neighbour stage that is rebuilt. A snapshot takes at most a quarter of the
+// uplink. Updates take what tensors leave of it: they decide whether a joiner ever catches up, and are a step's worth.
+class StateDonor {
+ public:
+  explicit StateDonor(WorkerContext& context) : context_(context) {}
+
+  // Other weights now: nothing kept so far fits.
+  void forget();
+  void received(const Fetch& fetch, PeerId from, std::uint64_t version, Time now);
+  // The worker applied this commit; `totals` is the stage's combined gradient in slices, empty if it is not at hand.
+  void applied(const Commit& commit, std::vector<SharedBytes> totals);
+  // Somebody is catching up, so totals of coming steps are wanted.
+  bool is_followed(Time now) const;
+  void snapshot_done(const SnapshotDone& done, Time now);
+  void recalled(const RecallDone& done);
+  void tick(Time now);
+  Time next_due() const;
+
+ private:
+  struct Request {
+    SessionId asker;
+    Piece piece;
+  };
+  struct Snapshot {
+    std::uint64_t version = 0;
+    SharedBytes state;  // null: being taken
+    std::string digest;
+    Time used{};
+  };
+  struct Update {
+    Commit commit;
+    std::vector<SharedBytes> totals;
+    std::uint64_t bytes() const;
+  };
+  const Member* find(SessionId session) const;
+  void refuse(const Request& request);
+  void send(const Request& request, Chunk chunk, Time now);
+  void serve(Time now);
+  bool take_snapshot(std::uint64_t version, Time now);
+
+  WorkerContext& context_;
+  std::deque<Request> queue_;
+  std::map<std::uint64_t, Snapshot> snapshots_;
+  std::map<std::uint64_t, Update> updates_;
+  Time followed_until_{};
+  Time free_at_{};  // when the next piece may leave
+};
+
+}  // namespace isthmus

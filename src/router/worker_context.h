@@ -1,0 +1,53 @@
+#pragma once
+
+#include <utility>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/time.h"
+#include "router/effects.h"
+#include "scheduler/plan.h"
+#include "scheduler/view.h"
+#include "wire/message.h"
+
+namespace isthmus {
+
+// Who a worker is and what its link is like; fixed for its process.
+struct WorkerIdentity {
+  PeerId peer;
+  StageId stage;
+  ReplicaId replica;
+  Endpoints endpoints;
+  // After this long without the answer a successor owes, ask for it: at least twice the time in which an uplink
+  // moves a whole step's boundary traffic, so that slow is not taken for lost.
+  Duration ask_after = seconds(2);
+  // Its uplink, as the run file says it; what it sends to joiners is paced by it.
+  double bytes_per_second = 10e6;
+};
+
+// What the parts of a worker's state machine share: the newest view, this life's session, and the effects so far.
+struct WorkerContext {
+  const Plan plan;
+  const WorkerIdentity identity;
+  View view;
+  SessionId session;
+  std::vector<WorkerEffect> effects;
+
+  const StagePlan& stage_plan() const { return plan.stages[identity.stage.value]; }
+  bool is_head() const { return identity.stage == StageId(0); }
+  bool is_tail() const { return identity.stage == plan.last_stage(); }
+  bool live() const { return view.find(session) != nullptr; }
+  bool training(MicrobatchId m) const { return plan.is_training(view.step, m); }
+  std::vector<const Member*> next_stage() const { return view.replicas_of(StageId(identity.stage.value + 1)); }
+  std::vector<const Member*> own_stage() const { return view.replicas_of(identity.stage); }
+  StepTag tag_to(SessionId to) const { return {session, to, view.epoch, view.step, view.attempt}; }
+  JobTag job_tag() const { return {view.step, view.attempt, session}; }
+
+  // To a live member; nothing if it is none.
+  void send_to(SessionId to, Message message) {
+    if (const Member* member = view.find(to)) effects.push_back(SendMessage{member->peer, std::move(message)});
+  }
+  void run(WorkerEffect job) { effects.push_back(std::move(job)); }
+};
+
+}  // namespace isthmus

@@ -1,0 +1,89 @@
+#include "sim/arithmetic.h"
+
+#include "base/little_endian.h"
+
+namespace isthmus::sim {
+
+// The finalizer of SplitMix64 (Steele, Lea and Flood, 2014).
+std::uint64_t mix(std::uint64_t a, std::uint64_t b) {
+  std::uint64_t x = a * 0x9E3779B97F4A7C15 + b + 0x7F4A7C15;
+  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9;
+  x = (x ^ (x >> 27)) * 0x94D049BB133111EB;
+  return x ^ (x >> 31);
+}
+
+EncodedTensor encode(std::uint64_t number) {
+  Bytes bytes;
+  append_le(bytes, number);
+  return {share(std::move(bytes)), nullptr};
+}
+
+std::uint64_t decode(const EncodedTensor& tensor) {
+  if (!tensor.values || tensor.values->size() != 8) return 0;
+  ByteView in = *tensor.values;
+  return *take_le<std::uint64_t>(in);
+}
+
+Weights initial_weights(std::uint64_t seed, StageId stage, std::uint64_t parameters) {
+  Weights weights;
+  for (std::uint64_t p = 0; p < parameters; ++p) weights.push_back(mix(mix(seed, stage.value), p));
+  return weights;
+}
+
+std::uint64_t fingerprint(const Weights& weights) {
+  std::uint64_t all = 1;
+  for (const auto w : weights) all = mix(all, w);
+  return all;
+}
+
+std::uint64_t head_input(std::uint64_t seed, StepId step, MicrobatchId m) { return mix(mix(seed, step.value), m.value); }
+std::uint64_t forward(std::uint64_t input, std::uint64_t weights) { return mix(mix(input, weights), 1); }
+std::uint64_t loss_gradient(std::uint64_t input, std::uint64_t weights) { return mix(mix(input, weights), 2); }
+std::uint64_t input_gradient(std::uint64_t gradient, std::uint64_t input, std::uint64_t weights) {
+  return mix(mix(gradient, input), mix(weights, 3));
+}
+std::uint64_t weight_gradient(std::uint64_t gradient, std::uint64_t input, std::uint64_t weights, std::uint64_t parameter) {
+  return mix(mix(gradient, input), mix(weights, 4 + parameter));
+}
+void add_step(Weights& weights, const Weights& sum) {
+  for (std::size_t p = 0; p < weights.size(); ++p) weights[p] = mix(weights[p], sum[p]);
+}
+
+bool is_bad_step(std::uint64_t seed, StepId step) { return mix(seed ^ 0xBAD, step.value) % 16 == 0; }
+
+Reference::Reference(const Plan& plan, std::uint64_t seed) : plan_(plan), seed_(seed) {
+  versions_.emplace_back();
+  for (std::uint32_t s = 0; s < plan.stages.size(); ++s)
+    versions_[0].push_back(initial_weights(seed, StageId(s), plan.stages[s].parameters));
+}
+
+void Reference::take_step() {
+  const StepId step(versions_.size());
+  std::vector<Weights> weights = versions_.back();
+  const std::size_t stages = weights.size();
+  std::vector<std::uint64_t> prints;
+  std::vector<Weights> sums;
+  for (const auto& w : weights) {
+    prints.push_back(fingerprint(w));
+    sums.emplace_back(w.size(), 0);
+  }
+  for (std::uint32_t m = 0; m < plan_.training_count(step); ++m) {
+    std::vector<std::uint64_t> inputs = {head_input(seed_, step, MicrobatchId(m))};
+    for (std::size_t s = 0; s + 1 < stages; ++s) inputs.push_back(forward(inputs[s], prints[s]));
+    std::uint64_t gradient = loss_gradient(inputs.back(), prints.back());
+    for (std::size_t s = stages; s-- > 0;) {
+      for (std::size_t p = 0; p < sums[s].size(); ++p) sums[s][p] += weight_gradient(gradient, inputs[s], prints[s], p);
+      gradient = input_gradient(gradient, inputs[s], prints[s]);
+    }
+  }
+  if (plan_.training_count(step) > 0 && !is_bad_step(seed_, step))
+    for (std::size_t s = 0; s < stages; ++s) add_step(weights[s], sums[s]);
+  versions_.push_back(std::move(weights));
+}
+
+const Weights& Reference::weights(StageId stage, std::uint64_t version) {
+  while (versions_.size() <= version) take_step();
+  return versions_[version][stage.value];
+}
+
+}  // namespace isthmus::sim

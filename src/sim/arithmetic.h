@@ -1,0 +1,51 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <vector>
+
+#include "base/ids.h"
+#include "compress/encoded_tensor.h"
+#include "scheduler/plan.h"
+
+namespace isthmus::sim {
+
+// A stand-in for the arithmetic of a model: every activation, gradient and weight is a 64-bit number that depends on
+// everything the real one would depend on. A microbatch that is lost, counted twice, computed with other weights or
+// taken for another shows in the weights at once, and for ever.
+std::uint64_t mix(std::uint64_t a, std::uint64_t b);
+
+EncodedTensor encode(std::uint64_t number);
+// 0 if it is not a number of ours.
+std::uint64_t decode(const EncodedTensor& tensor);
+
+using Weights = std::vector<std::uint64_t>;  // one number per parameter
+
+Weights initial_weights(std::uint64_t seed, StageId stage, std::uint64_t parameters);
+std::uint64_t fingerprint(const Weights& weights);
+
+std::uint64_t head_input(std::uint64_t seed, StepId step, MicrobatchId m);
+std::uint64_t forward(std::uint64_t input, std::uint64_t weights);
+std::uint64_t loss_gradient(std::uint64_t input, std::uint64_t weights);
+std::uint64_t input_gradient(std::uint64_t gradient, std::uint64_t input, std::uint64_t weights);
+// One number per parameter; sums wrap.
+std::uint64_t weight_gradient(std::uint64_t gradient, std::uint64_t input, std::uint64_t weights, std::uint64_t parameter);
+void add_step(Weights& weights, const Weights& sum);
+
+// Some steps have a gradient that is not finite; every stage has to skip them.
+bool is_bad_step(std::uint64_t seed, StepId step);
+
+// What one process that never fails would hold: the weights of every stage after every step.
+class Reference {
+ public:
+  Reference(const Plan& plan, std::uint64_t seed);
+  const Weights& weights(StageId stage, std::uint64_t version);
+
+ private:
+  void take_step();
+  const Plan plan_;
+  const std::uint64_t seed_;
+  std::vector<std::vector<Weights>> versions_;  // [version][stage]
+};
+
+}  // namespace isthmus::sim

@@ -1,0 +1,73 @@
+#include "sim/checkers.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace isthmus::sim {
+
+namespace {
+
+constexpr std::size_t kViolationsMax = 20;
+
+}  // namespace
+
+void Checkers::violation(std::string what) {
+  if (violations_.size() < kViolationsMax) violations_.push_back(std::move(what));
+}
+
+void Checkers::reported(const Report& report) {
+  auto& epoch = prepared_[report.session];
+  epoch = std::max(epoch, report.prepared_epoch);
+}
+
+void Checkers::logged(const LogRecord& record, const std::map<SessionId, std::multiset<std::uint32_t>>& sums) {
+  if (const auto* admit = std::get_if<AdmitRecord>(&record)) {
+    if (!admitted_.insert(admit->member.session).second) violation("a session was admitted twice");
+    if (admit->version != version_) violation(fmt::format("a worker with version {} was admitted at version {}", admit->version, version_));
+    live_.push_back({admit->member.session, admit->member.stage});
+  } else if (const auto* expel = std::get_if<ExpelRecord>(&record)) {
+    if (std::erase_if(live_, [&](const Live& l) { return l.session == expel->session; }) == 0) violation("an expulsion of nobody");
+  } else if (const auto* commit = std::get_if<CommitRecord>(&record)) {
+    const StepId step = commit->commit.step;
+    if (step.value != version_ + 1) violation(fmt::format("step {} committed after version {}", step, version_));
+    if (commit->commit.epoch.value != epoch_) violation(fmt::format("step {} was committed for epoch {}, decided in {}", step, commit->commit.epoch, epoch_));
+    for (std::uint32_t s = 0; s < plan_.stages.size(); ++s) {
+      std::multiset<std::uint32_t> stage;
+      for (const auto& member : live_) {
+        if (member.stage != StageId(s)) continue;
+        if (prepared_[member.session].value != epoch_) violation(fmt::format("step {} committed although a member of stage {} had not prepared it", step, s));
+        // A member that died after it prepared and before anybody noticed has no accumulator any more.
+        if (const auto at = sums.find(member.session); at != sums.end()) stage.insert(at->second.begin(), at->second.end());
+        else stage.insert(UINT32_MAX);
+      }
+      if (stage.contains(UINT32_MAX)) continue;
+      for (std::uint32_t m = 0; m < plan_.training_count(step); ++m)
+        if (stage.count(m) != 1) violation(fmt::format("step {}: microbatch {} counts {} times in stage {}", step, m, stage.count(m), s));
+    }
+    version_ = step.value;
+    ++commits_;
+  } else if (const auto* rollback = std::get_if<RollbackRecord>(&record)) {
+    if (rollback->version > version_) violation("a rollback into the future");
+    version_ = rollback->version;
+    live_.clear();
+  } else if (const auto* init = std::get_if<InitRecord>(&record)) {
+    version_ = init->version;
+    live_.clear();
+  }
+  if (!std::holds_alternative<CheckpointRecord>(record)) ++epoch_;
+}
+
+void Checkers::holds(PeerId peer, StageId stage, std::uint64_t version, const Weights& weights) {
+  if (weights != reference_.weights(stage, version))
+    violation(fmt::format("worker {} of stage {} holds other weights of version {} than the run without faults", peer, stage, version));
+  // A commit that a restarted coordinator does not know would show here.
+  if (version > version_) violation(fmt::format("worker {} is at version {}, the log at {}", peer, version, version_));
+}
+
+void Checkers::bounds(PeerId peer, std::uint64_t custody_bytes, std::uint64_t custody_max, std::size_t held, std::size_t held_max) {
+  if (custody_bytes > custody_max) violation(fmt::format("worker {} keeps {} bytes, at most {} are allowed", peer, custody_bytes, custody_max));
+  if (held > held_max) violation(fmt::format("worker {} holds {} messages, at most {} are allowed", peer, held, held_max));
+}
+
+}  // namespace isthmus::sim

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "scheduler/decisions.h"
+#include "scheduler/plan.h"
+#include "scheduler/report.h"
+#include "sim/arithmetic.h"
+
+namespace isthmus::sim {
+
+// What must be true of every run, whatever breaks (docs/protocol.md, "Invariants"). Sees the log, the reports as they
+// leave the workers, the weights and the accumulators; shares no code with what it checks.
+class Checkers {
+ public:
+  Checkers(const Plan& plan, std::uint64_t seed) : plan_(plan), reference_(plan, seed) {}
+
+  // A record reached the log's disk. `sums`: what every live process has in its accumulator, by session.
+  void logged(const LogRecord& record, const std::map<SessionId, std::multiset<std::uint32_t>>& sums);
+  void reported(const Report& report);
+  // A worker's weights became those of `version`, by whatever way.
+  void holds(PeerId peer, StageId stage, std::uint64_t version, const Weights& weights);
+  void bounds(PeerId peer, std::uint64_t custody_bytes, std::uint64_t custody_max, std::size_t held, std::size_t held_max);
+  void violation(std::string what);
+
+  const std::vector<std::string>& violations() const { return violations_; }
+  std::uint64_t commits() const { return commits_; }
+  Reference& reference() { return reference_; }
+
+ private:
+  struct Live {
+    SessionId session;
+    StageId stage;
+  };
+  const Plan plan_;
+  Reference reference_;
+  std::uint64_t epoch_ = 0;   // decisions so far
+  std::uint64_t version_ = 0; // committed
+  std::uint64_t commits_ = 0;
+  std::vector<Live> live_;
+  std::set<SessionId> admitted_;
+  std::map<SessionId, EpochId> prepared_;
+  std::vector<std::string> violations_;
+};
+
+}  // namespace isthmus::sim

@@ -1,0 +1,83 @@
+#include "sim/simulation.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/counter_random.h"
+
+namespace isthmus::sim {
+
+namespace {
+
+std::vector<FaultKind> all_kinds() {
+  std::vector<FaultKind> kinds;
+  for (std::size_t k = 0; k < kFaultKinds; ++k) kinds.push_back(static_cast<FaultKind>(k));
+  return kinds;
+}
+
+}  // namespace
+
+Plan draw_plan(std::uint64_t seed) {
+  const CounterRandom random(seed, "plan");
+  std::uint64_t drawn = 0;
+  const auto below = [&](std::uint64_t limit) { return static_cast<std::uint32_t>(random.below(limit, drawn++)); };
+  Plan plan;
+  plan.run_id = seed;
+  const std::uint32_t stages = 2 + below(7);
+  plan.microbatches = 1 + below(6);
+  plan.schedule = below(4) == 0 ? ScheduleKind::kOneForwardOneBackward : ScheduleKind::kDeep;
+  plan.steps = 3 + below(5);
+  plan.evaluation_microbatches = below(3);
+  plan.evaluate_every = below(3);
+  plan.checkpoint_every = below(4);
+  plan.tokens_per_microbatch = 1;
+  plan.forward_bytes = plan.backward_bytes = 8;
+  plan.part_width = plan.total_width = 8;
+  for (std::uint32_t s = 0; s < stages; ++s) {
+    StagePlan& stage = plan.stages.emplace_back();
+    stage.first_layer = s;
+    stage.end_layer = s + 1;
+    stage.replicas = 1 + below(4);
+    stage.credits = 1 + below(plan.microbatches);
+    stage.parameters = 5;
+    stage.state_bytes = 5 * 8;
+  }
+  return plan;
+}
+
+SimulationResult simulate(const Plan& plan, std::uint64_t seed, const SimulationOptions& options) {
+  const CounterRandom random(seed, "simulation");
+  Cluster::Options cluster_options;
+  cluster_options.seed = seed;
+  cluster_options.latency = std::chrono::milliseconds(1 + static_cast<int>(random.below(60, 0)));
+  // Now and then a journal that is too small: the stage cannot be rebuilt, and the run has to go back.
+  if (random.below(6, 1) == 0) cluster_options.journal_entries = 1 + random.below(8, 2);
+
+  Cluster cluster(plan, cluster_options);
+  SimulationResult result;
+  result.seed = seed;
+  const auto count = options.faults > 0 ? options.faults : static_cast<std::uint32_t>(1 + random.below(12, 3));
+  const Time begin = cluster.now() + std::chrono::milliseconds(200);
+  result.faults = draw_faults(plan, seed, options.kinds.empty() ? all_kinds() : options.kinds, count, begin, begin + options.faulty);
+  for (const auto& fault : result.faults) cluster.add(fault);
+  const Time started = cluster.now();
+  if (!cluster.run(options.faulty + options.recovery + seconds(1)))
+    cluster.violation(fmt::format("the run has not finished {:.0f} s after its last fault; {} of {} steps committed", to_seconds(options.recovery),
+                                  cluster.coordinator().decisions().step.value - 1, plan.final_step().value));
+  else if (!cluster.finished())
+    cluster.violation("the run ended before its time: " + cluster.reason());
+  result.violations = cluster.violations();
+  result.hash = cluster.hash();
+  result.commits = cluster.commits();
+  result.messages = cluster.delivered();
+  result.replayed = cluster.replayed();
+  result.seconds = to_seconds(cluster.now() - started);
+  result.events = cluster.events();
+  std::string replicas;
+  for (const auto& stage : plan.stages) replicas += fmt::format("{}{}", replicas.empty() ? "" : ",", stage.replicas);
+  result.shape = fmt::format("replicas {}; {} microbatches, {} steps", replicas, plan.microbatches, plan.steps);
+  return result;
+}
+
+}  // namespace isthmus::sim

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "scheduler/plan.h"
+#include "sim/cluster.h"
+#include "sim/fault_schedule.h"
+
+namespace isthmus::sim {
+
+// One run with faults, from a seed.
+struct SimulationResult {
+  std::uint64_t seed = 0;
+  std::vector<std::string> violations;  // empty: all is as it has to be
+  std::vector<Fault> faults;
+  std::uint64_t hash = 0;               // of every event, in order
+  std::uint64_t commits = 0;
+  std::uint64_t messages = 0;
+  std::uint64_t replayed = 0;
+  double seconds = 0;                   // simulated
+  std::map<std::string, std::uint64_t> events;
+  std::string shape;                    // stages × replicas, microbatches, steps
+};
+
+struct SimulationOptions {
+  std::vector<FaultKind> kinds;   // empty: all
+  std::uint32_t faults = 0;       // 0: drawn, up to 12
+  Duration faulty = seconds(12);  // faults begin and end in this time
+  Duration recovery = seconds(180);  // after the last fault the run has to finish within this
+};
+
+// Faults on a given plan.
+SimulationResult simulate(const Plan& plan, std::uint64_t seed, const SimulationOptions& options);
+// The plan, too, comes from the seed: 2–8 stages of 1–4 replicas.
+Plan draw_plan(std::uint64_t seed);
+
+}  // namespace isthmus::sim
