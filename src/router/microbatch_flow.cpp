@@ -210,7 +210,7 @@ void MicrobatchFlow::received(const Backward& message, Time) {
 void MicrobatchFlow::received(const Cancelled& message, Time now) {
   hops_.receipt(message.tag.from, message.load, now);
   StepRecord* record = answered(message.microbatch, message.n);
-  if (record && !record->searching && record->successor == message.tag.from && !record->gradient_here)
+  if (record && !record->searching && record->successor == message.tag.from)
     choose_another(message.microbatch, *record, message.tag.from, now);
 }
 
@@ -447,3 +447,12 @@ std::uint64_t MicrobatchFlow::custody_bytes() const {
 }
 
 }  // namespace isthmus
+
+namespace isthmus {
+std::string MicrobatchFlow::describe() const {
+  std::string t;
+  for (const auto& [m, r] : records_)
+    t += fmt::format("[m{} fd{} succ{} n{} ok{} srch{} grad{} acc{} again{} canc{} retry{} ask{}] ", m, r.forward_done, r.successor.value % 1000, r.n, r.confirmed, r.searching, r.gradient_here, r.accumulated, r.again, r.cancelling, r.retry_due != kNever, r.ask_due != kNever);
+  return t;
+}
+}

@@ -57,12 +57,18 @@ bool PieceRequests::arrived(const Piece& piece, PeerId from) {
   return true;
 }
 
-bool PieceRequests::absent(const Piece& piece, PeerId from) {
+void PieceRequests::absent(const Piece& piece, PeerId from) {
   const auto at = wanted_.find(piece);
-  if (at == wanted_.end() || at->second.asked != from) return false;
+  if (at == wanted_.end() || at->second.asked != from) return;
   at->second.asked = kCoordinator;
   at->second.absent.insert(from);
-  return std::ranges::all_of(sources_, [&](PeerId source) { return at->second.absent.contains(source); });
+}
+
+std::optional<Piece> PieceRequests::lost() const {
+  if (sources_.empty()) return std::nullopt;
+  for (const auto& [piece, wanted] : wanted_)
+    if (std::ranges::all_of(sources_, [&](PeerId source) { return wanted.absent.contains(source); })) return piece;
+  return std::nullopt;
 }
 
 void PieceRequests::forget_absences() {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <set>
 #include <vector>
 
@@ -22,8 +23,10 @@ class PieceRequests {
   void ask(const std::vector<const Member*>& sources, Time now);
   // True if this piece was asked of this peer: it is not wanted any more.
   bool arrived(const Piece& piece, PeerId from);
-  // The peer does not have it. True if no source of the last ask() has it.
-  bool absent(const Piece& piece, PeerId from);
+  // The peer does not have it.
+  void absent(const Piece& piece, PeerId from);
+  // A piece that no source of the last ask() has.
+  std::optional<Piece> lost() const;
   // Nobody had it then; somebody may have it now.
   void forget_absences();
   Time next_due() const;

@@ -87,8 +87,8 @@ bool SiblingFetch::received(const Chunk& chunk, PeerId from, std::uint64_t& vers
 }
 
 void SiblingFetch::received(const Absent& absent, PeerId from, Time) {
-  const bool gone = requests_.absent(absent.piece, from);
-  if (!gone) return;
+  requests_.absent(absent.piece, from);
+  if (!requests_.lost()) return;
   // Nobody keeps it any more. What is current now is asked for at the next view or tick.
   if (wants_ == Wants::kUpdate || version_ + 1 != context_.view.step.value)
     begin_snapshot();

@@ -37,8 +37,10 @@ std::vector<const Member*> StageRebuild::neighbours(int offset) const {
 
 void StageRebuild::begin(const Commit& commit) {
   commit_ = commit;
+  // No session is that small: results of an earlier try at the same step are not taken for this one's.
+  tag_ = {commit.step, commit.attempt, SessionId(++tries_)};
   microbatches_.clear();
-  finished_ = 0;
+  running_ = finished_ = 0;
   context_.run(RunDropStep{});
   const std::uint32_t count = commit.apply ? context_.plan.training_count(commit.step) : 0;
   for (std::uint32_t m = 0; m < count; ++m) {
@@ -62,12 +64,14 @@ void StageRebuild::pursue(std::uint64_t& version, Time now) {
       begin(*at);
     }
     if (finished_ < microbatches_.size()) break;
-    if (commit_->apply)
-      context_.run(RunPrepare{{commit_->step, commit_->attempt, context_.session}, EpochId(0), {}, true, false});
+    if (commit_->apply) context_.run(RunPrepare{tag_, EpochId(0), {}, true, false});
     context_.run(RunApply{*commit_});
     version = commit_->step.value;
     commit_.reset();
   }
+  for (const auto* requests : {&inputs_, &gradients_})
+    if (const auto lost = requests->lost())
+      lose(fmt::format("no journal holds the {} of microbatch {} in step {}", lost->kind == PieceKind::kInput ? "input" : "gradient", lost->index, lost->version), now);
   if (missing_since_ != kNever && now - asked_again_ >= kAskAgain) {
     asked_again_ = now;
     inputs_.forget_absences();
@@ -94,16 +98,15 @@ void StageRebuild::lose(const std::string& why, Time now) {
 
 void StageRebuild::run_ready() {
   if (!commit_) return;
-  const JobTag tag{commit_->step, commit_->attempt, context_.session};
   for (auto& [m, microbatch] : microbatches_) {
     if (running_ >= kRunningMax) return;
     if (microbatch.given || !microbatch.input || !microbatch.gradient) continue;
     microbatch.given = true;
     running_ += 3;
     const MicrobatchId id(m);
-    context_.run(RunOperation{tag, {Operation::kForward, id}, true, std::move(*microbatch.input)});
-    context_.run(RunOperation{tag, {Operation::kInputGradient, id}, true, std::move(*microbatch.gradient)});
-    context_.run(RunOperation{tag, {Operation::kWeightGradient, id}, true, {}});
+    context_.run(RunOperation{tag_, {Operation::kForward, id}, true, std::move(*microbatch.input)});
+    context_.run(RunOperation{tag_, {Operation::kInputGradient, id}, true, std::move(*microbatch.gradient)});
+    context_.run(RunOperation{tag_, {Operation::kWeightGradient, id}, true, {}});
   }
 }
 
@@ -117,15 +120,13 @@ bool StageRebuild::received(const Chunk& chunk, PeerId from, std::uint64_t& vers
   return true;
 }
 
-void StageRebuild::received(const Absent& absent, PeerId from, Time now) {
+void StageRebuild::received(const Absent& absent, PeerId from) {
   const bool is_input = absent.piece.kind == PieceKind::kInput;
-  if ((is_input ? inputs_ : gradients_).absent(absent.piece, from))
-    lose(fmt::format("no journal holds the {} of microbatch {} in step {}", is_input ? "input" : "gradient",
-                     absent.piece.index, absent.piece.version), now);
+  (is_input ? inputs_ : gradients_).absent(absent.piece, from);
 }
 
 bool StageRebuild::operation_done(const OperationDone& done) {
-  if (!commit_ || done.tag != JobTag{commit_->step, commit_->attempt, context_.session}) return false;
+  if (!commit_ || done.tag != tag_) return false;
   --running_;
   if (done.task.operation == Operation::kWeightGradient) ++finished_;
   return true;
@@ -139,7 +140,9 @@ Time StageRebuild::next_due() const {
 
 std::string StageRebuild::progress() const {
   if (!commit_) return "the decisions it missed";
-  return fmt::format("step {} again, {} of {} microbatches", commit_->step, finished_, microbatches_.size());
+  std::string text = fmt::format("step {} again, {} of {} microbatches", commit_->step, finished_, microbatches_.size());
+  if (missing_since_ != kNever) text += "; " + missing_;
+  return text;
 }
 
 }  // namespace isthmus

@@ -21,7 +21,7 @@ class StageRebuild {
   // REQUIRES: not a member, behind, no live replica of the stage. Call on every view and tick. May move `version` on.
   void pursue(std::uint64_t& version, Time now);
   bool received(const Chunk& chunk, PeerId from, std::uint64_t& version, Time now);
-  void received(const Absent& absent, PeerId from, Time now);
+  void received(const Absent& absent, PeerId from);
   // True if the result was of a repeated operation.
   bool operation_done(const OperationDone& done);
   Time next_due() const;
@@ -44,6 +44,8 @@ class StageRebuild {
   PieceRequests inputs_;     // of the previous stage
   PieceRequests gradients_;  // of the next
   std::optional<Commit> commit_;  // of the step that is being repeated
+  JobTag tag_;
+  std::uint64_t tries_ = 0;
   std::map<std::uint32_t, Microbatch> microbatches_;
   std::uint32_t running_ = 0;   // operations given to the device
   std::uint32_t finished_ = 0;  // microbatches in the sum

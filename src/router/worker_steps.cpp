@@ -10,6 +10,8 @@ namespace {
 constexpr Duration kHeartbeat = std::chrono::milliseconds(250);
 constexpr Duration kCoalesce = std::chrono::milliseconds(100);
 constexpr Duration kUnreachable = seconds(2);
+// The coordinator says when the run is over; one that has died for good does not.
+constexpr Duration kGiveUp = seconds(60);
 // A neighbour may be a step ahead of our view by all it can have in flight, and not more.
 constexpr std::size_t kHeldPerMicrobatch = 4;
 // Reported while the weights are of no version that could be admitted.
@@ -88,6 +90,10 @@ void WorkerSteps::adopt(const View& view, Time now) {
     prepared_epoch_ = EpochId(0);
   }
   trim_journal();
+  if (leaving_ && view.phase == Phase::kRunning) {
+    leaving_ = left_ = digests_here_ = false;
+    weights_.clear();
+  }
   const bool expelled = !context_.live() && (was_live || view.last_session == context_.session);
   if (expelled) {
     // Whatever this life added to the step counts for nothing, and it must never be taken for the next.
@@ -160,12 +166,17 @@ void WorkerSteps::clear_step(bool drop_accumulator) {
   report_changed_ = true;
 }
 
+void WorkerSteps::leave() {
+  if (std::exchange(gone_, true)) return;
+  context_.run(Leave{context_.view.reason});
+}
+
 void WorkerSteps::leave_phase(Time now) {
+  if (context_.view.phase == Phase::kEnded) return leave();
   const bool behind = version_ + 1 != context_.view.step.value || loading_ || fetch_.restoring();
-  if (behind && context_.view.phase == Phase::kFinished && context_.own_stage().empty() && !leaving_) {
-    // The stage's final weights are nowhere else.
+  if (behind && context_.view.phase == Phase::kFinished && !leaving_) {
+    // The stage's final weights may be nowhere else.
     catch_up(now);
-    report(now);
     return;
   }
   if (!leaving_) {
@@ -178,8 +189,9 @@ void WorkerSteps::leave_phase(Time now) {
     if (context_.view.phase == Phase::kFinished && !behind) context_.run(RunDigests{});
     digests_here_ = behind;
   }
+  const bool left_before = left_;
   left_ = saves_ == 0 && (context_.view.phase == Phase::kStopping || digests_here_);
-  if (left_) report(now);
+  if (left_ && !left_before) report(now);
 }
 
 // Not a member: gets the weights of the last commit, to be admitted.
@@ -314,7 +326,8 @@ void WorkerSteps::dispatch(PeerId from, const Message& message, Time now) {
         } else if constexpr (std::is_same_v<Body, Absent>) {
           if (body.to != context_.session || body.rollbacks != rollbacks_) return refuse();
           fetch_.received(body, from, now);
-          rebuild_.received(body, from, now);
+          rebuild_.received(body, from);
+          if (!context_.live() && !leaving_) catch_up(now);
         } else {
           dispatch_tagged(from, body, now);
         }
@@ -416,6 +429,7 @@ void WorkerSteps::operation_done(const OperationDone& done, Time now) {
 
 std::vector<WorkerEffect> WorkerSteps::peer_connected(PeerId peer, Time now) {
   cut_since_.erase(peer);
+  if (peer == kCoordinator) coordinator_lost_ = kNever;
   flow_.peer_connected(peer, now);
   if (combination_.started()) combination_.resend(now);
   if (peer == kCoordinator) report(now);
@@ -424,10 +438,7 @@ std::vector<WorkerEffect> WorkerSteps::peer_connected(PeerId peer, Time now) {
 
 std::vector<WorkerEffect> WorkerSteps::peer_lost(PeerId peer, Time now) {
   if (peer == kCoordinator) {
-    if (left_ && !gone_) {
-      gone_ = true;
-      context_.run(Leave{context_.view.reason});
-    }
+    if (coordinator_lost_ == kNever) coordinator_lost_ = now;
     return finish(now);
   }
   cut_since_.try_emplace(peer, now);
@@ -439,7 +450,11 @@ std::vector<WorkerEffect> WorkerSteps::tick(Time now) {
   flow_.tick(now);
   if (combination_.resend_due() <= now) combination_.resend(now);
   donor_.tick(now);
-  if (context_.view.phase == Phase::kRunning && !context_.live()) catch_up(now);
+  if (context_.view.phase != Phase::kRunning)
+    leave_phase(now);
+  else if (!context_.live())
+    catch_up(now);
+  if (left_ && coordinator_lost_ != kNever && now - coordinator_lost_ >= kGiveUp) leave();
   if (now - last_report_ >= kHeartbeat) report(now);
   run_next(now);
   return finish(now);

@@ -51,6 +51,7 @@ class WorkerSteps {
   // Why the device is idle, for people; empty while it works.
   std::string waiting_for() const;
 
+  std::string describe() const { return flow_.describe(); }
   SessionId session() const { return context_.session; }
   std::uint64_t version() const { return version_; }
   const View& view() const { return context_.view; }
@@ -73,6 +74,7 @@ class WorkerSteps {
   void save(std::uint64_t version);
   void clear_step(bool drop_accumulator);
   void new_session();
+  void leave();
   void leave_phase(Time now);
   void catch_up(Time now);
   void trim_journal();
@@ -116,6 +118,7 @@ class WorkerSteps {
   bool prepared_alone_ = false;
   EpochId prepared_epoch_;               // the newest view in which that sum is the stage's
   std::map<PeerId, Time> cut_since_;     // connections that are down
+  Time coordinator_lost_ = kNever;
   std::uint32_t saves_ = 0;              // under way
   bool leaving_ = false;                 // the phase's last jobs were started
   bool digests_here_ = false;

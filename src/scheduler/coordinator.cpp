@@ -146,9 +146,10 @@ void Coordinator::suspect(Time now) {
 }
 
 void Coordinator::expel_the_gone(Time now) {
-  if (phase_ != Phase::kRunning || now < patient_until_) return;
+  if ((phase_ != Phase::kRunning && phase_ != Phase::kFinished) || now < patient_until_) return;
   std::vector<std::pair<Member, std::string>> gone;
   for (const auto& member : decisions_.live) {
+    if (has_left(member.peer)) continue;
     const auto& contact = contacts_[member.peer];
     const Duration silent = now - std::max(contact.heard, started_);
     if (contact.lost && now - *contact.lost >= options_.reconnect)
@@ -264,10 +265,13 @@ void Coordinator::consider_unreachable(const Report& report) {
 }
 
 void Coordinator::consider_rollback(const Seat& seat, const Report& report) {
-  if (!decisions_.stage_is_empty(seat.stage) || report.rollbacks != decisions_.rollbacks || phase_ != Phase::kRunning) return;
+  if (!decisions_.stage_is_empty(seat.stage) || report.rollbacks != decisions_.rollbacks) return;
   const std::uint64_t version = *std::ranges::min_element(decisions_.checkpointed);
   const std::string reason = fmt::format("stage {} is lost: {}", seat.stage, report.unrecoverable);
   append(RollbackRecord{version, reason});
+  // Also after the last commit: the stage's final weights are lost, so the run is not over.
+  phase_ = Phase::kRunning;
+  ends_at_ = kNever;
   happened("rolled back", seat.peer, fmt::format("to version {} on every stage; {}", version, reason));
   send_views();
 }
@@ -390,12 +394,13 @@ std::vector<CoordinatorEffect> Coordinator::stop(const std::string& reason, Time
   return take();
 }
 
+bool Coordinator::has_left(PeerId peer) const {
+  const auto report = reports_.find(peer);
+  return report != reports_.end() && report->second.left;
+}
+
 void Coordinator::end_if_all_left(Time now) {
   if (phase_ == Phase::kRunning || ended_) return;
-  const auto has_left = [&](const Seat& seat) {
-    const auto report = reports_.find(seat.peer);
-    return report != reports_.end() && report->second.left;
-  };
   const auto is_gone = [&](const Seat& seat) {
     const auto contact = contacts_.find(seat.peer);
     return contact == contacts_.end() || contact->second.lost.has_value();
@@ -404,8 +409,10 @@ void Coordinator::end_if_all_left(Time now) {
   bool all_left = true;
   std::vector<bool> safe(plan_.stages.size(), phase_ == Phase::kStopping);
   for (const auto& seat : seats_) {
-    all_left = all_left && (has_left(seat) || is_gone(seat));
-    if (has_left(seat) && !reports_[seat.peer].weights.empty()) safe[seat.stage.value] = true;
+    // One that was still catching up is not waited for.
+    const bool joins = phase_ == Phase::kFinished && is_candidate(seat);
+    all_left = all_left && (has_left(seat.peer) || is_gone(seat) || joins);
+    if (has_left(seat.peer) && !reports_[seat.peer].weights.empty()) safe[seat.stage.value] = true;
   }
   all_left = all_left && std::ranges::all_of(safe, [](bool s) { return s; });
   if (ends_at_ == kNever) ends_at_ = now + options_.leave;
@@ -424,6 +431,8 @@ void Coordinator::end_if_all_left(Time now) {
       }
     }
   effects_.push_back(std::move(end));
+  phase_ = Phase::kEnded;
+  send_views();
 }
 
 std::vector<CoordinatorEffect> Coordinator::tick(Time now) {

@@ -119,6 +119,7 @@ class Coordinator {
   void evaluate();
   void commit();
   void enter(Phase phase, const std::string& reason, Time now);
+  bool has_left(PeerId peer) const;
   void end_if_all_left(Time now);
   void turn(Time now);
   const Seat* seat_of(PeerId peer) const;

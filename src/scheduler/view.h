@@ -59,6 +59,8 @@ enum class Phase : std::uint8_t {
   kStopping,
   // Every step is committed: write the last checkpoint, report weight digests, leave.
   kFinished,
+  // The coordinator has written down how the run ended and will not answer any more: leave at once.
+  kEnded,
 };
 
 // The coordinator's whole view, sent to every peer after each decision and once a second: idempotent, ordered by

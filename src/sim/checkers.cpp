@@ -8,7 +8,7 @@ namespace isthmus::sim {
 
 namespace {
 
-constexpr std::size_t kViolationsMax = 20;
+constexpr std::size_t kViolationsMax = 60;
 
 }  // namespace
 

@@ -98,6 +98,15 @@ void Cluster::wake_coordinator() {
   });
 }
 
+void Cluster::describe() {
+  const auto& decisions = coordinator_.machine->decisions();
+  checkers_.violation(fmt::format("  coordinator {}: epoch {}, step {}, {} members", coordinator_.up ? "up" : "down", decisions.epoch, decisions.step, decisions.live.size()));
+  for (const auto& w : workers_)
+    checkers_.violation(fmt::format("  worker {} (stage {}, {}{}): version {}, view epoch {} step {}, {}waits for {}", w.peer, w.stage, w.up ? "up" : "down",
+                                    w.left ? ", left" : "", w.steps->version(), w.steps->view().epoch, w.steps->view().step,
+                                    decisions.find(w.steps->session()) ? "" : "not a member, ", w.steps->waiting_for() + "; " + w.steps->describe()));
+}
+
 // ------------------------------------------------------------------------------------------------ processes
 
 void Cluster::in_worker(PeerId peer, std::uint64_t life, std::function<std::vector<WorkerEffect>(WorkerSteps&)> step) {

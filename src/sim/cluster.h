@@ -62,6 +62,8 @@ class Cluster {
   const std::map<std::string, std::uint64_t>& events() const { return events_; }
   std::uint64_t replayed() const { return replayed_; }
   const std::vector<StepOutcome>& outcomes() const { return outcomes_; }
+  // Adds what everybody waits for to the violations.
+  void describe();
   const Coordinator& coordinator() const { return *coordinator_.machine; }
   const WorkerSteps& worker(PeerId peer) const { return *workers_.at(peer.value - 1).steps; }
   bool is_up(PeerId peer) const { return workers_.at(peer.value - 1).up; }

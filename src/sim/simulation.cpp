@@ -67,6 +67,7 @@ SimulationResult simulate(const Plan& plan, std::uint64_t seed, const Simulation
                                   cluster.coordinator().decisions().step.value - 1, plan.final_step().value));
   else if (!cluster.finished())
     cluster.violation("the run ended before its time: " + cluster.reason());
+  if (!cluster.finished()) cluster.describe();
   result.violations = cluster.violations();
   result.hash = cluster.hash();
   result.commits = cluster.commits();

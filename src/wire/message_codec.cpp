@@ -388,7 +388,7 @@ View read_view(const msgpack::object& object, const Limits& limits) {
   }
   v.last_session = in.id<SessionId>();
   for (auto versions = in.array(0, limits.stages); !versions.done();) v.checkpointed.push_back(versions.number());
-  v.phase = static_cast<Phase>(in.number(2));
+  v.phase = static_cast<Phase>(in.number(static_cast<std::uint64_t>(Phase::kEnded)));
   v.reason = in.text();
   for (auto suspected = in.array(0, limits.members); !suspected.done();) v.suspected.push_back(suspected.id<SessionId>());
   for (auto joining = in.array(0, limits.members); !joining.done();) v.joining.push_back(read_member(joining, limits));

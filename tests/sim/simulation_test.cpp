@@ -31,7 +31,7 @@ TEST(Simulation, FreshSeedsAreClean) {
   const char* given = std::getenv("ISTHMUS_SEED");
   const std::uint64_t first = given ? std::strtoull(given, nullptr, 10) : std::random_device{}();
   std::cout << "seeds " << first << " …\n";
-  expect_clean(first, given ? 1 : 100);
+  expect_clean(first, std::getenv("ISTHMUS_COUNT") ? std::strtoull(std::getenv("ISTHMUS_COUNT"), nullptr, 10) : given ? 1 : 100);
 }
 
 TEST(Simulation, ASeedReplaysExactly) {
