@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "app/clock.h"
+#include "base/digest.h"
 #include "scheduler/learning_rate.h"
 
 namespace isthmus {
@@ -29,15 +30,8 @@ const char* lane_of(Operation operation) {
 
 }  // namespace
 
-ComputeThread::ComputeThread(const RunConfig& run, const Plan& plan, MakeStage make,
-                             std::uint64_t version, bool trace, std::function<void()> wake)
-    : run_(run),
-      plan_(plan),
-      make_(std::move(make)),
-      version_(version),
-      tracing_(trace),
-      wake_(std::move(wake)),
-      thread_([this] { work(); }) {}
+ComputeThread::ComputeThread(const RunConfig& run, const Plan& plan, Options options, std::function<void()> wake)
+    : run_(run), plan_(plan), options_(std::move(options)), wake_(std::move(wake)), thread_([this] { work(); }) {}
 
 ComputeThread::~ComputeThread() { join(); }
 
@@ -53,22 +47,69 @@ void ComputeThread::work() {
     results_.push(std::move(result));
     wake_();
   };
-  std::unique_ptr<StageCompute> stage;
   try {
-    auto made = make_();
-    if (!made) return put({{}, made.error().message});
-    stage = std::move(*made);
-    if (version_ > 0)
-      if (auto loaded = stage->load(version_); !loaded) return put({{}, loaded.error().message});
-    put({});
-    while (auto job = jobs_.pop())
-      if (auto result = run(*stage, *job)) put(std::move(*result));
+    auto ready = start();
+    if (!ready) return put({{}, ready.error().message, {}});
+    put({*ready, {}, {}});
+    while (auto job = jobs_.pop()) {
+      if (auto result = run(*job)) put(std::move(*result));
+      if (!warning_.empty()) put({Warned{std::exchange(warning_, {})}, {}, {}});
+    }
   } catch (const std::exception& error) {
-    put({{}, fmt::format("computation failed: {}", error.what())});
+    put({{}, fmt::format("computation failed: {}", error.what()), {}});
   }
 }
 
-OperationDone ComputeThread::operate(StageCompute& stage, const RunOperation& job) {
+Result<StageReady> ComputeThread::start() {
+  auto made = options_.make();
+  if (!made) return tl::unexpected(made.error());
+  stage_ = std::move(*made);
+  auto journal = Journal::open(options_.journal_folder, run_.recovery.journal_mb << 20);
+  if (journal)
+    journal_.emplace(std::move(*journal));
+  else
+    warning_ = journal.error().message;
+  StageReady ready;
+  for (std::size_t i = 0; i < options_.versions.size(); ++i) {
+    ready.version = options_.versions[i];
+    if (ready.version == 0) return ready;
+    const auto timeline = stage_->load(ready.version);
+    if (timeline) {
+      ready.timeline = *timeline;
+      return ready;
+    }
+    if (i + 1 == options_.versions.size()) return tl::unexpected(timeline.error());
+    warning_ = timeline.error().message;
+  }
+  return ready;
+}
+
+void ComputeThread::warn(const Status& status) {
+  if (!status) warning_ = status.error().message;
+}
+
+void ComputeThread::write_journal(const JobTag& tag, MicrobatchId m, bool gradient, const EncodedTensor& tensor) {
+  if (journal_) warn(journal_->append({tag.step, tag.attempt, m, gradient}, tensor));
+}
+
+LoadDone ComputeThread::load(const RunLoad& job) {
+  forget_checkpoints(options_.checkpoints, job.version, job.timeline);
+  if (job.version > 0) {
+    stage_->drop_step();
+    const auto loaded = stage_->load(job.version);
+    if (loaded) return {job.version, ""};
+    warning_ = loaded.error().message;
+  }
+  stage_.reset();
+  auto made = options_.make();
+  if (!made) return {0, made.error().message};
+  stage_ = std::move(*made);
+  return {0, ""};
+}
+
+OperationDone ComputeThread::operate(const RunOperation& job) {
+  StageCompute& stage = *stage_;
+  const bool is_tail = options_.checkpoints.stage == plan_.last_stage();
   OperationDone done{job.tag, job.task, {}, {}, {}};
   const MicrobatchId m = job.task.microbatch;
   switch (job.task.operation) {
@@ -84,15 +125,18 @@ OperationDone ComputeThread::operate(StageCompute& stage, const RunOperation& jo
           forward->loss->microbatch = m;
           done.loss.push_back(*forward->loss);
         }
+        if (job.training && !is_tail) write_journal(job.tag, m, false, done.tensor);
       }
       break;
     }
     case Operation::kInputGradient: {
       auto gradient = stage.input_gradient(m, job.tensor);
-      if (gradient)
-        done.tensor = std::move(*gradient);
-      else
+      if (!gradient) {
         done.error = gradient.error().message;
+        break;
+      }
+      done.tensor = std::move(*gradient);
+      if (options_.checkpoints.stage != StageId(0)) write_journal(job.tag, m, true, done.tensor);
       break;
     }
     case Operation::kWeightGradient:
@@ -102,46 +146,90 @@ OperationDone ComputeThread::operate(StageCompute& stage, const RunOperation& jo
   return done;
 }
 
-std::optional<ComputeResult> ComputeThread::run(StageCompute& stage, ComputeJob& job) {
+std::optional<ComputeResult> ComputeThread::run(ComputeJob& job) {
+  using Answer = std::optional<ComputeResult>;
+  StageCompute& stage = *stage_;
   const Time start = monotonic_now();
   const auto spent = [&](std::uint64_t& counter, const char* lane, std::string name) {
     const Time end = monotonic_now();
     counter += static_cast<std::uint64_t>((end - start).count());
-    if (tracing_) trace_.span(lane, std::move(name), start, end);
+    if (options_.trace) trace_.span(lane, std::move(name), start, end);
+  };
+  const auto answer = [](auto result) -> Answer { return ComputeResult{std::move(result), {}, {}}; };
+  const auto synced = [&] {
+    if (journal_) warn(journal_->sync());
   };
   return std::visit(
       Overloaded{
-          [&](const RunOperation& j) -> std::optional<ComputeResult> {
-            auto done = operate(stage, j);
+          [&](const RunOperation& j) -> Answer {
+            auto done = operate(j);
             const auto operation = j.task.operation;
             spent(operation == Operation::kForward         ? time_.forward_ns
                   : operation == Operation::kInputGradient ? time_.input_gradient_ns
                                                            : time_.weight_gradient_ns,
                   lane_of(operation),
                   fmt::format("{}{} step {}", j.training ? "" : "evaluation ", j.task.microbatch, j.tag.step));
-            return ComputeResult{std::move(done), {}, {}};
+            return answer(std::move(done));
           },
-          [&](const RunPrepare& j) -> std::optional<ComputeResult> {
-            auto prepared = stage.prepare();
+          [&](const RunClose& j) -> Answer {
+            synced();
+            auto sum = stage.close();
+            return answer(CloseDone{j.tag, j.epoch, std::move(sum.bytes), sum.finite});
+          },
+          [&](const RunAdd& j) -> Answer {
+            auto total = stage.add(j.parts);
+            spent(time_.optimizer_ns, "weight gradient", fmt::format("add parts step {}", j.tag.step));
+            return answer(AddDone{j.tag, j.epoch, std::move(total)});
+          },
+          [&](const RunPrepare& j) -> Answer {
+            if (j.totals.empty()) synced();
+            auto prepared = stage.prepare(j.totals, j.finite);
             spent(time_.optimizer_ns, "weight gradient", fmt::format("prepare step {}", j.tag.step));
-            return ComputeResult{PrepareDone{j.tag, j.epoch, std::move(prepared.norms), prepared.finite,
-                                             std::move(prepared.sum_digest)}, {}, {}};
+            return answer(PrepareDone{j.tag, j.epoch, std::move(prepared.norms), prepared.finite,
+                                      std::move(prepared.sum_digest), j.keep_total ? stage.total() : nullptr});
           },
-          [&](const RunApply& j) -> std::optional<ComputeResult> {
+          [&](const RunApply& j) -> Answer {
             stage.apply(j.commit, learning_rate(run_, j.commit.step));
             spent(time_.optimizer_ns, "weight gradient", fmt::format("optimizer step {}", j.commit.step));
             return std::nullopt;
           },
-          [&](const RunDropStep&) -> std::optional<ComputeResult> {
+          [&](const RunFollow& j) -> Answer {
+            (void)stage.prepare({j.total}, true);
+            stage.apply(j.commit, learning_rate(run_, j.commit.step));
+            return std::nullopt;
+          },
+          [&](const RunDropStep&) -> Answer {
             stage.drop_step();
             return std::nullopt;
           },
-          [&](const RunSave& j) -> std::optional<ComputeResult> {
-            const Status saved = stage.save(j.version);
-            return ComputeResult{SaveDone{j.version, saved ? "" : saved.error().message}, {}, {}};
+          [&](const RunSave& j) -> Answer {
+            const Status saved = stage.save(j.version, j.timeline);
+            return answer(SaveDone{j.version, saved ? "" : saved.error().message});
           },
-          [&](const RunDigests&) -> std::optional<ComputeResult> {
-            return ComputeResult{DigestsDone{stage.weight_digests()}, {}, {}};
+          [&](const RunDigests&) -> Answer { return answer(DigestsDone{stage.weight_digests()}); },
+          [&](const RunLoad& j) -> Answer { return answer(load(j)); },
+          [&](const RunRestore& j) -> Answer {
+            const Status restored = stage.restore(*j.state);
+            return answer(LoadDone{j.version, restored ? "" : restored.error().message});
+          },
+          [&](const RunSnapshot& j) -> Answer {
+            auto state = stage.state();
+            std::string digest = digest_hex(*state);
+            return answer(SnapshotDone{j.version, std::move(state), std::move(digest)});
+          },
+          [&](const RunRecall& j) -> Answer {
+            RecallDone done{j.asker, j.piece, false, {}};
+            if (journal_)
+              if (auto tensor = journal_->find({StepId(j.piece.version), j.piece.attempt, MicrobatchId(j.piece.index),
+                                                j.piece.kind == PieceKind::kGradient})) {
+                done.found = true;
+                done.tensor = std::move(*tensor);
+              }
+            return answer(std::move(done));
+          },
+          [&](const RunTrim& j) -> Answer {
+            if (journal_) journal_->trim(j.version);
+            return std::nullopt;
           }},
       job);
 }

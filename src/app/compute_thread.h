@@ -2,9 +2,11 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <variant>
+#include <vector>
 
 #include "app/trace.h"
 #include "base/bounded_queue.h"
@@ -12,12 +14,15 @@
 #include "config/run_config.h"
 #include "router/effects.h"
 #include "scheduler/plan.h"
+#include "stage/checkpoint.h"
+#include "stage/journal.h"
 #include "stage/stage_compute.h"
 
 namespace isthmus {
 
 // Jobs of a worker, in the order in which they were given out.
-using ComputeJob = std::variant<RunOperation, RunPrepare, RunApply, RunDropStep, RunSave, RunDigests>;
+using ComputeJob = std::variant<RunOperation, RunClose, RunAdd, RunPrepare, RunApply, RunDropStep, RunSave, RunDigests,
+                                RunLoad, RunRestore, RunSnapshot, RunFollow, RunRecall, RunTrim>;
 
 // How long the device worked on what.
 struct ComputeTime {
@@ -27,10 +32,16 @@ struct ComputeTime {
   std::uint64_t optimizer_ns = 0;
 };
 
+// The stage is made; the weights are those of this version.
+struct StageReady {
+  std::uint64_t version = 0;
+  std::uint32_t timeline = 0;
+};
+
 struct ComputeResult {
-  // Nothing: the stage is ready (first result), or could not be made or loaded (error).
-  std::variant<std::monostate, OperationDone, PrepareDone, SaveDone, DigestsDone> value;
-  std::string error;
+  std::variant<StageReady, OperationDone, CloseDone, AddDone, PrepareDone, SaveDone, DigestsDone, LoadDone, SnapshotDone,
+               RecallDone, Warned> value;
+  std::string error;  // the stage could not be made or loaded, or cannot go on
   ComputeTime time;  // since the start
 };
 
@@ -39,10 +50,17 @@ struct ComputeResult {
 class ComputeThread {
  public:
   using MakeStage = std::function<Result<std::unique_ptr<StageCompute>>()>;
+  struct Options {
+    MakeStage make;
+    // Versions to start from, tried in order; the last one that cannot be loaded is an error. 0: initial weights.
+    std::vector<std::uint64_t> versions = {0};
+    CheckpointPlace checkpoints;
+    std::string journal_folder;
+    bool trace = false;
+  };
 
   // `wake` is called after every result, from the compute thread.
-  ComputeThread(const RunConfig& run, const Plan& plan, MakeStage make, std::uint64_t version,
-                bool trace, std::function<void()> wake);
+  ComputeThread(const RunConfig& run, const Plan& plan, Options options, std::function<void()> wake);
   ~ComputeThread();
 
   void give(ComputeJob job) { jobs_.push(std::move(job)); }
@@ -53,17 +71,22 @@ class ComputeThread {
 
  private:
   void work();
-  std::optional<ComputeResult> run(StageCompute& stage, ComputeJob& job);
-  OperationDone operate(StageCompute& stage, const RunOperation& job);
+  Result<StageReady> start();
+  std::optional<ComputeResult> run(ComputeJob& job);
+  OperationDone operate(const RunOperation& job);
+  LoadDone load(const RunLoad& job);
+  void write_journal(const JobTag& tag, MicrobatchId m, bool gradient, const EncodedTensor& tensor);
+  void warn(const Status& status);
 
   const RunConfig run_;
   const Plan plan_;
-  const MakeStage make_;
-  const std::uint64_t version_;
-  const bool tracing_;
+  const Options options_;
   const std::function<void()> wake_;
   BoundedQueue<ComputeJob> jobs_{64};
   BoundedQueue<ComputeResult> results_{64};
+  std::unique_ptr<StageCompute> stage_;
+  std::optional<Journal> journal_;
+  std::string warning_;  // to be told
   ComputeTime time_;
   Trace trace_;
   std::thread thread_;

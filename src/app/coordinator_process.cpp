@@ -59,6 +59,7 @@ class CoordinatorProcess {
     for (const auto& seat : roster->seats) link.roster.add(seat.peer, seat.key);
     link.host = options_.host;
     link.port = options_.port;
+    link.bulk_port = options_.bulk_port;
     auto opened = ProcessLink::open(run_, plan_, std::move(link));
     if (!opened) return tl::unexpected(opened.error());
     link_ = std::move(*opened);
@@ -73,6 +74,8 @@ class CoordinatorProcess {
     limits.clip = run_.train.clip;
     coordinator_.emplace(plan_, roster->seats, limits);
     coordinator_->replay(log->records());
+    if (!options_.fresh)
+      if (auto repaired = record->take_up(log->records()); !repaired) return repaired;
     log_.emplace(std::move(*log));
     record_.emplace(std::move(*record));
     if (options_.ready_fd >= 0) {
@@ -97,7 +100,7 @@ class CoordinatorProcess {
       if (const auto* report = std::get_if<Report>(&arrival.message))
         carry_out(coordinator_->received(arrival.from, *report, now));
     for (const PeerId peer : turn.disconnected) carry_out(coordinator_->disconnected(peer, now));
-    while (const auto line = control_.next()) stop_as_told(*line, now);
+    while (const auto line = control_.next()) do_as_told(*line, now);
     if (const int signal = received_signal(); signal != 0 && !stop_code_) {
       stop_code_ = 130;
       carry_out(coordinator_->stop("interrupted", now));
@@ -106,9 +109,13 @@ class CoordinatorProcess {
     progress_.refresh(record_->figures(), *coordinator_, now);
   }
 
-  // "stop CODE REASON"
-  void stop_as_told(const std::string& line, Time now) {
+  void do_as_told(const std::string& line, Time now) {
     int code = 0, at = 0;
+    unsigned peer = 0;
+    if (std::sscanf(line.c_str(), "lost %u", &peer) == 1) {
+      carry_out(coordinator_->process_ended(PeerId(peer), now));
+      return;
+    }
     if (std::sscanf(line.c_str(), "stop %d %n", &code, &at) != 1) return;
     if (!stop_code_) stop_code_ = code;
     carry_out(coordinator_->stop(line.substr(static_cast<std::size_t>(at)), now));
@@ -116,11 +123,12 @@ class CoordinatorProcess {
 
   void carry_out(std::vector<CoordinatorEffect> effects) {
     for (auto& effect : effects) {
-      if (exit_code_) return;
+      if (broken_) return;
       Status done = std::visit([&](const auto& e) { return carry_out(e); }, effect);
       if (!done) {
         // Nothing that follows from an unwritten decision may be sent.
         spdlog::error("{}", done.error().message);
+        broken_ = true;
         exit_code_ = 1;
       }
     }
@@ -138,8 +146,13 @@ class CoordinatorProcess {
     return written;
   }
   Status carry_out(const Happened& effect) {
-    if (effect.event == "fault" || effect.event == "refused" || effect.event == "expelled")
-      progress_.say(fmt::format("worker {}: {}: {}", effect.peer, effect.event, effect.reason));
+    for (const char* told : {"fault", "warning", "refused", "expelled", "joining", "rolled back"})
+      if (effect.event == told) progress_.say(fmt::format("worker {}: {}: {}", effect.peer, effect.event, effect.reason));
+    // Members of the first moments are no news.
+    if (effect.event == "admitted" && effect.step > StepId(options_.version + 1))
+      progress_.say(fmt::format("worker {}: admitted: {}", effect.peer, effect.reason));
+    if (effect.event == "rolled back")
+      if (auto cut = record_->rolled_back(coordinator_->decisions().step.value - 1); !cut) return cut;
     return record_->happened(effect, wall_clock_us());
   }
   Status carry_out(const RunEnded& effect) {
@@ -166,6 +179,7 @@ class CoordinatorProcess {
   std::optional<DecisionLog> log_;
   std::optional<RunRecord> record_;
   std::uint64_t rejected_ = 0;
+  bool broken_ = false;
   std::optional<int> stop_code_;
   std::optional<int> exit_code_;
 };

@@ -15,7 +15,8 @@ struct CoordinatorOptions {
   bool fresh = true;          // append Init; false: take the log up where it ends
   std::string host = "127.0.0.1";
   std::uint16_t port = 0;
-  // Lines read here: "stop CODE REASON" ends the run. -1: none.
+  std::uint16_t bulk_port = 0;  // 0: the one after `port`
+  // Lines read here: "stop CODE REASON" ends the run, "lost PEER" says that a worker's process has ended. -1: none.
   int control_fd = -1;
   // The bound endpoints are written here as one line, "control bulk". -1: nowhere.
   int ready_fd = -1;

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -20,6 +21,12 @@ namespace {
 std::string line_checksum(std::string_view text) {
   return fmt::format("{:016x}",
                      checksum({reinterpret_cast<const std::uint8_t*>(text.data()), text.size()}));
+}
+
+json shares_of(const CommitRecord& record) {
+  json shares = json::array();
+  for (const auto& [session, share] : record.head_share) shares.push_back({session.value, share});
+  return shares;
 }
 
 json to_json(const LogRecord& record) {
@@ -46,7 +53,15 @@ json to_json(const LogRecord& record) {
                   {"attempt", r.commit.attempt},
                   {"epoch", r.commit.epoch.value},
                   {"scale", r.commit.scale},
-                  {"apply", r.commit.apply}};
+                  {"apply", r.commit.apply},
+                  {"head_share", shares_of(r)},
+                  {"loss", r.figures.loss},
+                  {"tokens", r.figures.tokens},
+                  {"validation_loss", r.figures.validation_loss ? json(*r.figures.validation_loss) : json()},
+                  {"grad_norm", r.figures.grad_norm},
+                  {"replayed", r.figures.replayed}};
+        } else if constexpr (std::is_same_v<R, RollbackRecord>) {
+          return {{"record", "rollback"}, {"version", r.version}, {"reason", r.reason}};
         } else {
           return {{"record", "checkpoint"}, {"stage", r.stage.value}, {"version", r.version}};
         }
@@ -67,9 +82,18 @@ LogRecord from_json(const json& j) {
   if (kind == "init") return InitRecord{j.at("version")};
   if (kind == "expel") return ExpelRecord{SessionId(j.at("session")), j.at("reason")};
   if (kind == "checkpoint") return CheckpointRecord{StageId(j.at("stage")), j.at("version")};
-  if (kind == "commit")
-    return CommitRecord{Commit{StepId(j.at("step")), j.at("attempt"), EpochId(j.at("epoch")),
-                               j.at("scale"), j.at("apply")}};
+  if (kind == "rollback") return RollbackRecord{j.at("version"), j.at("reason")};
+  if (kind == "commit") {
+    CommitRecord record;
+    record.commit = Commit{StepId(j.at("step")), j.at("attempt"), EpochId(j.at("epoch")), j.at("scale"), j.at("apply")};
+    for (const auto& share : j.at("head_share")) record.head_share[SessionId(share.at(0))] = share.at(1);
+    record.figures.loss = j.at("loss").is_number() ? j.at("loss").get<double>() : std::nan("");
+    record.figures.tokens = j.at("tokens");
+    if (j.at("validation_loss").is_number()) record.figures.validation_loss = j.at("validation_loss");
+    record.figures.grad_norm = j.at("grad_norm").is_number() ? j.at("grad_norm").get<double>() : std::nan("");
+    record.figures.replayed = j.at("replayed");
+    return record;
+  }
   if (kind == "admit")
     return AdmitRecord{Member{PeerId(j.at("peer")), SessionId(j.at("session")),
                               StageId(j.at("stage")), ReplicaId(j.at("replica")),

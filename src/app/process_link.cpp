@@ -16,6 +16,7 @@ Result<std::unique_ptr<ProcessLink>> ProcessLink::open(const RunConfig& run, con
   sockets.roster = options.roster;
   sockets.bind_host = options.host;
   sockets.port = options.port;
+  sockets.bulk_port = options.bulk_port;
   auto opened = ZmqTransport::open(std::move(sockets));
   if (!opened) return tl::unexpected(opened.error());
   link->sockets_ = std::move(*opened);

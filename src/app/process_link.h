@@ -25,6 +25,7 @@ class ProcessLink {
     Roster roster;
     std::string host = "127.0.0.1";
     std::uint16_t port = 0;  // control; bulk is the next one. 0: any
+    std::uint16_t bulk_port = 0;
   };
   static Result<std::unique_ptr<ProcessLink>> open(const RunConfig& run, const Plan& plan, Options options);
 

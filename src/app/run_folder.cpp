@@ -19,7 +19,7 @@ namespace fs = std::filesystem;
 bool may_differ(const std::string& difference) {
   for (const std::string key :
        {"run.steps", "run.name", "link.", "checkpoint.", "pipeline.threads", "pipeline.credits",
-        "pipeline.schedule", "pipeline.activation_mb", "pipeline.recompute", "emulated."})
+        "pipeline.schedule", "pipeline.activation_mb", "pipeline.recompute", "emulated.", "recovery."})
     if (difference.starts_with(key)) return true;
   return false;
 }
@@ -38,6 +38,8 @@ Status same_run(const RunFolder& folder, const RunConfig& run) {
   return {};
 }
 
+}  // namespace
+
 // A line of metrics.jsonl stays if its step was committed at or before the checkpoint.
 Result<std::string> metrics_until(const std::string& path, std::uint64_t version) {
   if (!fs::exists(path)) return std::string();
@@ -54,8 +56,6 @@ Result<std::string> metrics_until(const std::string& path, std::uint64_t version
   }
   return kept;
 }
-
-}  // namespace
 
 Result<RunStart> open_run_folder(const RunFolder& folder, const RunConfig& run, bool resume) {
   std::error_code error;

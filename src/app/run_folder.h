@@ -19,6 +19,7 @@ struct RunFolder {
   std::string trace() const { return path + "/trace.json"; }
   std::string decision_log() const { return path + "/coordinator.log"; }
   std::string checkpoints() const { return path + "/checkpoint"; }
+  std::string journal(std::uint32_t peer) const { return path + "/journal/peer-" + std::to_string(peer); }
   std::string roster() const { return path + "/roster.json"; }
   std::string keys() const { return path + "/keys"; }
   std::string key_file(std::uint32_t peer) const { return keys() + "/peer-" + std::to_string(peer) + ".key"; }
@@ -35,5 +36,8 @@ struct RunStart {
 // must describe the same model, data and training; the newest checkpoint that every stage has is taken, and lines of
 // later steps are cut from metrics.jsonl). Nothing is changed on error. Writes run.toml, the resolved run.
 Result<RunStart> open_run_folder(const RunFolder& folder, const RunConfig& run, bool resume);
+
+// The lines of metrics.jsonl that belong to a run whose newest committed step is `version`.
+Result<std::string> metrics_until(const std::string& path, std::uint64_t version);
 
 }  // namespace isthmus

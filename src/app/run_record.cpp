@@ -36,6 +36,10 @@ Result<RunRecord> RunRecord::open(const RunFolder& folder, const RunConfig& run,
 }
 
 void RunRecord::resume_from(const std::string& metrics) {
+  seconds_before_ = 0;
+  figures_.tokens = 0;
+  stepped_tokens_ = wire_bytes_total_ = 0;
+  stepped_seconds_ = 0;
   std::istringstream lines(metrics);
   for (std::string line; std::getline(lines, line);) {
     const auto j = json::parse(line, nullptr, false);
@@ -43,9 +47,52 @@ void RunRecord::resume_from(const std::string& metrics) {
     seconds_before_ = j.value("seconds", seconds_before_);
     figures_.tokens = j.value("tokens", figures_.tokens);
     figures_.loss = j.value("loss", figures_.loss);
+    if (j.contains("loss")) {
+      stepped_seconds_ += j.value("step_seconds", 0.0);
+      wire_bytes_total_ += j.value("wire_bytes", std::uint64_t{0});
+      figures_.step = StepId(j.value("step", std::uint64_t{0}));
+    }
     if (j.contains("validation_loss") && j["validation_loss"].is_number())
       figures_.validation_loss = j["validation_loss"];
   }
+}
+
+Status RunRecord::take_up(const std::vector<LogRecord>& log) {
+  std::size_t first = 0;
+  for (std::size_t i = 0; i < log.size(); ++i)
+    if (std::holds_alternative<InitRecord>(log[i]) || std::holds_alternative<RollbackRecord>(log[i])) first = i;
+  for (std::size_t i = first; i < log.size(); ++i) {
+    const auto* commit = std::get_if<CommitRecord>(&log[i]);
+    if (!commit || commit->commit.step <= figures_.step || commit->commit.step == plan_.final_step()) continue;
+    figures_.step = commit->commit.step;
+    figures_.loss = commit->figures.loss;
+    figures_.grad_norm = commit->figures.grad_norm;
+    figures_.tokens += commit->figures.tokens;
+    const auto written = metrics_.append(json{{"step", figures_.step.value},
+                                              {"tokens", figures_.tokens},
+                                              {"loss", figures_.loss},
+                                              {"grad_norm", figures_.grad_norm},
+                                              {"learning_rate", learning_rate(run_, figures_.step)},
+                                              {"seconds", seconds_before_},
+                                              {"replayed_microbatches", commit->figures.replayed}}
+                                             .dump());
+    if (!written) return written;
+  }
+  return {};
+}
+
+Status RunRecord::rolled_back(std::uint64_t version) {
+  const auto kept = metrics_until(folder_.metrics(), version);
+  if (!kept) return tl::unexpected(kept.error());
+  if (auto written = write_whole(folder_.metrics(), *kept); !written) return written;
+  auto metrics = LineFile::open(folder_.metrics());
+  if (!metrics) return tl::unexpected(metrics.error());
+  metrics_ = std::move(*metrics);
+  const double seconds = seconds_before_;
+  resume_from(*kept);
+  seconds_before_ = seconds;  // the time is spent all the same
+  figures_.step = StepId(version);
+  return {};
 }
 
 Status RunRecord::committed(const StepOutcome& outcome, Time now) {
@@ -53,9 +100,13 @@ Status RunRecord::committed(const StepOutcome& outcome, Time now) {
   std::uint64_t wire_bytes = 0;
   double slowest = 0;
   for (const auto& [peer, stats] : outcome.stats) {
-    const WorkerStats before = std::exchange(last_stats_[peer], stats);
+    WorkerStats before = std::exchange(last_stats_[peer], stats);
+    // A worker that took another's place counts from zero.
+    if (stats.control_bytes_sent < before.control_bytes_sent) before = WorkerStats();
     wire_bytes += stats.boundary_bytes_sent - before.boundary_bytes_sent;
     control_bytes_total_ += stats.control_bytes_sent - before.control_bytes_sent;
+    sync_bytes_total_ += stats.sync_bytes_sent - before.sync_bytes_sent;
+    state_bytes_total_ += stats.state_bytes_sent - before.state_bytes_sent;
     const auto busy = [](const WorkerStats& s) {
       return s.forward_ns + s.input_gradient_ns + s.weight_gradient_ns + s.optimizer_ns;
     };
@@ -64,42 +115,42 @@ Status RunRecord::committed(const StepOutcome& outcome, Time now) {
   const double step_seconds = to_seconds(now - std::exchange(step_began_, now));
   figures_.seconds = seconds_before_ + to_seconds(now - start_);
 
-  if (outcome.validation_loss) {
-    figures_.validation_loss = outcome.validation_loss;
+  if (outcome.figures.validation_loss) {
+    figures_.validation_loss = outcome.figures.validation_loss;
     figures_.validation_step = step.value - 1;
     const auto written = metrics_.append(json{{"step", step.value - 1},
                                               {"tokens", figures_.tokens},
                                               {"seconds", figures_.seconds},
-                                              {"validation_loss", *outcome.validation_loss}}
+                                              {"validation_loss", *outcome.figures.validation_loss}}
                                              .dump());
     if (!written) return written;
   }
   if (step == plan_.final_step()) return {};
 
   figures_.step = step;
-  figures_.loss = outcome.loss;
-  figures_.grad_norm = outcome.grad_norm;
-  figures_.tokens += outcome.tokens;
+  figures_.loss = outcome.figures.loss;
+  figures_.grad_norm = outcome.figures.grad_norm;
+  figures_.tokens += outcome.figures.tokens;
   figures_.step_seconds = step_seconds;
-  figures_.tokens_per_second = static_cast<double>(outcome.tokens) / step_seconds;
+  figures_.tokens_per_second = static_cast<double>(outcome.figures.tokens) / step_seconds;
   figures_.wire_bytes = wire_bytes;
   // A step that also evaluates sends more; the share of its training microbatches goes by payload.
   const double forward = static_cast<double>(plan_.token_bytes + plan_.forward_bytes);
   const double trained = plan_.training_count(step) * (forward + static_cast<double>(plan_.backward_bytes));
   const double evaluated = plan_.evaluation_count(step) * forward;
   const auto hops = static_cast<double>(plan_.stages.size() - 1);
-  if (hops > 0 && trained > 0 && outcome.tokens > 0)
+  if (hops > 0 && trained > 0 && outcome.figures.tokens > 0)
     figures_.wire_bytes_per_token_hop = static_cast<double>(wire_bytes) * trained /
                                         (trained + evaluated) / hops /
-                                        static_cast<double>(outcome.tokens);
+                                        static_cast<double>(outcome.figures.tokens);
   device_bound_seconds_ += slowest;
   stepped_seconds_ += step_seconds;
-  stepped_tokens_ += outcome.tokens;
+  stepped_tokens_ += outcome.figures.tokens;
   wire_bytes_total_ += wire_bytes;
   json line = {{"step", step.value},
                {"tokens", figures_.tokens},
-               {"loss", outcome.loss},
-               {"grad_norm", outcome.grad_norm},
+               {"loss", outcome.figures.loss},
+               {"grad_norm", outcome.figures.grad_norm},
                {"learning_rate", learning_rate(run_, step)},
                {"seconds", figures_.seconds},
                {"step_seconds", step_seconds},
@@ -107,7 +158,7 @@ Status RunRecord::committed(const StepOutcome& outcome, Time now) {
                {"wire_bytes", wire_bytes},
                {"wire_bytes_per_token_hop", figures_.wire_bytes_per_token_hop},
                {"skipped_microbatches", 0},
-               {"replayed_microbatches", outcome.replayed}};
+               {"replayed_microbatches", outcome.figures.replayed}};
   if (!outcome.commit.apply) line["skipped_step"] = true;
   return metrics_.append(line.dump());
 }
@@ -136,6 +187,8 @@ Status RunRecord::ended(const RunEnded& end, Time now) {
       {"wire_bytes", wire_bytes_total_},
       {"wire_bytes_per_token_hop", figures_.wire_bytes_per_token_hop},
       {"control_bytes", control_bytes_total_},
+      {"sync_bytes", sync_bytes_total_},
+      {"state_bytes", state_bytes_total_},
       {"efficiency", stepped_seconds_ > 0 ? device_bound_seconds_ / stepped_seconds_ : 0.0},
       {"weights_hash", end.weights_hash},
       {"versions", {{"isthmus", ISTHMUS_VERSION}, {"libtorch", ISTHMUS_TORCH_VERSION}}},

@@ -39,6 +39,10 @@ class RunRecord {
                                 std::uint64_t version, Time start);
 
   Status committed(const StepOutcome& outcome, Time now);
+  // Writes the lines of committed steps that an earlier process of this run decided and did not get to write.
+  Status take_up(const std::vector<LogRecord>& log);
+  // Every line of a later step than `version` goes.
+  Status rolled_back(std::uint64_t version);
   Status happened(const Happened& event, std::uint64_t time_us);
   Status ended(const RunEnded& end, Time now);
   const RunFigures& figures() const { return figures_; }
@@ -62,6 +66,8 @@ class RunRecord {
   std::uint64_t wire_bytes_total_ = 0;
   std::uint64_t stepped_tokens_ = 0;
   std::uint64_t control_bytes_total_ = 0;
+  std::uint64_t sync_bytes_total_ = 0;
+  std::uint64_t state_bytes_total_ = 0;
   std::map<PeerId, WorkerStats> last_stats_;
 };
 

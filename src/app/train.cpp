@@ -4,6 +4,8 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -39,44 +41,85 @@ Status write_keys(const RunFolder& folder, const RunConfig& run) {
   return write_roster(folder.roster(), roster);
 }
 
+// The processes of a run. One that a signal kills is started again, if the run file allows it; one that ends by itself
+// knows why, and starting it again would not help.
 class Launcher {
  public:
-  Launcher(const RunFolder& folder, const TrainOptions& options) : folder_(folder), options_(options) {}
+  Launcher(const RunFolder& folder, const RunConfig& run, const TrainOptions& options)
+      : folder_(folder), replace_(run.recovery.replace), options_(options) {}
 
-  int launch(const RunStart& start, std::size_t workers) {
-    if (auto started = start_all(start, workers); !started) {
+  int launch(const RunStart& start, const std::vector<Seat>& seats) {
+    version_ = start.version;
+    if (auto started = start_all(seats); !started) {
       spdlog::error("{}", started.error().message);
       return 1;
     }
     watch();
     if (options_.trace)
-      if (auto joined = join_traces(folder_, static_cast<std::uint32_t>(workers)); !joined)
+      if (auto joined = join_traces(folder_, static_cast<std::uint32_t>(workers_.size())); !joined)
         spdlog::error("{}", joined.error().message);
-    return coordinator_->exit_code();
+    return coordinator_.child->exit_code();
   }
 
  private:
-  Status start_all(const RunStart& start, std::size_t workers) {
-    const std::string version = std::to_string(start.version);
-    auto coordinator = Child::start(
-        "coordinator",
-        {"coordinator", folder_.run_file(), "--out", folder_.path, "--from-version", version, "--port",
-         std::to_string(options_.port), "--ready-fd", "3", "--control-fd", "0"},
-        true);
-    if (!coordinator) return tl::unexpected(coordinator.error());
-    coordinator_.emplace(std::move(*coordinator));
+  struct Process {
+    std::optional<Child> child;
+    StageId stage;
+    Time started{};
+    int quick_deaths = 0;  // in a row
+    Time start_again = kNever;
+    bool given_up = false;
+  };
+
+  Status start_coordinator(bool again) {
+    std::vector<std::string> arguments = {"coordinator", folder_.run_file(), "--out", folder_.path, "--from-version",
+                                          std::to_string(version_), "--ready-fd", "3", "--control-fd", "0"};
+    const std::uint32_t port = again ? port_of(endpoints_.substr(0, endpoints_.find(' '))) : options_.port;
+    arguments.insert(arguments.end(), {"--port", std::to_string(port)});
+    if (again)
+      arguments.insert(arguments.end(), {"--continue", "--bulk-port", std::to_string(port_of(endpoints_))});
+    auto child = Child::start("coordinator", arguments, true);
+    if (!child) return tl::unexpected(child.error());
+    coordinator_.child.reset();
+    coordinator_.child.emplace(std::move(*child));
+    coordinator_.started = monotonic_now();
+    return {};
+  }
+
+  // The number after the last colon.
+  static std::uint32_t port_of(const std::string& endpoint) {
+    return static_cast<std::uint32_t>(std::strtoul(endpoint.c_str() + endpoint.rfind(':') + 1, nullptr, 10));
+  }
+
+  Status start_worker(std::size_t index, bool again) {
+    const std::string peer = std::to_string(index + 1);
+    std::vector<std::string> arguments = {"worker", folder_.run_file(), "--out", folder_.path, "--peer", peer,
+                                          "--from-version", std::to_string(version_)};
+    if (again) arguments.push_back("--newest");
+    if (options_.trace) arguments.push_back("--trace");
+    auto child = Child::start("worker " + peer, arguments, false);
+    if (!child) return tl::unexpected(child.error());
+    Process& worker = workers_[index];
+    worker.child.reset();
+    worker.child.emplace(std::move(*child));
+    worker.started = monotonic_now();
+    worker.start_again = kNever;
+    if (!endpoints_.empty()) worker.child->say(endpoints_);
+    return {};
+  }
+
+  Status start_all(const std::vector<Seat>& seats) {
+    if (auto started = start_coordinator(false); !started) return started;
     // Workers are started before the coordinator is ready: making the model takes longer than opening a port.
-    for (std::size_t peer = 1; peer <= workers; ++peer) {
-      std::vector<std::string> arguments = {"worker", folder_.run_file(), "--out", folder_.path,
-                                            "--peer", std::to_string(peer), "--from-version", version};
-      if (options_.trace) arguments.push_back("--trace");
-      auto worker = Child::start(fmt::format("worker {}", peer), arguments, false);
-      if (!worker) return tl::unexpected(worker.error());
-      workers_.push_back(std::move(*worker));
+    workers_.resize(seats.size());
+    for (std::size_t i = 0; i < seats.size(); ++i) {
+      workers_[i].stage = seats[i].stage;
+      if (auto started = start_worker(i, false); !started) return started;
     }
-    const auto endpoints = coordinator_->read_line();
+    const auto endpoints = coordinator_.child->read_line();
     if (!endpoints) return fail("the coordinator did not start");
-    for (auto& worker : workers_) worker.say(*endpoints);
+    endpoints_ = *endpoints;
+    for (auto& worker : workers_) worker.child->say(endpoints_);
     return {};
   }
 
@@ -86,32 +129,33 @@ class Launcher {
     while (true) {
       if (signal_count() > signals_seen) {
         signals_seen = signal_count();
+        stopping_ = true;
         if (signals_seen == 1) {
-          coordinator_->say("stop 130 interrupted");
+          coordinator_.child->say("stop 130 interrupted");
         } else {
-          for (auto& worker : workers_) worker.signal(SIGKILL);
-          coordinator_->signal(SIGKILL);
+          for (auto& worker : workers_) worker.child->signal(SIGKILL);
+          coordinator_.child->signal(SIGKILL);
         }
       }
-      const bool coordinator_ended = coordinator_->ended();
-      bool all_ended = coordinator_ended;
-      for (auto& worker : workers_) {
-        const bool ended = worker.ended();
+      bool over = coordinator_.child->ended();
+      if (over && !stopping_ && may_replace(coordinator_)) {
+        spdlog::warn("the coordinator {}; it goes on from its log", coordinator_.child->ending());
+        if (auto again = start_coordinator(true); again && coordinator_.child->read_line()) over = false;
+      }
+      bool all_ended = over;
+      for (std::size_t i = 0; i < workers_.size(); ++i) {
+        const bool ended = workers_[i].child->ended();
         all_ended = all_ended && ended;
-        if (ended && !coordinator_ended && !told_ && worker.exit_code() != 0) {
-          told_ = true;
-          coordinator_->say(fmt::format("stop 1 {} {}; its stage has no other replica. Continue with --resume",
-                                        worker.name(), worker.ending()));
-        }
+        if (ended && !over) look_after(i);
       }
       if (all_ended) return;
-      if (coordinator_ended) {
+      if (over) {
         if (!leave_by) {
           leave_by = monotonic_now() + kLeave;
-          if (coordinator_->exit_code() != 0)
-            for (auto& worker : workers_) worker.signal(SIGTERM);
+          if (coordinator_.child->exit_code() != 0)
+            for (auto& worker : workers_) worker.child->signal(SIGTERM);
         } else if (monotonic_now() > *leave_by) {
-          for (auto& worker : workers_) worker.signal(SIGKILL);
+          for (auto& worker : workers_) worker.child->signal(SIGKILL);
         }
       }
       // Ended by any signal, a child's end (SIGCHLD) included.
@@ -119,11 +163,47 @@ class Launcher {
     }
   }
 
+  // Whether the process was killed, and is worth another try: not if it dies again and again as soon as it starts.
+  bool may_replace(Process& process) const {
+    if (!replace_ || process.child->exit_code() < 128) return false;
+    process.quick_deaths = monotonic_now() - process.started < kQuick ? process.quick_deaths + 1 : 0;
+    return process.quick_deaths <= kQuickDeathsMax;
+  }
+
+  void look_after(std::size_t index) {
+    Process& worker = workers_[index];
+    if (worker.child->exit_code() == 0 || worker.given_up || stopping_) return;
+    if (worker.start_again != kNever) {
+      if (monotonic_now() < worker.start_again) return;
+      if (auto again = start_worker(index, true); !again) spdlog::error("{}", again.error().message);
+      return;
+    }
+    coordinator_.child->say(fmt::format("lost {}", index + 1));
+    if (may_replace(worker)) {
+      worker.start_again = monotonic_now() + worker.quick_deaths * kPause;
+      return;
+    }
+    worker.given_up = true;
+    const bool stage_serves = std::ranges::any_of(workers_, [&](const Process& other) { return other.stage == worker.stage && !other.given_up; });
+    const std::string what = fmt::format("{} {}", worker.child->name(), worker.child->ending());
+    if (stage_serves)
+      spdlog::warn("{}; its stage goes on without it", what);
+    else
+      coordinator_.child->say(fmt::format("stop 1 {}; its stage has no other replica. Continue with --resume", what));
+  }
+
+  static constexpr Duration kQuick = seconds(10);
+  static constexpr Duration kPause = std::chrono::milliseconds(500);
+  static constexpr int kQuickDeathsMax = 5;
+
   const RunFolder folder_;
+  const bool replace_;
   const TrainOptions options_;
-  std::optional<Child> coordinator_;
-  std::vector<Child> workers_;
-  bool told_ = false;
+  std::uint64_t version_ = 0;
+  std::string endpoints_;  // the coordinator's
+  Process coordinator_;
+  std::vector<Process> workers_;
+  bool stopping_ = false;
 };
 
 }  // namespace
@@ -148,8 +228,7 @@ int train(const RunConfig& run, const TrainOptions& options) {
     spdlog::error("{}", written.error().message);
     return 1;
   }
-  const int code = Launcher(folder, options).launch(*start, seats_of(run).size());
-  return code;
+  return Launcher(folder, run, options).launch(*start, seats_of(run));
 }
 
 }  // namespace isthmus

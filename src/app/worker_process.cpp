@@ -83,15 +83,26 @@ class WorkerProcess {
 
     woken_ = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     const std::string checkpoints = options_.folder.checkpoints();
-    ComputeThread::MakeStage make = [run = run_, plan = plan_, stage = seat_.stage, checkpoints] {
-      return run.pipeline.device == "emulated" ? make_emulated_stage(run, plan, stage, checkpoints)
-                                               : make_torch_stage(run, stage, checkpoints);
+    const auto& stage = plan_.stages[seat_.stage.value];
+    ComputeThread::Options compute;
+    compute.checkpoints = {options_.folder.checkpoints(), seat_.stage, stage.first_layer, stage.end_layer, seat_.replica};
+    compute.journal_folder = options_.folder.journal(options_.peer.value);
+    compute.trace = options_.trace;
+    compute.versions = {options_.version};
+    if (options_.newest) {
+      compute.versions = checkpoint_versions(options_.folder.checkpoints(), seat_.stage);
+      std::ranges::reverse(compute.versions);
+      compute.versions.push_back(0);
+    }
+    const double slowdown = run_.emulated.slow_peer == options_.peer.value ? run_.emulated.slow_factor : 1;
+    compute.make = [run = run_, plan = plan_, place = compute.checkpoints, slowdown] {
+      return run.pipeline.device == "emulated" ? make_emulated_stage(run, plan, place.stage, place.replica, place.folder, slowdown)
+                                               : make_torch_stage(run, place.stage, place.replica, place.folder);
     };
-    compute_ = std::make_unique<ComputeThread>(run_, plan_, std::move(make), options_.version, options_.trace,
-                                               [fd = woken_] {
-                                                 const std::uint64_t one = 1;
-                                                 [[maybe_unused]] const auto n = ::write(fd, &one, sizeof one);
-                                               });
+    compute_ = std::make_unique<ComputeThread>(run_, plan_, std::move(compute), [fd = woken_] {
+      const std::uint64_t one = 1;
+      [[maybe_unused]] const auto n = ::write(fd, &one, sizeof one);
+    });
     ProcessLink::Options link;
     link.self = options_.peer;
     link.keys = *keys;
@@ -125,15 +136,14 @@ class WorkerProcess {
       else if (const auto* view = std::get_if<View>(&arrival.message))
         carry_out(steps_->view_received(*view, now));
     }
-    for (const PeerId peer : turn.disconnected)
-      if (peer == kCoordinator) carry_out(steps_->coordinator_lost(now));
+    for (const PeerId peer : turn.disconnected) carry_out(steps_->peer_lost(peer, now));
     if (now >= steps_->next_due()) carry_out(steps_->tick(now));
     note_wait(steps_->waiting_for());
   }
 
   // Boundary tensors in the trace: when they were handed to the link, and when the last of them had arrived.
   void note_message(const char* lane, const Message& message, Time now) {
-    if (!options_.trace || !is_boundary(message)) return;
+    if (!options_.trace || traffic_of(message) != Traffic::kBoundary) return;
     const auto* forward = std::get_if<Forward>(&message);
     const MicrobatchId m = forward ? forward->microbatch : std::get<Backward>(message).microbatch;
     trace_.span(lane, fmt::format("{} {}", forward ? "activation" : "gradient", m), now, now);
@@ -181,19 +191,21 @@ class WorkerProcess {
       exit_code_ = 1;
       return;
     }
-    if (std::holds_alternative<std::monostate>(result.value)) {
-      WorkerSteps::Identity identity{options_.peer, seat_.stage, seat_.replica, link_->endpoints(),
-                                     ask_after(run_, plan_)};
-      steps_.emplace(plan_, identity, options_.version, fresh_seed());
-      carry_out(steps_->peer_connected(kCoordinator, now));
-      return;
-    }
     std::visit(
         [&](auto&& value) {
-          if constexpr (!std::is_same_v<std::decay_t<decltype(value)>, std::monostate>)
+          if constexpr (std::is_same_v<std::decay_t<decltype(value)>, StageReady>)
+            begin(value, now);
+          else
             carry_out(steps_->job_done(std::move(value), now));
         },
         std::move(result.value));
+  }
+
+  void begin(const StageReady& ready, Time now) {
+    WorkerIdentity identity{options_.peer, seat_.stage, seat_.replica, link_->endpoints(), ask_after(run_, plan_),
+                            run_.link.bandwidth_mbps * 1e6 / 8};
+    steps_.emplace(plan_, identity, WorkerSteps::Origin{ready.version, ready.timeline}, fresh_seed());
+    carry_out(steps_->peer_connected(kCoordinator, now));
   }
 
   void carry_out(std::vector<WorkerEffect> effects) {
@@ -207,8 +219,11 @@ class WorkerProcess {
     for (const auto& member : effect.members) {
       if (member.peer == options_.peer) continue;
       link_->allow(member.peer, member.key);
-      // Of two neighbours the later stage connects; the other answers on the same connection.
-      if (member.stage.value + 1 == seat_.stage.value && known_.insert(member.session).second)
+      // Of two neighbours the later stage connects, of two siblings the later worker; the other answers on the same
+      // connection.
+      const bool sibling = member.stage == seat_.stage && member.peer < options_.peer;
+      const bool before = member.stage.value + 1 == seat_.stage.value;
+      if ((sibling || before) && known_.insert(member.session).second)
         link_->connect(member.peer, member.endpoints, member.key);
     }
   }

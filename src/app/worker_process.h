@@ -14,6 +14,8 @@ struct WorkerOptions {
   RunFolder folder;
   PeerId peer;
   std::uint64_t version = 0;  // checkpoint to start from; 0: initial weights
+  // Instead: the newest checkpoint of its stage that is whole, or the initial weights. For a process that replaces one.
+  bool newest = false;
   bool trace = false;
   // The coordinator's endpoints come from here as one line, "control bulk".
   int endpoints_fd = 0;

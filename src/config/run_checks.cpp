@@ -114,9 +114,6 @@ class RunChecks {
     for (std::size_t i = 0; i < run_.pipeline.stage.size(); ++i) {
       const std::string path = fmt::format("pipeline.stage[{}]", i);
       const auto& stage = run_.pipeline.stage[i];
-      if (stage.replicas != 1)
-        add(path + ".replicas", fmt::format("{}.replicas is {}", path, stage.replicas),
-            "1: replicas above 1 are not served yet");
       if (sound({path + ".layers"}) && stage.first_layer >= stage.end_layer)
         add(path + ".layers",
             fmt::format("{}.layers is \"{}:{}\"", path, stage.first_layer, stage.end_layer),

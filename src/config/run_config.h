@@ -106,6 +106,9 @@ struct RunConfig {
     double weight_gradient_ms = 250;
     std::uint64_t forward_bytes = 0;   // payload of a microbatch; 0: what the boundary codec would send
     std::uint64_t backward_bytes = 0;  // likewise
+    // One worker (peers count from 1, stage by stage) that takes slow_factor times as long; 0: none.
+    std::uint32_t slow_peer = 0;
+    double slow_factor = 1;
     friend bool operator==(const Emulated&, const Emulated&) = default;
   } emulated;
 
@@ -114,6 +117,15 @@ struct RunConfig {
     std::uint32_t keep = 2;
     friend bool operator==(const Checkpoint&, const Checkpoint&) = default;
   } checkpoint;
+
+  struct Recovery {
+    // Disk that a worker may use to remember what it sent to its neighbours, in MiB; 0: nothing is remembered, and a
+    // stage that loses all its replicas takes the whole run back to a checkpoint.
+    std::uint64_t journal_mb = 1024;
+    // `isthmus train` starts a process that died again.
+    bool replace = true;
+    friend bool operator==(const Recovery&, const Recovery&) = default;
+  } recovery;
 
   friend bool operator==(const RunConfig&, const RunConfig&) = default;
 };

@@ -57,8 +57,12 @@ void for_each_field(Run& r, Visit&& visit) {
   visit("emulated", "weight_gradient_ms", r.emulated.weight_gradient_ms);
   visit("emulated", "forward_bytes", r.emulated.forward_bytes);
   visit("emulated", "backward_bytes", r.emulated.backward_bytes);
+  visit("emulated", "slow_peer", r.emulated.slow_peer);
+  visit("emulated", "slow_factor", r.emulated.slow_factor);
   visit("checkpoint", "every", r.checkpoint.every);
   visit("checkpoint", "keep", r.checkpoint.keep);
+  visit("recovery", "journal_mb", r.recovery.journal_mb);
+  visit("recovery", "replace", r.recovery.replace);
 }
 
 }  // namespace isthmus

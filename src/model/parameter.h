@@ -18,6 +18,7 @@ struct Parameter {
   at::Tensor master;      // fp32
   at::Tensor compute;     // what the layers multiply with: bf16 copy of master, or master itself
   at::Tensor sum;         // of gradients: fp32, or int64 fixed point in deterministic mode; undefined: none yet
+  at::Tensor total;       // fp32: the sum over the stage's replicas; undefined: `sum` is all there is
   at::Tensor exp_avg;     // AdamW
   at::Tensor exp_avg_sq;  // AdamW
 };

@@ -47,14 +47,26 @@ void GradientSums::add(const WeightWorkList& work) {
   }
 }
 
+at::Tensor GradientSums::sum(const Parameter& p) const {
+  if (p.sum.defined()) return p.sum.to(at::kCPU).contiguous();
+  return at::zeros(p.master.sizes(), at::TensorOptions(fixed_point_ ? at::kLong : at::kFloat));
+}
+
+at::Tensor GradientSums::add(const std::vector<at::Tensor>& sums) const {
+  at::Tensor total = sums.front().clone();
+  for (std::size_t i = 1; i < sums.size(); ++i) total.add_(sums[i]);
+  return fixed_point_ ? total.to(at::kDouble).mul_(1.0 / kFixedPointScale).to(at::kFloat) : total;
+}
+
 at::Tensor GradientSums::value(const Parameter& p) const {
+  if (p.total.defined()) return p.total;
   if (!p.sum.defined()) return at::zeros_like(p.master);
   if (!fixed_point_) return p.sum;
   return p.sum.to(at::kDouble).mul_(1.0 / kFixedPointScale).to(at::kFloat);
 }
 
 void GradientSums::clear(std::vector<Parameter>& parameters) {
-  for (auto& p : parameters) p.sum = at::Tensor();
+  for (auto& p : parameters) p.sum = p.total = at::Tensor();
   finite_ = true;
 }
 

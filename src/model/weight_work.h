@@ -26,8 +26,13 @@ class GradientSums {
   void add(const WeightWorkList& work);
   // False once a gradient was not finite or left the fixed-point range.
   bool finite() const { return finite_; }
-  // The summed gradient as fp32; zeros if nothing was added.
+  // The gradient that counts, as fp32: the parameter's `total` if there is one, otherwise its sum; zeros if nothing was
+  // added.
   at::Tensor value(const Parameter& parameter) const;
+  // The sum as it travels between replicas: int64 in fixed point, otherwise fp32; on the CPU.
+  at::Tensor sum(const Parameter& parameter) const;
+  // Element-wise sums of such numbers, in this order, as fp32.
+  at::Tensor add(const std::vector<at::Tensor>& sums) const;
   void clear(std::vector<Parameter>& parameters);
 
  private:

@@ -59,14 +59,16 @@ struct RunApply {
 struct RunDropStep {};
 struct RunSave {
   std::uint64_t version;
+  std::uint32_t timeline = 0;
 };
 struct RunDigests {};
-// Weights and optimizer of another version: from a checkpoint on this disk (0: the initial ones; with `forget_newer`
-// checkpoints above it are removed), or from siblings.
+// Weights and optimizer of another version: from a checkpoint on this disk, or, if it is not there, the initial ones
+// (version 0; the result says which). Newer checkpoints of an earlier timeline are removed.
 struct RunLoad {
   std::uint64_t version;
-  bool forget_newer = false;
+  std::uint32_t timeline = 0;
 };
+// … or from siblings.
 struct RunRestore {
   std::uint64_t version;
   SharedBytes state;
@@ -145,6 +147,10 @@ struct SnapshotDone {
   SharedBytes state;
   std::string digest;
 };
+// Something that the device's thread could not do and that training can go on without.
+struct Warned {
+  std::string text;
+};
 struct RecallDone {
   SessionId asker;
   Piece piece;
@@ -152,6 +158,6 @@ struct RecallDone {
   EncodedTensor tensor;
 };
 using JobResult = std::variant<OperationDone, CloseDone, AddDone, PrepareDone, SaveDone, DigestsDone, LoadDone,
-                               SnapshotDone, RecallDone>;
+                               SnapshotDone, RecallDone, Warned>;
 
 }  // namespace isthmus

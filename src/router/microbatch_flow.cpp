@@ -447,12 +447,3 @@ std::uint64_t MicrobatchFlow::custody_bytes() const {
 }
 
 }  // namespace isthmus
-
-namespace isthmus {
-std::string MicrobatchFlow::describe() const {
-  std::string t;
-  for (const auto& [m, r] : records_)
-    t += fmt::format("[m{} fd{} succ{} n{} ok{} srch{} grad{} acc{} again{} canc{} retry{} ask{}] ", m, r.forward_done, r.successor.value % 1000, r.n, r.confirmed, r.searching, r.gradient_here, r.accumulated, r.again, r.cancelling, r.retry_due != kNever, r.ask_due != kNever);
-  return t;
-}
-}

@@ -52,7 +52,6 @@ class MicrobatchFlow {
   const DoneSet& done() const { return done_; }
   const std::map<MicrobatchId, MicrobatchLoss>& losses() const { return losses_; }
   const StageSchedule& schedule() const { return schedule_; }
-  std::string describe() const;
   Load load() const;
   // Messages that no rule allows.
   std::uint64_t refused() const { return refused_; }

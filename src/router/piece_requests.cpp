@@ -46,7 +46,7 @@ void PieceRequests::ask(const std::vector<const Member*>& sources, Time now) {
     wanted.asked = best->peer;
     wanted.asked_at = now;
     ++in_flight[best->peer];
-    context_.run(SendMessage{best->peer, Fetch{context_.session, best->session, context_.view.rollbacks, piece}});
+    context_.run(SendMessage{best->peer, Fetch{context_.session, best->session, context_.view.timeline(), piece}});
   }
 }
 

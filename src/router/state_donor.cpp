@@ -45,7 +45,7 @@ bool StateDonor::is_followed(Time now) const { return now < followed_until_; }
 
 void StateDonor::received(const Fetch& fetch, PeerId from, std::uint64_t version, Time now) {
   const Member* asker = find(fetch.from);
-  if (!asker || asker->peer != from || fetch.to != context_.session || fetch.rollbacks != context_.view.rollbacks) return;
+  if (!asker || asker->peer != from || fetch.to != context_.session || fetch.timeline != context_.view.timeline()) return;
   const Request request{fetch.from, fetch.piece};
   const bool journal = fetch.piece.kind == PieceKind::kInput || fetch.piece.kind == PieceKind::kGradient;
   if (journal) {
@@ -117,7 +117,7 @@ void StateDonor::applied(const Commit& commit, std::vector<SharedBytes> totals) 
 
 void StateDonor::refuse(const Request& request) {
   if (const Member* asker = find(request.asker))
-    context_.run(SendMessage{asker->peer, Absent{context_.session, request.asker, context_.view.rollbacks, request.piece}});
+    context_.run(SendMessage{asker->peer, Absent{context_.session, request.asker, context_.view.timeline(), request.piece}});
 }
 
 void StateDonor::send(const Request& request, Chunk chunk, Time now) {
@@ -125,7 +125,7 @@ void StateDonor::send(const Request& request, Chunk chunk, Time now) {
   if (!asker) return;
   chunk.from = context_.session;
   chunk.to = request.asker;
-  chunk.rollbacks = context_.view.rollbacks;
+  chunk.timeline = context_.view.timeline();
   chunk.piece = request.piece;
   const double bytes = static_cast<double>(chunk.tensor.bytes());
   const double share = request.piece.kind == PieceKind::kSnapshot ? kSnapshotShare : 1.0;
@@ -172,7 +172,7 @@ void StateDonor::recalled(const RecallDone& done) {
   }
   const Member* asker = find(done.asker);
   if (!asker) return;
-  Chunk chunk{context_.session, done.asker, context_.view.rollbacks, done.piece, "", {}, done.tensor};
+  Chunk chunk{context_.session, done.asker, context_.view.timeline(), done.piece, "", {}, done.tensor};
   context_.run(SendMessage{asker->peer, std::move(chunk)});
 }
 

@@ -33,7 +33,7 @@ constexpr int direction() {
 
 }  // namespace
 
-WorkerSteps::WorkerSteps(const Plan& plan, WorkerIdentity identity, std::uint64_t version, std::uint64_t session_seed)
+WorkerSteps::WorkerSteps(const Plan& plan, WorkerIdentity identity, Origin origin, std::uint64_t session_seed)
     : session_source_(session_seed, "session"),
       context_{plan, std::move(identity), {}, kNoSession, {}},
       flow_(context_),
@@ -41,9 +41,10 @@ WorkerSteps::WorkerSteps(const Plan& plan, WorkerIdentity identity, std::uint64_
       donor_(context_),
       fetch_(context_),
       rebuild_(context_),
-      version_(version),
-      checkpointed_(version),
-      save_started_(version) {
+      version_(origin.version),
+      timeline_(origin.timeline),
+      checkpointed_(origin.version),
+      save_started_(origin.version) {
   new_session();
 }
 
@@ -66,7 +67,7 @@ std::vector<WorkerEffect> WorkerSteps::view_received(const View& view, Time now)
 
 void WorkerSteps::adopt(const View& view, Time now) {
   const bool was_live = context_.live();
-  const bool same_timeline = view.rollbacks == rollbacks_;
+  const bool same_timeline = view.timeline() == timeline_;
   if (same_timeline && view.last_commit && view.last_commit->step.value == version_ + 1 && prepared_ &&
       prepared_epoch_ == view.last_commit->epoch)
     apply_commit(*view.last_commit);
@@ -118,23 +119,23 @@ void WorkerSteps::adopt(const View& view, Time now) {
   run_next(now);
 }
 
-// The run goes on from an older version. Weights above it belong to a past that did not happen; what this worker
-// reads from its disk is that version, or, if it slept through more than one rollback, the initial one.
+// The run goes on from an older version. Weights above it belong to a past that did not happen.
 void WorkerSteps::roll_back(const View& view) {
-  const bool missed_one = view.rollbacks > rollbacks_ + 1;
-  rollbacks_ = view.rollbacks;
+  const auto missed = view.rollbacks.begin() + std::min<std::ptrdiff_t>(timeline_, std::ssize(view.rollbacks));
+  timeline_ = view.timeline();
   donor_.forget();
   fetch_.stop();
   rebuild_.stop();
-  const std::uint64_t version = missed_one ? 0 : view.rolled_back_to;
+  if (missed == view.rollbacks.end()) return;
+  const std::uint64_t version = *std::min_element(missed, view.rollbacks.end());
   // A snapshot of that past may be on its way into the weights.
   if (version_ <= version && !fetch_.restoring()) return;
-  version_ = version;
+  version_ = std::min(version_, version);
   checkpointed_ = std::min(checkpointed_, version);
   save_started_ = checkpointed_;
   trimmed_ = std::min(trimmed_, version);
   loading_ = true;
-  context_.run(RunLoad{version, true});
+  context_.run(RunLoad{version_, timeline_});
 }
 
 void WorkerSteps::apply_commit(const Commit& commit) {
@@ -152,7 +153,7 @@ void WorkerSteps::apply_commit(const Commit& commit) {
 void WorkerSteps::save(std::uint64_t version) {
   if (version <= save_started_) return;
   save_started_ = version;
-  context_.run(RunSave{version});
+  context_.run(RunSave{version, timeline_});
   ++saves_;
 }
 
@@ -317,14 +318,14 @@ void WorkerSteps::dispatch(PeerId from, const Message& message, Time now) {
         } else if constexpr (std::is_same_v<Body, Fetch>) {
           if (!loading_) donor_.received(body, from, version_, now);
         } else if constexpr (std::is_same_v<Body, Chunk>) {
-          if (body.to != context_.session || body.rollbacks != rollbacks_ || context_.live()) return refuse();
+          if (body.to != context_.session || body.timeline != timeline_ || context_.live()) return refuse();
           const std::uint64_t before = version_;
           const bool asked = fetch_.received(body, from, version_, now) || rebuild_.received(body, from, version_, now);
           if (!asked) return refuse();
           if (version_ != before) catch_up(now);
           report_changed_ = true;
         } else if constexpr (std::is_same_v<Body, Absent>) {
-          if (body.to != context_.session || body.rollbacks != rollbacks_) return refuse();
+          if (body.to != context_.session || body.timeline != timeline_) return refuse();
           fetch_.received(body, from, now);
           rebuild_.received(body, from);
           if (!context_.live() && !leaving_) catch_up(now);
@@ -378,6 +379,9 @@ std::vector<WorkerEffect> WorkerSteps::job_done(JobResult result, Time now) {
       warning_ = save->error;  // training goes on while the replicas hold the weights
     report_changed_ = true;
     last_report_ = Time{};
+  } else if (auto* warned = std::get_if<Warned>(&result)) {
+    warning_ = std::move(warned->text);
+    report_changed_ = true;
   } else if (auto* digests = std::get_if<DigestsDone>(&result)) {
     weights_ = std::move(digests->weights);
     digests_here_ = true;
@@ -489,7 +493,7 @@ void WorkerSteps::report(Time now) {
   report.fault = fault_;
   report.warning = warning_;
   report.unrecoverable = context_.live() ? "" : rebuild_.impossible();
-  report.rollbacks = rollbacks_;
+  report.timeline = timeline_;
   for (const auto& [peer, since] : cut_since_)
     if (now - since >= kUnreachable)
       for (const auto& member : context_.view.live)

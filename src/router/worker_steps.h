@@ -30,9 +30,14 @@ namespace isthmus {
 // there is).
 class WorkerSteps {
  public:
-  // `version`: steps that the weights in the compute thread have seen. `session_seed` must be fresh for every process
+  // What the weights in the compute thread are: steps they have seen, and the timeline of their checkpoint.
+  struct Origin {
+    std::uint64_t version = 0;
+    std::uint32_t timeline = 0;
+  };
+  // `session_seed` must be fresh for every process
   // start (the operating system's randomness); sessions are drawn from it.
-  WorkerSteps(const Plan& plan, WorkerIdentity identity, std::uint64_t version, std::uint64_t session_seed);
+  WorkerSteps(const Plan& plan, WorkerIdentity identity, Origin origin, std::uint64_t session_seed);
   WorkerSteps(const WorkerSteps&) = delete;
   WorkerSteps& operator=(const WorkerSteps&) = delete;
 
@@ -51,7 +56,6 @@ class WorkerSteps {
   // Why the device is idle, for people; empty while it works.
   std::string waiting_for() const;
 
-  std::string describe() const { return flow_.describe(); }
   SessionId session() const { return context_.session; }
   std::uint64_t version() const { return version_; }
   const View& view() const { return context_.view; }
@@ -101,7 +105,7 @@ class WorkerSteps {
   StageRebuild rebuild_;
 
   std::uint64_t version_;
-  std::uint32_t rollbacks_ = 0;  // of the timeline the weights belong to
+  std::uint32_t timeline_;
   bool loading_ = false;         // another version is being read from the disk
   std::uint64_t checkpointed_;
   std::uint64_t save_started_;

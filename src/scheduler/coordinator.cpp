@@ -84,7 +84,6 @@ void Coordinator::send_view(PeerId peer) {
   for (const auto& seat : seats_)
     if (is_candidate(seat)) view.joining.push_back(member_of(seat, reports_.at(seat.peer)));
   view.rollbacks = decisions_.rollbacks;
-  view.rolled_back_to = decisions_.rolled_back_to;
   const Seat* seat = seat_of(peer);
   if (seat && is_candidate(*seat) && decisions_.stage_is_empty(seat->stage)) {
     const std::uint64_t version = reports_.at(peer).version;
@@ -124,6 +123,16 @@ std::vector<CoordinatorEffect> Coordinator::disconnected(PeerId peer, Time now) 
   auto& contact = contacts_[peer];
   if (!contact.lost) contact.lost = now;
   suspect(now);
+  end_if_all_left(now);
+  return take();
+}
+
+std::vector<CoordinatorEffect> Coordinator::process_ended(PeerId peer, Time now) {
+  turn(now);
+  auto& contact = contacts_[peer];
+  if (!contact.lost) contact.lost = now;
+  const Member* member = decisions_.live_of(peer);
+  if (member && (phase_ == Phase::kRunning || phase_ == Phase::kFinished) && !has_left(peer)) expel(Member(*member), "its process has ended");
   end_if_all_left(now);
   return take();
 }
@@ -194,7 +203,7 @@ std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const Report& 
     happened("fault", from, report.fault);
     enter(Phase::kStopping, fmt::format("stage {}: {}", seat->stage, report.fault), now);
   }
-  if (report.checkpointed > decisions_.checkpointed[seat->stage.value] && report.rollbacks == decisions_.rollbacks) {
+  if (report.checkpointed > decisions_.checkpointed[seat->stage.value] && report.timeline == timeline()) {
     append(CheckpointRecord{seat->stage, report.checkpointed});
     happened("checkpoint", from, fmt::format("version {}", report.checkpointed));
   }
@@ -240,7 +249,7 @@ void Coordinator::admit_candidates(Time now) {
   for (const auto& seat : seats_) {
     if (!is_candidate(seat)) continue;
     const Report& report = reports_.at(seat.peer);
-    const bool fits = report.version + 1 == decisions_.step.value && report.rollbacks == decisions_.rollbacks;
+    const bool fits = report.version + 1 == decisions_.step.value && report.timeline == timeline();
     const bool heard = now - contacts_.at(seat.peer).heard < options_.suspicion;
     if (!fits || !heard || (preparing_ && !decisions_.stage_is_empty(seat.stage))) continue;
     append(AdmitRecord{member_of(seat, report), report.version});
@@ -265,7 +274,7 @@ void Coordinator::consider_unreachable(const Report& report) {
 }
 
 void Coordinator::consider_rollback(const Seat& seat, const Report& report) {
-  if (!decisions_.stage_is_empty(seat.stage) || report.rollbacks != decisions_.rollbacks) return;
+  if (!decisions_.stage_is_empty(seat.stage) || report.timeline != timeline()) return;
   const std::uint64_t version = *std::ranges::min_element(decisions_.checkpointed);
   const std::string reason = fmt::format("stage {} is lost: {}", seat.stage, report.unrecoverable);
   append(RollbackRecord{version, reason});

@@ -88,6 +88,8 @@ class Coordinator {
   std::vector<CoordinatorEffect> connected(PeerId peer, Time now);
   std::vector<CoordinatorEffect> disconnected(PeerId peer, Time now);
   std::vector<CoordinatorEffect> received(PeerId from, const Report& report, Time now);
+  // A supervisor saw the peer's process end: no need to wait whether it comes back.
+  std::vector<CoordinatorEffect> process_ended(PeerId peer, Time now);
   std::vector<CoordinatorEffect> tick(Time now);
   // Ends the run before its time: workers drop the step, write a checkpoint and leave.
   std::vector<CoordinatorEffect> stop(const std::string& reason, Time now);
@@ -123,6 +125,7 @@ class Coordinator {
   void end_if_all_left(Time now);
   void turn(Time now);
   const Seat* seat_of(PeerId peer) const;
+  std::uint32_t timeline() const { return static_cast<std::uint32_t>(decisions_.rollbacks.size()); }
   std::vector<CoordinatorEffect> take();
 
   Plan plan_;

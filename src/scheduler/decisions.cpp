@@ -50,6 +50,8 @@ void Decisions::apply(const LogRecord& record) {
   if (!std::holds_alternative<CheckpointRecord>(record)) ++epoch.value;
 
   if (const auto* init = std::get_if<InitRecord>(&record)) {
+    // To begin again is to go back, too.
+    if (step != StepId(0)) rollbacks.push_back(init->version);
     live.clear();
     last_commit.reset();
     commits.clear();
@@ -87,8 +89,7 @@ void Decisions::apply(const LogRecord& record) {
     commits.clear();
     head_share_.clear();
     ++attempt;
-    ++rollbacks;
-    rolled_back_to = rollback->version;
+    rollbacks.push_back(rollback->version);
     for (auto& version : checkpointed) version = std::min(version, rollback->version);
     begin_step(StepId(rollback->version + 1));
   }

@@ -71,8 +71,7 @@ class Decisions {
   StepId step;  // 0 until Init
   // Never reset, so that (step, attempt) names one try of one step, also after a rollback.
   std::uint32_t attempt = 0;
-  std::uint32_t rollbacks = 0;
-  std::uint64_t rolled_back_to = 0;
+  std::vector<std::uint64_t> rollbacks;  // the versions the run went back to, oldest first
   std::vector<Member> live;             // by (stage, replica)
   std::vector<SessionId> head_owner;    // per microbatch
   std::vector<bool> head_again;         // per microbatch

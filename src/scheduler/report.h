@@ -70,7 +70,7 @@ struct Report {
   std::string warning;                 // an error it goes on with (disk full: no checkpoint); empty: none
   // A joining worker of an empty stage cannot be rebuilt from checkpoint and journals; why.
   std::string unrecoverable;
-  std::uint32_t rollbacks = 0;         // of the timeline its weights belong to
+  std::uint32_t timeline = 0;          // that its weights belong to: rollbacks before them
   std::vector<SessionId> unreachable;  // members whose connection stays down
   WorkerStats stats;
   friend bool operator==(const Report&, const Report&) = default;

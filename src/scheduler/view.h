@@ -83,9 +83,8 @@ struct View {
   std::vector<SessionId> suspected;
   // Workers that are not members yet but may fetch what they need to become one.
   std::vector<Member> joining;
-  // How often the run went back to an older version, and to which the last time.
-  std::uint32_t rollbacks = 0;
-  std::uint64_t rolled_back_to = 0;
+  // Every time the run went back to an older version: to which. Their number names a timeline.
+  std::vector<std::uint64_t> rollbacks;
   // Only to a joining worker whose stage has no live member: the commits that its weights miss, oldest first.
   std::vector<Commit> replay;
   friend bool operator==(const View&, const View&) = default;
@@ -95,6 +94,7 @@ struct View {
       if (m.session == session) return &m;
     return nullptr;
   }
+  std::uint32_t timeline() const { return static_cast<std::uint32_t>(rollbacks.size()); }
   const Member* find_joining(SessionId session) const {
     for (const auto& m : joining)
       if (m.session == session) return &m;

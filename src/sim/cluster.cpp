@@ -104,7 +104,7 @@ void Cluster::describe() {
   for (const auto& w : workers_)
     checkers_.violation(fmt::format("  worker {} (stage {}, {}{}): version {}, view epoch {} step {}, {}waits for {}", w.peer, w.stage, w.up ? "up" : "down",
                                     w.left ? ", left" : "", w.steps->version(), w.steps->view().epoch, w.steps->view().step,
-                                    decisions.find(w.steps->session()) ? "" : "not a member, ", w.steps->waiting_for() + "; " + w.steps->describe()));
+                                    decisions.find(w.steps->session()) ? "" : "not a member, ", w.steps->waiting_for()));
 }
 
 // ------------------------------------------------------------------------------------------------ processes
@@ -144,16 +144,16 @@ void Cluster::start_worker(PeerId peer) {
   worker.device = Device();
   const std::uint64_t parameters = plan_.stages[worker.stage.value].parameters;
   worker.device.sum.assign(parameters, 0);
-  std::uint64_t version = 0;
+  WorkerSteps::Origin origin;
   worker.device.weights = initial_weights(options_.seed, worker.stage, parameters);
   if (!worker.disk.checkpoints.empty()) {
     const auto& newest = *worker.disk.checkpoints.rbegin();
-    version = newest.first;
-    worker.device.weights = newest.second;
+    origin = {newest.first, newest.second.timeline};
+    worker.device.weights = newest.second.weights;
   }
-  worker.device.version = version;
+  worker.device.version = origin.version;
   WorkerIdentity identity{peer, worker.stage, worker.replica, {}, seconds(2), options_.bytes_per_second};
-  worker.steps = std::make_unique<WorkerSteps>(plan_, identity, version, mix(options_.seed, lives_));
+  worker.steps = std::make_unique<WorkerSteps>(plan_, identity, origin, mix(options_.seed, lives_));
   if (coordinator_.up) join(peer, kCoordinator);
   wake_worker(worker);
 }
@@ -574,19 +574,19 @@ std::optional<JobResult> Cluster::work(Worker& worker, WorkerEffect& effect) {
   }
   if (auto* save = std::get_if<RunSave>(&effect)) {
     if (now_ < worker.disk.full_until) return SaveDone{save->version, "disk full"};
-    worker.disk.checkpoints[save->version] = device.weights;
+    worker.disk.checkpoints[save->version] = {device.weights, save->timeline};
     while (worker.disk.checkpoints.size() > 2) worker.disk.checkpoints.erase(worker.disk.checkpoints.begin());
     return SaveDone{save->version, ""};
   }
   if (std::holds_alternative<RunDigests>(effect))
     return DigestsDone{{{fmt::format("stage {}", worker.stage), std::to_string(fingerprint(device.weights))}}};
   if (auto* load = std::get_if<RunLoad>(&effect)) {
-    if (load->forget_newer) worker.disk.checkpoints.erase(worker.disk.checkpoints.upper_bound(load->version), worker.disk.checkpoints.end());
+    std::erase_if(worker.disk.checkpoints, [&](const auto& c) { return c.first > load->version && c.second.timeline < load->timeline; });
     clear();
     std::uint64_t version = load->version;
     const auto at = worker.disk.checkpoints.find(version);
     if (at == worker.disk.checkpoints.end()) version = 0;  // it is rebuilt, or fetches, from there
-    device.weights = version == 0 ? initial_weights(options_.seed, worker.stage, device.sum.size()) : at->second;
+    device.weights = version == 0 ? initial_weights(options_.seed, worker.stage, device.sum.size()) : at->second.weights;
     device.version = version;
     checkers_.holds(worker.peer, worker.stage, version, device.weights);
     return LoadDone{version, ""};

@@ -74,8 +74,12 @@ class Cluster {
   void set_slow(PeerId peer, double factor) { workers_.at(peer.value - 1).slow = factor; }
 
  private:
+  struct Checkpoint {
+    Weights weights;
+    std::uint32_t timeline = 0;
+  };
   struct Disk {
-    std::map<std::uint64_t, Weights> checkpoints;
+    std::map<std::uint64_t, Checkpoint> checkpoints;
     // (step, attempt, microbatch, is a gradient)
     std::map<std::tuple<std::uint64_t, std::uint32_t, std::uint32_t, bool>, EncodedTensor> journal;
     Time full_until{};

@@ -74,9 +74,9 @@ void sync_folder(const fs::path& path) {
   }
 }
 
-Status write_into(const fs::path& folder, const CheckpointPlace& place, std::uint64_t version,
+Status write_into(const fs::path& folder, const CheckpointPlace& place, std::uint64_t version, std::uint32_t timeline,
                   const std::vector<NamedTensor>* sets[2]) {
-  json manifest = {{"format", 1}, {"version", version}, {"stage", place.stage.value},
+  json manifest = {{"format", 1}, {"version", version}, {"timeline", timeline}, {"stage", place.stage.value},
                    {"layers", {place.first_layer, place.end_layer}}, {"files", json::object()}};
   for (int i = 0; i < 2; ++i) {
     const Bytes header = safetensors_header(*sets[i]);
@@ -123,27 +123,35 @@ Result<json> read_manifest(const fs::path& path) {
 
 }  // namespace
 
-Status write_checkpoint(const CheckpointPlace& place, std::uint64_t version, const std::vector<NamedTensor>& weights,
+Status write_checkpoint(const CheckpointPlace& place, std::uint64_t version, std::uint32_t timeline, const std::vector<NamedTensor>& weights,
                         const std::vector<NamedTensor>& optimizer, std::uint32_t keep) {
   const fs::path parent = stage_folder(place.folder, place.stage);
   const fs::path final = version_folder(place.folder, place.stage, version);
-  const fs::path beside = parent / fmt::format(".writing-{:08}", version);
+  const auto stands = read_manifest(final / "manifest.json");
+  if (stands && stands->value("timeline", json()) == timeline) return {};
+  const std::string own = fmt::format(".writing-{}-", place.replica);
+  const fs::path beside = parent / fmt::format("{}{:08}", own, version);
   std::error_code error;
   fs::create_directories(parent, error);
-  // What a writer that died left behind.
+  // What an earlier life of this writer left behind.
   for (const auto& entry : fs::directory_iterator(parent, error))
-    if (entry.path().filename().string().starts_with(".writing-")) fs::remove_all(entry.path(), error);
+    if (entry.path().filename().string().starts_with(own)) fs::remove_all(entry.path(), error);
   if (!fs::create_directory(beside, error))
     return fail("cannot make the checkpoint folder {}: {}", beside.string(), error.message());
 
   const std::vector<NamedTensor>* sets[2] = {&weights, &optimizer};
-  if (auto written = write_into(beside, place, version, sets); !written) {
+  if (auto written = write_into(beside, place, version, timeline, sets); !written) {
     fs::remove_all(beside, error);
     return written;
   }
   sync_folder(beside);
-  fs::remove_all(final, error);  // the same version again, after a roll-back
+  if (stands) fs::remove_all(final, error);  // of a past that did not happen
   fs::rename(beside, final, error);
+  if (error && fs::exists(final / "manifest.json")) {
+    // Another replica was faster with the same bytes.
+    error.clear();
+    fs::remove_all(beside, error);
+  }
   if (error) return fail("cannot rename {} to {}: {}", beside.string(), final.string(), error.message());
   sync_folder(parent);
   auto versions = checkpoint_versions(place.folder, place.stage);
@@ -163,6 +171,7 @@ Result<LoadedCheckpoint> read_checkpoint(const CheckpointPlace& place, std::uint
                 "the layer-to-stage map it was written with", folder.string(), place.stage, place.first_layer, place.end_layer, version);
   LoadedCheckpoint loaded;
   loaded.version = version;
+  loaded.timeline = manifest->contains("timeline") && (*manifest)["timeline"].is_number_unsigned() ? (*manifest)["timeline"].get<std::uint32_t>() : 0;
   SafetensorsFile* files[2] = {&loaded.weights, &loaded.optimizer};
   for (int i = 0; i < 2; ++i) {
     auto bytes = read_checked(folder / kFiles[i], (*manifest)["files"].value(kFiles[i], json()));
@@ -172,6 +181,16 @@ Result<LoadedCheckpoint> read_checkpoint(const CheckpointPlace& place, std::uint
     *files[i] = std::move(*parsed);
   }
   return loaded;
+}
+
+void forget_checkpoints(const CheckpointPlace& place, std::uint64_t version, std::uint32_t timeline) {
+  std::error_code error;
+  for (const auto newer : checkpoint_versions(place.folder, place.stage)) {
+    if (newer <= version) continue;
+    const fs::path folder = version_folder(place.folder, place.stage, newer);
+    const auto manifest = read_manifest(folder / "manifest.json");
+    if (!manifest || manifest->value("timeline", 0u) < timeline) fs::remove_all(folder, error);
+  }
 }
 
 std::vector<std::uint64_t> checkpoint_versions(const std::string& folder, StageId stage) {

@@ -18,19 +18,24 @@ struct CheckpointPlace {
   StageId stage;
   std::uint32_t first_layer = 0;
   std::uint32_t end_layer = 0;
+  ReplicaId replica;  // who writes: replicas on one machine share the folder
 };
 
 struct LoadedCheckpoint {
   std::uint64_t version = 0;
+  std::uint32_t timeline = 0;  // rollbacks of the run before it
   SafetensorsFile weights;
   SafetensorsFile optimizer;
 };
 
 // Keeps the newest `keep`. On error nothing that was there before has changed.
-Status write_checkpoint(const CheckpointPlace& place, std::uint64_t version, const std::vector<NamedTensor>& weights,
+// One of the same version and timeline that is there already is left alone: replicas hold the same weights.
+Status write_checkpoint(const CheckpointPlace& place, std::uint64_t version, std::uint32_t timeline, const std::vector<NamedTensor>& weights,
                         const std::vector<NamedTensor>& optimizer, std::uint32_t keep);
 // Checks sizes and digests of both files against the manifest, and that it is of this stage and these layers.
 Result<LoadedCheckpoint> read_checkpoint(const CheckpointPlace& place, std::uint64_t version);
+// Removes those of an earlier timeline above this version: they belong to a past that did not happen.
+void forget_checkpoints(const CheckpointPlace& place, std::uint64_t version, std::uint32_t timeline);
 // Complete checkpoints (those with a manifest), oldest first.
 std::vector<std::uint64_t> checkpoint_versions(const std::string& folder, StageId stage);
 // The newest version that every stage has.

@@ -18,11 +18,12 @@ using Clock = std::chrono::steady_clock;
 
 class EmulatedStage final : public StageCompute {
  public:
-  EmulatedStage(const RunConfig& run, const Plan& plan, StageId stage, const std::string& folder)
+  EmulatedStage(const RunConfig& run, const Plan& plan, StageId stage, ReplicaId replica, const std::string& folder, double slowdown)
       : run_(run),
         plan_(plan),
         stage_(stage),
-        place_{folder, stage, plan.stages[stage.value].first_layer, plan.stages[stage.value].end_layer} {}
+        place_{folder, stage, plan.stages[stage.value].first_layer, plan.stages[stage.value].end_layer, replica},
+        slowdown_(slowdown) {}
 
   Result<ForwardResult> forward(StepId step, MicrobatchId m, bool training, const EncodedTensor& input) override {
     const auto start = Clock::now();
@@ -58,16 +59,31 @@ class EmulatedStage final : public StageCompute {
     take(start, run_.emulated.weight_gradient_ms);
   }
 
-  Prepared prepare() override {
+  Sum close() override { return {number(sum_), true}; }
+
+  SharedBytes add(const std::vector<SharedBytes>& parts) const override {
+    if (parts.empty() || parts.front()->empty()) return share({});
+    std::uint64_t total = 0;
+    for (const auto& part : parts) total += number_in(part);
+    return number(total);
+  }
+
+  Prepared prepare(const std::vector<SharedBytes>& totals, bool finite) override {
+    chosen_ = sum_;
+    for (const auto& slice : totals)
+      if (!slice->empty()) chosen_ = number_in(slice);
     Prepared prepared;
+    prepared.finite = finite;
     for (const auto& unit : units()) prepared.norms.push_back({unit, 0.0});
-    prepared.sum_digest = std::to_string(sum_);
+    prepared.sum_digest = std::to_string(chosen_);
     return prepared;
   }
 
+  SharedBytes total() const override { return number(chosen_); }
+
   void apply(const Commit& commit, double) override {
     // Weights that depend on every microbatch of every step: a lost or doubled one shows in the digest.
-    if (commit.apply) weights_ = (weights_ ^ sum_) * 0x9E3779B97F4A7C15 + commit.step.value;
+    if (commit.apply) weights_ = (weights_ ^ chosen_) * 0x9E3779B97F4A7C15 + commit.step.value;
     drop_step();
   }
 
@@ -76,19 +92,27 @@ class EmulatedStage final : public StageCompute {
     sum_ = 0;
   }
 
-  Status save(std::uint64_t version) override {
+  Status save(std::uint64_t version, std::uint32_t timeline) override {
     const Bytes bytes = weights_bytes();
     const std::vector<NamedTensor> tensors = {{"weights", {2}, bytes}};
-    return write_checkpoint(place_, version, tensors, {}, run_.checkpoint.keep);
+    return write_checkpoint(place_, version, timeline, tensors, {}, run_.checkpoint.keep);
   }
 
-  Status load(std::uint64_t version) override {
+  Result<std::uint32_t> load(std::uint64_t version) override {
     const auto loaded = read_checkpoint(place_, version);
     if (!loaded) return tl::unexpected(loaded.error());
     const auto at = loaded->weights.tensors.find("weights");
     if (at == loaded->weights.tensors.end() || at->second.bytes.size() != 8) return fail("the checkpoint is not of an emulated stage");
     ByteView in = at->second.bytes;
     weights_ = *take_le<std::uint64_t>(in);
+    return loaded->timeline;
+  }
+
+  SharedBytes state() const override { return number(weights_); }
+  Status restore(ByteView state) override {
+    if (state.size() != 8) return fail("a state of {} bytes, expected 8", state.size());
+    drop_step();
+    weights_ = *take_le<std::uint64_t>(state);
     return {};
   }
 
@@ -120,9 +144,20 @@ class EmulatedStage final : public StageCompute {
     return {};
   }
 
+  static SharedBytes number(std::uint64_t value) {
+    Bytes bytes;
+    append_le(bytes, value);
+    return share(std::move(bytes));
+  }
+  static std::uint64_t number_in(const SharedBytes& bytes) {
+    ByteView in = *bytes;
+    return take_le<std::uint64_t>(in).value_or(0);
+  }
+
   // From the start of the operation, so that what this process does around it is not added.
-  static void take(Clock::time_point start, double milliseconds) {
-    std::this_thread::sleep_until(start + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double, std::milli>(milliseconds)));
+  void take(Clock::time_point start, double milliseconds) const {
+    const std::chrono::duration<double, std::milli> time(milliseconds * slowdown_);
+    std::this_thread::sleep_until(start + std::chrono::duration_cast<Clock::duration>(time));
   }
 
   std::vector<std::string> units() const {
@@ -143,15 +178,18 @@ class EmulatedStage final : public StageCompute {
   const StageId stage_;
   const CheckpointPlace place_;
   std::map<MicrobatchId, std::uint64_t> held_;
+  const double slowdown_;
   std::uint64_t sum_ = 0;
+  std::uint64_t chosen_ = 0;  // what apply uses
   std::uint64_t weights_ = 0;
 };
 
 }  // namespace
 
 Result<std::unique_ptr<StageCompute>> make_emulated_stage(const RunConfig& run, const Plan& plan, StageId stage,
-                                                          const std::string& checkpoint_folder) {
-  return std::unique_ptr<StageCompute>(new EmulatedStage(run, plan, stage, checkpoint_folder));
+                                                          ReplicaId replica, const std::string& checkpoint_folder,
+                                                          double slowdown) {
+  return std::unique_ptr<StageCompute>(new EmulatedStage(run, plan, stage, replica, checkpoint_folder, slowdown));
 }
 
 }  // namespace isthmus

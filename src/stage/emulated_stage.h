@@ -14,6 +14,7 @@ namespace isthmus {
 // GPUs can be measured on a small machine. Every payload names its microbatch and is checked on arrival. Losses are 1
 // nat per token, norms 0; its checkpoints are real files with a few numbers.
 Result<std::unique_ptr<StageCompute>> make_emulated_stage(const RunConfig& run, const Plan& plan, StageId stage,
-                                                          const std::string& checkpoint_folder);
+                                                          ReplicaId replica, const std::string& checkpoint_folder,
+                                                          double slowdown = 1);
 
 }  // namespace isthmus

@@ -43,8 +43,20 @@ class StageCompute {
     bool finite = true;
     std::string sum_digest;  // deterministic mode; empty otherwise
   };
-  // Closes the accumulator: nothing may be added until apply() or drop_step().
-  virtual Prepared prepare() = 0;
+  // The worker's own gradient sum of the step: plan.part_width bytes per parameter, in the order of the layers. The
+  // accumulator stays as it is; more may be added later.
+  struct Sum {
+    SharedBytes bytes;
+    bool finite = true;
+  };
+  virtual Sum close() = 0;
+  // Adds slices of sums (equal lengths, any number) in this order: plan.total_width bytes per parameter.
+  virtual SharedBytes add(const std::vector<SharedBytes>& parts) const = 0;
+  // Chooses the gradient that apply() uses: the slices that together are the stage's sum, or, without any, the
+  // worker's own sum. May be called again with others. REQUIRES: the slices have the stage's length.
+  virtual Prepared prepare(const std::vector<SharedBytes>& totals, bool finite) = 0;
+  // That gradient, plan.total_width bytes per parameter. After prepare().
+  virtual SharedBytes total() const = 0;
   // Runs the optimizer for `commit.step` with the gradient times commit.scale (or leaves the weights alone), then
   // clears all state of the step. `learning_rate` is the step's.
   virtual void apply(const Commit& commit, double learning_rate) = 0;
@@ -53,9 +65,13 @@ class StageCompute {
 
   // Writes weights and optimizer state of `version` to stage-N/step-<version>/ below the run's checkpoint folder,
   // manifest last, and removes all but the newest `keep`. On error the earlier ones are untouched.
-  virtual Status save(std::uint64_t version) = 0;
-  // Replaces weights and optimizer state by those of a checkpoint.
-  virtual Status load(std::uint64_t version) = 0;
+  // `timeline`: rollbacks of the run before these weights.
+  virtual Status save(std::uint64_t version, std::uint32_t timeline) = 0;
+  // Replaces weights and optimizer state by those of a checkpoint; returns its timeline.
+  virtual Result<std::uint32_t> load(std::uint64_t version) = 0;
+  // Weights and optimizer state, plan.state_bytes of the stage, for another replica and from one.
+  virtual SharedBytes state() const = 0;
+  virtual Status restore(ByteView state) = 0;
   // Digest of each unit's fp32 weights.
   virtual std::vector<UnitDigest> weight_digests() const = 0;
 };

@@ -4,12 +4,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <map>
 #include <optional>
 #include <thread>
 #include <utility>
 
 #include "base/digest.h"
+#include "base/little_endian.h"
 #include "compress/boundary_codec.h"
 #include "compress/token_ids.h"
 #include "model/adamw.h"
@@ -36,9 +38,9 @@ ByteView bytes_of(const at::Tensor& cpu) {
 
 class TorchStage final : public StageCompute {
  public:
-  TorchStage(const RunConfig& run, StageId stage, const std::string& folder, std::optional<TokenSource> source)
+  TorchStage(const RunConfig& run, StageId stage, ReplicaId replica, const std::string& folder, std::optional<TokenSource> source)
       : run_(run),
-        place_{folder, stage, run.pipeline.stage[stage.value].first_layer, run.pipeline.stage[stage.value].end_layer},
+        place_{folder, stage, run.pipeline.stage[stage.value].first_layer, run.pipeline.stage[stage.value].end_layer, replica},
         source_(std::move(source)),
         model_(run, place_.first_layer, place_.end_layer),
         optimizer_(run),
@@ -118,10 +120,50 @@ class TorchStage final : public StageCompute {
     kept_.erase(at);
   }
 
-  Prepared prepare() override {
+  Sum close() override {
     const torch::NoGradGuard no_graph;
+    Bytes bytes;
+    for (const auto& p : model_.parameters()) {
+      const at::Tensor sum = sums_.sum(p);
+      const ByteView view = bytes_of(sum);
+      bytes.insert(bytes.end(), view.begin(), view.end());
+    }
+    return {share(std::move(bytes)), sums_.finite()};
+  }
+
+  SharedBytes add(const std::vector<SharedBytes>& parts) const override {
+    const torch::NoGradGuard no_graph;
+    const auto type = run_.run.deterministic ? at::kLong : at::kFloat;
+    std::vector<at::Tensor> sums;
+    for (const auto& part : parts)
+      sums.push_back(torch::from_blob(const_cast<std::uint8_t*>(part->data()), {static_cast<std::int64_t>(part->size() / at::elementSize(type))}, type));
+    const at::Tensor total = sums_.add(sums);
+    const ByteView view = bytes_of(total);
+    return share(Bytes(view.begin(), view.end()));
+  }
+
+  SharedBytes total() const override {
+    const torch::NoGradGuard no_graph;
+    Bytes bytes;
+    for (const auto& p : model_.parameters()) {
+      const at::Tensor value = sums_.value(p).to(at::kCPU).contiguous();
+      const ByteView view = bytes_of(value);
+      bytes.insert(bytes.end(), view.begin(), view.end());
+    }
+    return share(std::move(bytes));
+  }
+
+  Prepared prepare(const std::vector<SharedBytes>& totals, bool finite) override {
+    const torch::NoGradGuard no_graph;
+    for (auto& p : model_.parameters()) p.total = at::Tensor();
+    if (!totals.empty()) {
+      Bytes whole;
+      for (const auto& slice : totals) whole.insert(whole.end(), slice->begin(), slice->end());
+      ByteView rest = whole;
+      for (auto& p : model_.parameters()) p.total = take_floats(rest, p.master);
+    }
     Prepared prepared;
-    prepared.finite = sums_.finite();
+    prepared.finite = totals.empty() ? sums_.finite() : finite;
     Digest digest;
     for (const auto& p : model_.parameters()) {
       const at::Tensor gradient = sums_.value(p);
@@ -152,7 +194,7 @@ class TorchStage final : public StageCompute {
     sums_.clear(model_.parameters());
   }
 
-  Status save(std::uint64_t version) override {
+  Status save(std::uint64_t version, std::uint32_t timeline) override {
     std::vector<at::Tensor> alive;  // CPU copies that the views point into
     std::vector<NamedTensor> weights, optimizer;
     const auto view = [&](const std::string& name, const at::Tensor& tensor) {
@@ -167,10 +209,10 @@ class TorchStage final : public StageCompute {
     // Two halves: a float holds whole numbers only up to 2^24.
     const auto steps = optimizer_.steps();
     optimizer.push_back(view("adamw.steps", torch::tensor({static_cast<float>(steps >> 20), static_cast<float>(steps & 0xFFFFF)})));
-    return write_checkpoint(place_, version, weights, optimizer, run_.checkpoint.keep);
+    return write_checkpoint(place_, version, timeline, weights, optimizer, run_.checkpoint.keep);
   }
 
-  Status load(std::uint64_t version) override {
+  Result<std::uint32_t> load(std::uint64_t version) override {
     const torch::NoGradGuard no_graph;
     const auto loaded = read_checkpoint(place_, version);
     if (!loaded) return tl::unexpected(loaded.error());
@@ -193,9 +235,35 @@ class TorchStage final : public StageCompute {
       if (fits) fits = take(loaded->optimizer, p.name + ".exp_avg", p.exp_avg);
       if (fits) fits = take(loaded->optimizer, p.name + ".exp_avg_sq", p.exp_avg_sq);
     }
-    if (!fits) return fits;
+    if (!fits) return tl::unexpected(fits.error());
     for (auto& [target, values] : copies) target.copy_(values);
     optimizer_.set_steps((static_cast<std::uint64_t>(steps[0].item<float>()) << 20) | static_cast<std::uint64_t>(steps[1].item<float>()));
+    refresh_compute_copies(model_.parameters());
+    return loaded->timeline;
+  }
+
+  SharedBytes state() const override {
+    const torch::NoGradGuard no_graph;
+    Bytes bytes;
+    for (const auto& p : model_.parameters())
+      for (const auto& tensor : {p.master, p.exp_avg, p.exp_avg_sq}) {
+        const at::Tensor values = tensor.to(at::kCPU).contiguous();
+        const ByteView view = bytes_of(values);
+        bytes.insert(bytes.end(), view.begin(), view.end());
+      }
+    append_le(bytes, optimizer_.steps());
+    return share(std::move(bytes));
+  }
+
+  Status restore(ByteView state) override {
+    const torch::NoGradGuard no_graph;
+    std::uint64_t expected = 8;
+    for (const auto& p : model_.parameters()) expected += 12 * static_cast<std::uint64_t>(p.master.numel());
+    if (state.size() != expected) return fail("a state of {} bytes, this stage's has {}", state.size(), expected);
+    drop_step();
+    for (auto& p : model_.parameters())
+      for (auto* tensor : {&p.master, &p.exp_avg, &p.exp_avg_sq}) tensor->copy_(take_floats(state, *tensor));
+    optimizer_.set_steps(*take_le<std::uint64_t>(state));
     refresh_compute_copies(model_.parameters());
     return {};
   }
@@ -219,6 +287,14 @@ class TorchStage final : public StageCompute {
   }
 
  private:
+  // The next values of these bytes, as a tensor like this one. REQUIRES: there are as many.
+  static at::Tensor take_floats(ByteView& bytes, const at::Tensor& like) {
+    at::Tensor values = torch::empty(like.sizes());
+    std::memcpy(values.mutable_data_ptr(), bytes.data(), values.nbytes());
+    bytes = bytes.subspan(values.nbytes());
+    return values.to(like.device());
+  }
+
   // auto: keep graphs while they fit into pipeline.activation_mb, by the size the first one was found to have.
   bool should_recompute() const {
     if (run_.pipeline.recompute != "auto") return recompute_;
@@ -261,7 +337,7 @@ int thread_count(const RunConfig& run) {
 
 }  // namespace
 
-Result<std::unique_ptr<StageCompute>> make_torch_stage(const RunConfig& run, StageId stage, const std::string& checkpoint_folder) {
+Result<std::unique_ptr<StageCompute>> make_torch_stage(const RunConfig& run, StageId stage, ReplicaId replica, const std::string& checkpoint_folder) {
   at::set_num_threads(thread_count(run));
   if (run.pipeline.device == "cuda" && !torch::cuda::is_available())
     return fail("pipeline.device is \"cuda\", but this libtorch finds no CUDA device; install a driver, use a CUDA build of "
@@ -272,7 +348,7 @@ Result<std::unique_ptr<StageCompute>> make_torch_stage(const RunConfig& run, Sta
     if (!opened) return tl::unexpected(opened.error());
     source.emplace(std::move(*opened));
   }
-  return std::unique_ptr<StageCompute>(new TorchStage(run, stage, checkpoint_folder, std::move(source)));
+  return std::unique_ptr<StageCompute>(new TorchStage(run, stage, replica, checkpoint_folder, std::move(source)));
 }
 
 }  // namespace isthmus

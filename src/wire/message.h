@@ -134,13 +134,13 @@ inline std::uint32_t piece_count(std::uint64_t bytes) {
 struct Fetch {
   SessionId from;
   SessionId to;
-  std::uint32_t rollbacks = 0;
+  std::uint32_t timeline = 0;
   Piece piece;
 };
 struct Chunk {
   SessionId from;
   SessionId to;
-  std::uint32_t rollbacks = 0;
+  std::uint32_t timeline = 0;
   Piece piece;
   std::string digest;    // snapshot: of the whole
   Commit commit;         // update: what was decided about it
@@ -150,7 +150,7 @@ struct Chunk {
 struct Absent {
   SessionId from;
   SessionId to;
-  std::uint32_t rollbacks = 0;
+  std::uint32_t timeline = 0;
   Piece piece;
 };
 

@@ -83,7 +83,7 @@ void write(Writer& out, const Load& load) {
 }
 
 void write(Writer& out, const View& v) {
-  out.array(18);
+  out.array(17);
   out.id(v.epoch);
   out.id(v.step);
   out.number(v.attempt);
@@ -111,8 +111,8 @@ void write(Writer& out, const View& v) {
   for (const auto session : v.suspected) out.id(session);
   out.array(v.joining.size());
   for (const auto& m : v.joining) write(out, m);
-  out.number(v.rollbacks);
-  out.number(v.rolled_back_to);
+  out.array(v.rollbacks.size());
+  for (const auto version : v.rollbacks) out.number(version);
   out.array(v.replay.size());
   for (const auto& commit : v.replay) write(out, commit);
 }
@@ -154,7 +154,7 @@ void write(Writer& out, const Report& r) {
   out.text(r.fault);
   out.text(r.warning);
   out.text(r.unrecoverable);
-  out.number(r.rollbacks);
+  out.number(r.timeline);
   out.array(r.unreachable.size());
   for (const auto session : r.unreachable) out.id(session);
   const auto& s = r.stats;
@@ -232,7 +232,7 @@ void write(Writer& out, const Body& message) {
   out.array(chunk ? 11 : 7);
   out.id(message.from);
   out.id(message.to);
-  out.number(message.rollbacks);
+  out.number(message.timeline);
   out.number(static_cast<std::uint64_t>(message.piece.kind));
   out.number(message.piece.version);
   out.number(message.piece.attempt);
@@ -369,7 +369,7 @@ Load read_load(Reader& in) {
 }
 
 View read_view(const msgpack::object& object, const Limits& limits) {
-  Reader in(object, 18, 18);
+  Reader in(object, 17, 17);
   View v;
   v.epoch = in.id<EpochId>();
   v.step = in.id<StepId>();
@@ -392,8 +392,7 @@ View read_view(const msgpack::object& object, const Limits& limits) {
   v.reason = in.text();
   for (auto suspected = in.array(0, limits.members); !suspected.done();) v.suspected.push_back(suspected.id<SessionId>());
   for (auto joining = in.array(0, limits.members); !joining.done();) v.joining.push_back(read_member(joining, limits));
-  v.rollbacks = static_cast<std::uint32_t>(in.number(UINT32_MAX));
-  v.rolled_back_to = in.number();
+  for (auto rollbacks = in.array(0, kReplayMax); !rollbacks.done();) v.rollbacks.push_back(rollbacks.number());
   for (auto replay = in.array(0, kReplayMax); !replay.done();) v.replay.push_back(read_commit(replay));
   return v;
 }
@@ -435,7 +434,7 @@ Report read_report(const msgpack::object& object, const Limits& limits) {
   r.fault = in.text();
   r.warning = in.text();
   r.unrecoverable = in.text();
-  r.rollbacks = static_cast<std::uint32_t>(in.number(UINT32_MAX));
+  r.timeline = static_cast<std::uint32_t>(in.number(UINT32_MAX));
   for (auto sessions = in.array(0, limits.members); !sessions.done();) r.unreachable.push_back(sessions.id<SessionId>());
   auto s = in.array(14, 14);
   for (std::uint64_t* n : {&r.stats.forward_ns, &r.stats.input_gradient_ns, &r.stats.weight_gradient_ns,
@@ -477,7 +476,7 @@ Body read_piece(Reader& in, const Limits& limits) {
   Body message;
   message.from = in.id<SessionId>();
   message.to = in.id<SessionId>();
-  message.rollbacks = static_cast<std::uint32_t>(in.number(UINT32_MAX));
+  message.timeline = static_cast<std::uint32_t>(in.number(UINT32_MAX));
   message.piece.kind = static_cast<PieceKind>(in.number(static_cast<std::uint64_t>(PieceKind::kGradient)));
   message.piece.version = in.number();
   message.piece.attempt = static_cast<std::uint32_t>(in.number(UINT32_MAX));

@@ -145,7 +145,10 @@ class ZmqTransport::Impl {
       router.set(zmq::sockopt::zap_domain, kDomain);
       router.set(zmq::sockopt::router_mandatory, 1);
       router.set(zmq::sockopt::ipv6, 1);
-      const auto port = options_.port == 0 ? std::string("*") : std::to_string(options_.port + lane);
+      const bool given = lane == kBulkLane && options_.bulk_port != 0;
+      const auto port = given                ? std::to_string(options_.bulk_port)
+                        : options_.port == 0 ? std::string("*")
+                                             : std::to_string(options_.port + lane);
       router.bind("tcp://" + options_.bind_host + ":" + port);
       (lane == kControlLane ? endpoints_.control : endpoints_.bulk) = router.get(zmq::sockopt::last_endpoint);
       router_monitors_[lane] = std::make_unique<Monitor>(context_, router, lane == kControlLane ? "control" : "bulk");

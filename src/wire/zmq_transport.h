@@ -26,6 +26,7 @@ class ZmqTransport final : public Transport {
     Roster roster;
     std::string bind_host = "127.0.0.1";
     std::uint16_t port = 0;  // control; bulk takes the next one. 0: any two
+    std::uint16_t bulk_port = 0;  // 0: as above
   };
   // Binds. A port in use, or a host that is not this machine's, is an error that says so.
   static Result<std::unique_ptr<ZmqTransport>> open(Options options);

@@ -21,10 +21,10 @@ class CheckpointTest : public ::testing::Test {
  protected:
   void TearDown() override { fs::remove_all(folder_); }
   CheckpointPlace place(std::uint32_t stage = 0) const { return {folder_, StageId(stage), 0, 2}; }
-  Status write(std::uint64_t version, std::uint32_t stage = 0, std::uint32_t keep = 2, std::size_t floats = 100) const {
+  Status write(std::uint64_t version, std::uint32_t stage = 0, std::uint32_t keep = 2, std::size_t floats = 100, std::uint32_t timeline = 0) const {
     const std::vector<float> values(floats, static_cast<float>(version));
     const ByteView bytes(reinterpret_cast<const std::uint8_t*>(values.data()), floats * 4);
-    return write_checkpoint(place(stage), version, {{"w", {static_cast<std::int64_t>(floats)}, bytes}}, {{"m", {static_cast<std::int64_t>(floats)}, bytes}}, keep);
+    return write_checkpoint(place(stage), version, timeline, {{"w", {static_cast<std::int64_t>(floats)}, bytes}}, {{"m", {static_cast<std::int64_t>(floats)}, bytes}}, keep);
   }
   std::string file(std::uint64_t version, const std::string& name) const { return fmt::format("{}/stage-0/step-{:08}/{}", folder_, version, name); }
   const std::string folder_ = ::testing::TempDir() + "/isthmus-checkpoint-" + std::to_string(::getpid());

@@ -16,7 +16,7 @@ class EmulatedStageTest : public ::testing::Test {
   EmulatedStageTest()
       : run_(*load_run(ISTHMUS_SOURCE_DIR "/configs/emulated.toml", {"pipeline.stages=2", "emulated.forward_ms=0", "emulated.input_gradient_ms=0", "emulated.weight_gradient_ms=0"})),
         plan_(make_plan(run_)) {
-    for (std::uint32_t s = 0; s < 2; ++s) stages_.push_back(std::move(*make_emulated_stage(run_, plan_, StageId(s), folder_)));
+    for (std::uint32_t s = 0; s < 2; ++s) stages_.push_back(std::move(*make_emulated_stage(run_, plan_, StageId(s), ReplicaId(0), folder_)));
   }
   void TearDown() override { std::filesystem::remove_all(folder_); }
   const std::string folder_ = ::testing::TempDir() + "/isthmus-emulated-" + std::to_string(::getpid());
@@ -44,7 +44,7 @@ TEST_F(EmulatedStageTest, NoticesAPayloadOfAnotherMicrobatch) {
 
 TEST_F(EmulatedStageTest, HasWeightsThatTellALostMicrobatchFromNone) {
   const auto weights_after = [&](std::uint32_t microbatches) {
-    auto stage = std::move(*make_emulated_stage(run_, plan_, StageId(0), folder_));
+    auto stage = std::move(*make_emulated_stage(run_, plan_, StageId(0), ReplicaId(0), folder_));
     for (std::uint32_t m = 0; m < microbatches; ++m) {
       (void)stage->forward(StepId(1), MicrobatchId(m), true, {});
       stage->weight_gradient(MicrobatchId(m));
@@ -62,8 +62,8 @@ TEST_F(EmulatedStageTest, ComesBackFromItsCheckpoint) {
   Commit commit;
   commit.step = StepId(1);
   stages_[0]->apply(commit, 0);
-  ASSERT_TRUE(stages_[0]->save(1));
-  auto again = std::move(*make_emulated_stage(run_, plan_, StageId(0), folder_));
+  ASSERT_TRUE(stages_[0]->save(1, 0));
+  auto again = std::move(*make_emulated_stage(run_, plan_, StageId(0), ReplicaId(0), folder_));
   ASSERT_TRUE(again->load(1));
   EXPECT_EQ(again->weight_digests(), stages_[0]->weight_digests());
 }

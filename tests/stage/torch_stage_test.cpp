@@ -49,7 +49,7 @@ class TorchStageTest : public ::testing::Test {
 
     Pipeline(const RunConfig& r, const std::string& folder) : run(r), plan(make_plan(r)) {
       for (std::uint32_t s = 0; s < run.pipeline.stage.size(); ++s) {
-        auto stage = make_torch_stage(run, StageId(s), folder);
+        auto stage = make_torch_stage(run, StageId(s), ReplicaId(0), folder);
         EXPECT_TRUE(stage) << (stage ? "" : stage.error().message);
         stages.push_back(std::move(*stage));
       }
@@ -73,7 +73,7 @@ class TorchStageTest : public ::testing::Test {
       double norm2 = 0;
       for (auto& stage : stages) {
         for (const std::uint32_t m : order) stage->weight_gradient(MicrobatchId(m));
-        const auto prepared = stage->prepare();
+        const auto prepared = stage->prepare({}, true);
         EXPECT_TRUE(prepared.finite);
         for (const auto& unit : prepared.norms) norm2 += unit.norm2;
       }
@@ -141,7 +141,7 @@ TEST_F(TorchStageTest, DependsOnItsSeed) { EXPECT_NE(trained(run_of("2", {"run.s
 
 TEST_F(TorchStageTest, ContinuesFromACheckpointWithTheSameBits) {
   auto first = trained(run_of("2"), 3);
-  for (auto& stage : first.stages) ASSERT_TRUE(stage->save(3));
+  for (auto& stage : first.stages) ASSERT_TRUE(stage->save(3, 0));
   Pipeline second(run_of("2"), folder_ + "/checkpoint");
   for (auto& stage : second.stages) {
     const auto loaded = stage->load(3);
@@ -163,7 +163,7 @@ TEST_F(TorchStageTest, LeavesTheWeightsAloneInASkippedStepAndADroppedOne) {
   (void)stage.input_gradient(MicrobatchId(0), {});
   stage.weight_gradient(MicrobatchId(0));
   stage.drop_step();
-  for (const auto& unit : stage.prepare().norms) EXPECT_EQ(unit.norm2, 0.0);
+  for (const auto& unit : stage.prepare({}, true).norms) EXPECT_EQ(unit.norm2, 0.0);
   Commit skip;
   skip.step = StepId(2);
   skip.apply = false;
@@ -189,7 +189,7 @@ TEST_F(TorchStageTest, NoticesAGradientThatIsNotFinite) {
   poison.values = share(Bytes(pipeline.plan.backward_bytes, 0xff));  // NaN everywhere
   ASSERT_TRUE(pipeline.stages[0]->input_gradient(MicrobatchId(0), poison));
   pipeline.stages[0]->weight_gradient(MicrobatchId(0));
-  EXPECT_FALSE(pipeline.stages[0]->prepare().finite);
+  EXPECT_FALSE(pipeline.stages[0]->prepare({}, true).finite);
 }
 
 }  // namespace

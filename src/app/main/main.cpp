@@ -134,6 +134,8 @@ int run_command_line(int argc, char** argv) {
   coordinator_command->add_option("--from-version", coordinator_options.version, "Weights the run begins with");
   coordinator_command->add_option("--host", coordinator_options.host, "Address to listen on");
   coordinator_command->add_option("--port", coordinator_options.port, "Control port (bulk is the next); 0: any");
+  coordinator_command->add_option("--bulk-port", coordinator_options.bulk_port, "Bulk port; 0: the one after --port");
+  coordinator_command->add_flag("!--continue", coordinator_options.fresh, "Go on where the log of a coordinator that died ends");
   coordinator_command->add_option("--ready-fd", coordinator_options.ready_fd, "Descriptor to write the endpoints to");
   coordinator_command->add_option("--control-fd", coordinator_options.control_fd, "Descriptor to read commands from");
   coordinator_command->callback([&] {
@@ -149,6 +151,7 @@ int run_command_line(int argc, char** argv) {
   worker_command->add_option("--out", worker_options.folder.path, "Folder of the run")->required();
   worker_command->add_option("--peer", worker_options.peer.value, "Number in the run's roster")->required();
   worker_command->add_option("--from-version", worker_options.version, "Checkpoint to start from");
+  worker_command->add_flag("--newest", worker_options.newest, "Start from the newest checkpoint of its stage that is whole");
   worker_command->add_flag("--trace", worker_options.trace, "Record spans");
   worker_command->callback([&] {
     chosen = [&] {

@@ -1,0 +1,181 @@
+#include "stage/journal.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <utility>
+#include <vector>
+
+#include "base/digest.h"
+#include "base/little_endian.h"
+
+namespace isthmus {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr std::uint32_t kMagic = 0x4A545349;  // "ISTJ"
+constexpr std::size_t kHeaderBytes = 40;
+constexpr std::uint64_t kTensorMax = 1ull << 32;
+
+Bytes header_of(const Journal::Key& key, std::uint32_t values, std::uint32_t tokens) {
+  Bytes header;
+  append_le(header, kMagic);
+  append_le(header, key.attempt);
+  append_le(header, key.step.value);
+  append_le(header, key.microbatch.value);
+  append_le(header, std::uint32_t{key.gradient});
+  append_le(header, values);
+  append_le(header, tokens);
+  return header;
+}
+
+std::uint64_t checksum_of(ByteView header, ByteView values, ByteView tokens) {
+  return checksum(tokens, checksum(values, checksum(header)));
+}
+
+ByteView view(const SharedBytes& bytes) { return bytes ? ByteView(*bytes) : ByteView(); }
+
+}  // namespace
+
+Result<Journal> Journal::open(const std::string& folder, std::uint64_t limit) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error) return fail("cannot make the journal folder {}: {}", folder, error.message());
+  Journal journal(folder, limit);
+  for (const auto& entry : fs::directory_iterator(folder, error)) {
+    const std::string name = entry.path().filename().string();
+    if (name.size() < 6 || name.size() > 25 || !name.starts_with("step-") || name.find_first_not_of("0123456789", 5) != std::string::npos) continue;
+    journal.read_index(StepId(std::strtoull(name.c_str() + 5, nullptr, 10)));
+  }
+  return journal;
+}
+
+Journal::Journal(Journal&& other) noexcept
+    : folder_(std::move(other.folder_)), limit_(other.limit_), index_(std::move(other.index_)), sizes_(std::move(other.sizes_)),
+      bytes_(other.bytes_), fd_(std::exchange(other.fd_, -1)), open_(other.open_) {}
+
+Journal::~Journal() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+std::string Journal::file_of(StepId step) const { return fmt::format("{}/step-{:08}", folder_, step); }
+
+void Journal::read_index(StepId step) {
+  std::ifstream in(file_of(step), std::ios::binary);
+  std::error_code error;
+  const std::uint64_t size = fs::file_size(file_of(step), error);
+  std::uint64_t at = 0;
+  Bytes head(kHeaderBytes);
+  while (!error && at + kHeaderBytes <= size) {
+    in.seekg(static_cast<std::streamoff>(at));
+    if (!in.read(reinterpret_cast<char*>(head.data()), kHeaderBytes)) break;
+    ByteView rest = head;
+    const auto magic = *take_le<std::uint32_t>(rest);
+    Key key;
+    key.attempt = *take_le<std::uint32_t>(rest);
+    key.step = StepId(*take_le<std::uint64_t>(rest));
+    key.microbatch = MicrobatchId(*take_le<std::uint32_t>(rest));
+    key.gradient = *take_le<std::uint32_t>(rest) != 0;
+    Place place;
+    place.offset = at;
+    place.values = *take_le<std::uint32_t>(rest);
+    place.tokens = *take_le<std::uint32_t>(rest);
+    const std::uint64_t end = at + kHeaderBytes + std::uint64_t{place.values} + place.tokens;
+    if (magic != kMagic || key.step != step || end > size) break;  // torn
+    index_[key] = place;
+    at = end;
+  }
+  // What a dying process wrote in part is cut off, so that entries can follow.
+  if (at < size) fs::resize_file(file_of(step), at, error);
+  sizes_[step] = at;
+  bytes_ += at;
+}
+
+Status Journal::use(StepId step) {
+  if (fd_ >= 0 && open_ == step) return {};
+  if (fd_ >= 0) ::close(fd_);
+  fd_ = ::open(file_of(step).c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  open_ = step;
+  if (fd_ < 0) return fail("cannot open the journal file {}: {}", file_of(step), std::strerror(errno));
+  sizes_.try_emplace(step, 0);
+  return {};
+}
+
+Status Journal::append(const Key& key, const EncodedTensor& tensor) {
+  if (limit_ == 0 || index_.contains(key)) return {};
+  const ByteView values = view(tensor.values), tokens = view(tensor.tokens);
+  if (values.size() >= kTensorMax || tokens.size() >= kTensorMax) return fail("a tensor too large for the journal");
+  if (auto ready = use(key.step); !ready) return ready;
+  Bytes entry = header_of(key, static_cast<std::uint32_t>(values.size()), static_cast<std::uint32_t>(tokens.size()));
+  append_le(entry, checksum_of(entry, values, tokens));
+  entry.insert(entry.end(), values.begin(), values.end());
+  entry.insert(entry.end(), tokens.begin(), tokens.end());
+  const std::uint64_t before = sizes_[key.step];
+  for (ByteView rest = entry; !rest.empty();) {
+    const ssize_t n = ::write(fd_, rest.data(), rest.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) {
+      const auto why = fail("cannot write the journal file {}: {}", file_of(key.step), std::strerror(errno));
+      [[maybe_unused]] const int cut = ::ftruncate(fd_, static_cast<off_t>(before));
+      return why;
+    }
+    rest = rest.subspan(static_cast<std::size_t>(n));
+  }
+  index_[key] = {before, static_cast<std::uint32_t>(values.size()), static_cast<std::uint32_t>(tokens.size())};
+  sizes_[key.step] += entry.size();
+  bytes_ += entry.size();
+  make_room(key.step);
+  return {};
+}
+
+Status Journal::sync() {
+  if (fd_ >= 0 && ::fdatasync(fd_) != 0) return fail("cannot sync the journal file {}: {}", file_of(open_), std::strerror(errno));
+  return {};
+}
+
+std::optional<EncodedTensor> Journal::find(const Key& key) const {
+  const auto at = index_.find(key);
+  if (at == index_.end()) return std::nullopt;
+  const Place& place = at->second;
+  std::ifstream in(file_of(key.step), std::ios::binary);
+  Bytes head(kHeaderBytes), values(place.values), tokens(place.tokens);
+  in.seekg(static_cast<std::streamoff>(place.offset));
+  in.read(reinterpret_cast<char*>(head.data()), kHeaderBytes);
+  in.read(reinterpret_cast<char*>(values.data()), static_cast<std::streamsize>(values.size()));
+  in.read(reinterpret_cast<char*>(tokens.data()), static_cast<std::streamsize>(tokens.size()));
+  if (!in) return std::nullopt;
+  ByteView stated = ByteView(head).last(8);
+  if (*take_le<std::uint64_t>(stated) != checksum_of(header_of(key, place.values, place.tokens), values, tokens)) return std::nullopt;
+  EncodedTensor tensor;
+  tensor.values = share(std::move(values));
+  if (!tokens.empty()) tensor.tokens = share(std::move(tokens));
+  return tensor;
+}
+
+void Journal::remove(StepId step) {
+  const auto size = sizes_.find(step);
+  if (size == sizes_.end()) return;
+  if (fd_ >= 0 && open_ == step) ::close(std::exchange(fd_, -1));
+  std::error_code ignored;
+  fs::remove(file_of(step), ignored);
+  bytes_ -= size->second;
+  sizes_.erase(size);
+  std::erase_if(index_, [&](const auto& entry) { return entry.first.step == step; });
+}
+
+void Journal::trim(std::uint64_t version) {
+  while (!sizes_.empty() && sizes_.begin()->first.value <= version) remove(sizes_.begin()->first);
+}
+
+// The ring's oldest steps go; a stage lost then is not rebuilt, the run goes back to a checkpoint.
+void Journal::make_room(StepId current) {
+  while (bytes_ > limit_ && sizes_.begin()->first != current) remove(sizes_.begin()->first);
+}
+
+}  // namespace isthmus
