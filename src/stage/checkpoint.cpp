@@ -121,14 +121,25 @@ Result<json> read_manifest(const fs::path& path) {
   return manifest;
 }
 
+// A replica on the same machine may have written it already.
+bool stands(const fs::path& folder, std::uint32_t timeline) {
+  const auto manifest = read_manifest(folder / "manifest.json");
+  if (!manifest || manifest->value("timeline", json()) != timeline) return false;
+  for (const char* file : kFiles) {
+    std::error_code error;
+    const auto size = fs::file_size(folder / file, error);
+    if (error || (*manifest)["files"].value(file, json::object()).value("bytes", json()) != size) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 Status write_checkpoint(const CheckpointPlace& place, std::uint64_t version, std::uint32_t timeline, const std::vector<NamedTensor>& weights,
                         const std::vector<NamedTensor>& optimizer, std::uint32_t keep) {
   const fs::path parent = stage_folder(place.folder, place.stage);
   const fs::path final = version_folder(place.folder, place.stage, version);
-  const auto stands = read_manifest(final / "manifest.json");
-  if (stands && stands->value("timeline", json()) == timeline) return {};
+  if (stands(final, timeline)) return {};
   const std::string own = fmt::format(".writing-{}-", place.replica);
   const fs::path beside = parent / fmt::format("{}{:08}", own, version);
   std::error_code error;
@@ -145,9 +156,9 @@ Status write_checkpoint(const CheckpointPlace& place, std::uint64_t version, std
     return written;
   }
   sync_folder(beside);
-  if (stands) fs::remove_all(final, error);  // of a past that did not happen
+  fs::remove_all(final, error);  // damaged, or of a past that did not happen
   fs::rename(beside, final, error);
-  if (error && fs::exists(final / "manifest.json")) {
+  if (error && stands(final, timeline)) {
     // Another replica was faster with the same bytes.
     error.clear();
     fs::remove_all(beside, error);

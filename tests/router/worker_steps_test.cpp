@@ -3,10 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstdlib>
-#include <random>
-
-#include "router/cluster.h"
 
 namespace isthmus {
 namespace {
@@ -23,94 +19,10 @@ Plan plan_of(std::uint32_t stages, std::uint32_t microbatches, std::uint64_t ste
   return plan;
 }
 
-void expect_clean(const Cluster& cluster, std::uint64_t steps, std::uint64_t seed) {
-  EXPECT_TRUE(cluster.violations().empty()) << "seed " << seed << ": " << cluster.violations().front();
-  EXPECT_TRUE(cluster.finished()) << "seed " << seed << ", committed " << cluster.committed();
-  EXPECT_EQ(cluster.committed(), steps + 1) << "seed " << seed;
-}
-
-TEST(WorkerSteps, FinishTheRunOnGoodLinks) {
-  for (std::uint32_t stages : {1u, 2u, 4u, 8u}) {
-    Cluster cluster(plan_of(stages, 6, 5), stages, {});
-    cluster.run(seconds(120));
-    expect_clean(cluster, 5, stages);
-  }
-}
-
-TEST(WorkerSteps, FinishTheRunWhenMessagesAreLostDoubledAndReordered) {
-  for (std::uint64_t seed = 1; seed <= 25; ++seed) {
-    Cluster cluster(plan_of(1 + seed % 4, 5, 4), seed, {.loss = .05, .duplicate = .1, .delay_max = std::chrono::milliseconds(300)});
-    cluster.run(seconds(60));
-    cluster.stop_faults();
-    cluster.run(seconds(300));
-    expect_clean(cluster, 4, seed);
-  }
-}
-
-TEST(WorkerSteps, FinishTheRunWhenWorkersStartAgainInMidStep) {
-  for (std::uint64_t seed = 1; seed <= 25; ++seed) {
-    Cluster cluster(plan_of(2 + seed % 3, 5, 6), seed, {.loss = .02, .duplicate = .05, .delay_max = std::chrono::milliseconds(100)});
-    for (int kill = 0; kill < 4; ++kill) {
-      cluster.run(seconds(.1 + .1 * double(cluster.draw(20))));
-      if (!cluster.finished()) cluster.restart_worker(static_cast<std::uint32_t>(cluster.draw(2 + seed % 3)));
-    }
-    cluster.stop_faults();
-    cluster.run(seconds(300));
-    expect_clean(cluster, 6, seed);
-  }
-}
-
-TEST(WorkerSteps, FinishTheRunWhenAFrozenWorkerComesBackExpelled) {
-  for (std::uint64_t seed = 1; seed <= 15; ++seed) {
-    Cluster cluster(plan_of(3, 5, 8), seed, {});
-    cluster.run(seconds(.3 + .05 * double(cluster.draw(20))));
-    cluster.freeze_worker(static_cast<std::uint32_t>(cluster.draw(3)), seconds(20));
-    cluster.run(seconds(300));
-    expect_clean(cluster, 8, seed);
-  }
-}
-
-TEST(WorkerSteps, FinishTheRunWhenTheCoordinatorStartsAgainFromItsLog) {
-  for (std::uint64_t seed = 1; seed <= 15; ++seed) {
-    Cluster cluster(plan_of(3, 5, 6), seed, {.loss = .02, .duplicate = .05, .delay_max = std::chrono::milliseconds(100)});
-    for (int crash = 0; crash < 3; ++crash) {
-      cluster.run(seconds(.1 + .1 * double(cluster.draw(10))));
-      if (!cluster.finished()) cluster.restart_coordinator();
-    }
-    cluster.stop_faults();
-    cluster.run(seconds(300));
-    expect_clean(cluster, 6, seed);
-  }
-}
-
-// Fresh seeds on every run; a failing one is printed and replays with ISTHMUS_SEED.
-TEST(WorkerSteps, FinishTheRunUnderEverythingAtOnce) {
-  const char* given = std::getenv("ISTHMUS_SEED");
-  const std::uint64_t first = given ? std::strtoull(given, nullptr, 10) : std::random_device{}();
-  for (std::uint64_t seed = first; seed < first + (given ? 1 : 20); ++seed) {
-    SCOPED_TRACE(fmt::format("ISTHMUS_SEED={}", seed));
-    const auto stages = static_cast<std::uint32_t>(2 + seed % 4);
-    Cluster cluster(plan_of(stages, 4, 5), seed, {.loss = .05, .duplicate = .1, .delay_max = std::chrono::milliseconds(200)});
-    for (int fault = 0; fault < 5 && !cluster.finished(); ++fault) {
-      cluster.run(seconds(.1 * double(1 + cluster.draw(30))));
-      if (cluster.finished()) break;
-      const auto stage = static_cast<std::uint32_t>(cluster.draw(stages));
-      switch (cluster.draw(3)) {
-        case 0: cluster.restart_worker(stage); break;
-        case 1: cluster.freeze_worker(stage, seconds(double(1 + cluster.draw(8)))); break;
-        default: cluster.restart_coordinator(); break;
-      }
-    }
-    cluster.stop_faults();
-    cluster.run(seconds(400));
-    expect_clean(cluster, 5, seed);
-  }
-}
-
 // One worker alone, driven by hand.
 class WorkerStepsAlone : public ::testing::Test {
  protected:
-  WorkerStepsAlone() : plan_(plan_of(2, 2, 3)), worker_(plan_, {PeerId(2), StageId(1), ReplicaId(0), {}, seconds(2)}, 0, 5) {
+  WorkerStepsAlone() : plan_(plan_of(2, 2, 3)), worker_(plan_, {PeerId(2), StageId(1), ReplicaId(0), {}, seconds(2)}, {}, 5) {
     View view;
     view.epoch = EpochId(3);
     view.step = StepId(1);

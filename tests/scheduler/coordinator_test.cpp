@@ -45,6 +45,7 @@ class CoordinatorTest : public ::testing::Test {
     r.session = SessionId(session);
     r.stage = StageId(stage);
     r.version = version;
+    r.attempt = coordinator_.decisions().attempt;
     r.done = DoneSet(plan_.count(coordinator_.decisions().step));
     return r;
   }
@@ -93,8 +94,8 @@ TEST_F(CoordinatorTest, CommitsOnceEveryStageHasPrepared) {
   EXPECT_TRUE(outcomes_.empty());
   say(1, prepared(1, 200));
   ASSERT_EQ(outcomes_.size(), 1u);
-  EXPECT_DOUBLE_EQ(outcomes_[0].loss, 3.0);
-  EXPECT_DOUBLE_EQ(outcomes_[0].grad_norm, 2.0);
+  EXPECT_DOUBLE_EQ(outcomes_[0].figures.loss, 3.0);
+  EXPECT_DOUBLE_EQ(outcomes_[0].figures.grad_norm, 2.0);
   EXPECT_DOUBLE_EQ(outcomes_[0].commit.scale, 0.5);  // clip 1 / norm 2
   EXPECT_TRUE(outcomes_[0].commit.apply);
   EXPECT_EQ(views_.at(PeerId(1)).step, StepId(2));
@@ -145,7 +146,7 @@ TEST_F(CoordinatorTest, ExpelsTheOldLifeOfAPeerThatStartsAgain) {
   EXPECT_TRUE(outcomes_.empty());
   say(0, prepared(0, 101));
   ASSERT_EQ(outcomes_.size(), 1u);
-  EXPECT_EQ(outcomes_[0].replayed, 2u);
+  EXPECT_EQ(outcomes_[0].figures.replayed, 2u);
 }
 
 TEST_F(CoordinatorTest, NeverAdmitsASessionTwice) {

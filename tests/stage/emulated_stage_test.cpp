@@ -51,6 +51,7 @@ TEST_F(EmulatedStageTest, HasWeightsThatTellALostMicrobatchFromNone) {
     }
     Commit commit;
     commit.step = StepId(1);
+    (void)stage->prepare({}, true);
     stage->apply(commit, 0);
     return stage->weight_digests().front().hex;
   };
