@@ -35,7 +35,9 @@ std::vector<RunConfig::Stage> layer_map(const RunConfig& run) {
   if (run.pipeline.layout != "auto") return run.pipeline.stage;
   // A layer has about 12 hidden² weights, the head vocabulary × hidden.
   const double head_cost = run.model.vocabulary / (12.0 * run.model.hidden);
-  return balanced_layers(run.model.layers, run.pipeline.stages, head_cost);
+  auto stages = balanced_layers(run.model.layers, run.pipeline.stages, head_cost);
+  for (auto& stage : stages) stage.replicas = run.pipeline.replicas;
+  return stages;
 }
 
 }  // namespace isthmus

@@ -19,6 +19,7 @@ namespace {
 void resolve(RunConfig& run) {
   run.pipeline.stage = layer_map(run);
   run.pipeline.layout = "explicit";
+  run.pipeline.replicas = 1;
   run.pipeline.stages = static_cast<std::uint32_t>(run.pipeline.stage.size());
   if (run.model.mlp == 0) run.model.mlp = ((run.model.hidden * 8 + 2) / 3 + 31) / 32 * 32;
   if (run.boundary.codec == "identity")

@@ -150,6 +150,9 @@ class RunChecks {
       add("pipeline.stages", fmt::format("pipeline.stages is {}", run_.pipeline.stages),
           fmt::format("{}, the number of [[pipeline.stage]] tables, or pipeline.layout = \"auto\"",
                       map.size()));
+    if (sound({"pipeline.replicas"}) && run_.pipeline.replicas != 1)
+      add("pipeline.replicas", fmt::format("pipeline.replicas is {}", run_.pipeline.replicas),
+          "replicas in each [[pipeline.stage]] table, or pipeline.layout = \"auto\"");
     for (std::size_t i = 0; i < map.size(); ++i)
       if (!sound({fmt::format("pipeline.stage[{}].layers", i)})) return false;
     return check_cover();

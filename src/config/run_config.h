@@ -88,6 +88,7 @@ struct RunConfig {
   struct Pipeline {
     std::string layout = "explicit";  // explicit: [[pipeline.stage]]; auto: `stages` stages, resolved by the loader
     std::uint32_t stages = 0;         // = stage.size() after loading
+    std::uint32_t replicas = 1;       // of each stage that layout = "auto" makes; 1 after loading
     std::vector<Stage> stage;
     std::string schedule = "deep";  // deep: F / I / W apart, credits as below; 1f1b: I and W together, P - i credits
     std::string credits = "auto";   // auto, or a number: microbatches in flight at any stage

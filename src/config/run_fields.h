@@ -46,6 +46,7 @@ void for_each_field(Run& r, Visit&& visit) {
   visit("link", "emulate", r.link.emulate);
   visit("pipeline", "layout", r.pipeline.layout);
   visit("pipeline", "stages", r.pipeline.stages);
+  visit("pipeline", "replicas", r.pipeline.replicas);
   visit("pipeline", "schedule", r.pipeline.schedule);
   visit("pipeline", "credits", r.pipeline.credits);
   visit("pipeline", "device", r.pipeline.device);
