@@ -158,7 +158,9 @@ every = 5
     return found;
   }
   // `hurt` does its harm while the run goes on; it has to end with the weights of the run in "whole".
-  void expect_same_after(const std::string& out, const std::vector<std::string>& arguments, const std::function<void()>& hurt) const {
+  // Its links are slow, so that there is a run to harm and most of a step is in flight.
+  void expect_same_after(const std::string& out, std::vector<std::string> arguments, const std::function<void()>& hurt) const {
+    arguments.insert(arguments.end(), {"--set", "link.latency_ms=15"});
     const std::string output = folder_ + "/" + out + ".txt";
     const pid_t parent = start(arguments, output);
     hurt();
@@ -267,8 +269,8 @@ TEST_F(RunTest, ReplacesAKilledWorkerOfAStageOfOne) {
 }
 
 TEST_F(RunTest, LosesNothingWhenReplicasAreKilledOneByOne) {
-  ASSERT_EQ(run(train("whole", {"--set", "run.steps=60"})).code, 0);
-  expect_same_after("killed", replicated("killed", {"--set", "run.steps=60"}), [&] {
+  ASSERT_EQ(run(train("whole", {"--set", "run.steps=150"})).code, 0);
+  expect_same_after("killed", replicated("killed", {"--set", "run.steps=150"}), [&] {
     std::size_t step = 4;
     for (const char* peer : {"--peer 1", "--peer 4", "--peer 2", "--peer 3"}) {
       ASSERT_TRUE(reaches("killed", step));
