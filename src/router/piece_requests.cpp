@@ -64,6 +64,11 @@ void PieceRequests::absent(const Piece& piece, PeerId from) {
   at->second.absent.insert(from);
 }
 
+void PieceRequests::forget_asked(PeerId peer) {
+  for (auto& [piece, wanted] : wanted_)
+    if (wanted.asked == peer) wanted.asked = kCoordinator;
+}
+
 std::optional<Piece> PieceRequests::lost() const {
   if (sources_.empty()) return std::nullopt;
   for (const auto& [piece, wanted] : wanted_)

@@ -25,6 +25,8 @@ class PieceRequests {
   bool arrived(const Piece& piece, PeerId from);
   // The peer does not have it.
   void absent(const Piece& piece, PeerId from);
+  // The connection to the peer was made or lost: what was asked of it may never have arrived.
+  void forget_asked(PeerId peer);
   // A piece that no source of the last ask() has.
   std::optional<Piece> lost() const;
   // Nobody had it then; somebody may have it now.

@@ -25,6 +25,7 @@ class SiblingFetch {
   // The snapshot is in the weights, or was not fit for it.
   void restored() { restoring_ = false; }
   bool restoring() const { return restoring_; }
+  void forget_asked(PeerId peer) { requests_.forget_asked(peer); }
   Time next_due() const { return requests_.next_due(); }
   std::string progress() const;
 

@@ -24,6 +24,10 @@ class StageRebuild {
   void received(const Absent& absent, PeerId from);
   // True if the result was of a repeated operation.
   bool operation_done(const OperationDone& done);
+  void forget_asked(PeerId peer) {
+    inputs_.forget_asked(peer);
+    gradients_.forget_asked(peer);
+  }
   Time next_due() const;
   // Why it cannot be done; empty while it may.
   const std::string& impossible() const { return impossible_; }

@@ -436,8 +436,16 @@ std::vector<WorkerEffect> WorkerSteps::peer_connected(PeerId peer, Time now) {
   if (peer == kCoordinator) coordinator_lost_ = kNever;
   flow_.peer_connected(peer, now);
   if (combination_.started()) combination_.resend(now);
+  ask_again(peer, now);
   if (peer == kCoordinator) report(now);
   return finish(now);
+}
+
+// Whoever catches up does not wait until a request that went nowhere is taken for unanswered.
+void WorkerSteps::ask_again(PeerId peer, Time now) {
+  fetch_.forget_asked(peer);
+  rebuild_.forget_asked(peer);
+  if (!context_.live() && !leaving_) catch_up(now);
 }
 
 std::vector<WorkerEffect> WorkerSteps::peer_lost(PeerId peer, Time now) {
@@ -447,6 +455,7 @@ std::vector<WorkerEffect> WorkerSteps::peer_lost(PeerId peer, Time now) {
   }
   cut_since_.try_emplace(peer, now);
   flow_.peer_lost(peer);
+  ask_again(peer, now);
   return finish(now);
 }
 

@@ -81,6 +81,7 @@ class WorkerSteps {
   void leave();
   void leave_phase(Time now);
   void catch_up(Time now);
+  void ask_again(PeerId peer, Time now);
   void trim_journal();
   void prepare_if_complete(Time now);
   void release_held(Time now);

@@ -11,6 +11,8 @@ namespace {
 constexpr Duration kTick = std::chrono::milliseconds(100);
 // A worker that is rebuilt asks again for what does not fit into one view.
 constexpr std::size_t kReplayMax = 1024;
+// A joiner whose newest report is not older than this follows its siblings step by step.
+constexpr std::uint64_t kNearlyCaughtUp = 3;
 
 }  // namespace
 
@@ -210,7 +212,7 @@ std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const Report& 
   if (decisions_.find(report.session)) {
     if (report.step == decisions_.step && report.attempt == decisions_.attempt) {
       ledger_.record(report);
-      if (phase_ == Phase::kRunning) evaluate();
+      if (phase_ == Phase::kRunning) evaluate(now);
     }
     if (phase_ == Phase::kRunning) consider_unreachable(report);
   } else if (decisions_.used_sessions.contains(report.session)) {
@@ -256,7 +258,9 @@ void Coordinator::admit_candidates(Time now) {
     happened("admitted", seat.peer, fmt::format("stage {} replica {}, version {}", seat.stage, seat.replica, report.version));
     admitted = true;
   }
-  if (admitted) send_views();
+  if (!admitted) return;
+  send_views();
+  evaluate(now);
 }
 
 // Two members that cannot reach each other would wait for ever; the one whose stage can do without it goes.
@@ -294,7 +298,21 @@ void Coordinator::expel(const Member& member, const std::string& reason) {
 
 // ----------------------------------------------------------------------------------------------- commit
 
-void Coordinator::evaluate() {
+// A replica that is a step or two behind would stay behind for ever if a step is shorter than its round trips: the
+// finished step waits for it before the sums are combined, for a small share of the time.
+bool Coordinator::waits_for_joiner(Time now) {
+  for (const auto& seat : seats_) {
+    if (!is_candidate(seat)) continue;
+    const Report& report = reports_.at(seat.peer);
+    if (report.timeline != timeline() || report.version + kNearlyCaughtUp < decisions_.step.value) continue;
+    Time& until = waited_until_.try_emplace(report.session, now + options_.join_wait).first->second;
+    if (now > until + 10 * options_.join_wait) until = now + options_.join_wait;
+    if (now < until) return true;
+  }
+  return false;
+}
+
+void Coordinator::evaluate(Time now) {
   const auto verdict = ledger_.verdict(decisions_.live, static_cast<std::uint32_t>(plan_.stages.size()));
   if (verdict.duplicate) {
     const Member twice = *decisions_.find(*verdict.duplicate);
@@ -307,7 +325,7 @@ void Coordinator::evaluate() {
       expel(*wrong, "its sum of the step differs from its siblings'");
     else
       commit();
-  } else if (!preparing_) {
+  } else if (!preparing_ && !waits_for_joiner(now)) {
     // Not logged: after a restart the same Reports lead here again.
     preparing_ = true;
     send_views();
@@ -449,6 +467,7 @@ std::vector<CoordinatorEffect> Coordinator::tick(Time now) {
   suspect(now);
   expel_the_gone(now);
   admit_candidates(now);
+  if (phase_ == Phase::kRunning && decisions_.epoch != EpochId(0)) evaluate(now);
   if (now >= next_repeat_) {
     next_repeat_ = now + options_.repeat;
     if (decisions_.epoch != EpochId(0)) send_views();

@@ -76,6 +76,8 @@ class Coordinator {
     Duration grace = seconds(10);
     Duration pause = std::chrono::milliseconds(500);
     Duration leave = seconds(60);
+    // A step that is done waits this long for a joiner that has almost caught up, and no more than a tenth of the time.
+    Duration join_wait = seconds(1);
   };
 
   Coordinator(const Plan& plan, std::vector<Seat> seats, Options options);
@@ -118,7 +120,8 @@ class Coordinator {
   void suspect(Time now);
   void expel_the_gone(Time now);
   std::optional<Member> dissenter() const;
-  void evaluate();
+  bool waits_for_joiner(Time now);
+  void evaluate(Time now);
   void commit();
   void enter(Phase phase, const std::string& reason, Time now);
   bool has_left(PeerId peer) const;
@@ -142,6 +145,7 @@ class Coordinator {
   std::map<PeerId, Contact> contacts_;
   std::map<PeerId, Report> reports_;  // newest of each peer
   std::set<SessionId> joining_noted_;  // candidates whose missing versions were already reported
+  std::map<SessionId, Time> waited_until_;  // candidates that a step waited for
   std::set<SessionId> suspected_;
   Time last_turn_{};
   Time patient_until_{};
