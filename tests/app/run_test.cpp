@@ -440,6 +440,23 @@ TEST_F(RunTest, LetsNobodyInWithAnotherKey) {
   expect_nothing_left("ours");
 }
 
+TEST_F(RunTest, SimulatesItsProtocolAndReplaysASeed) {
+  const auto simulate = [&](std::vector<std::string> more) {
+    std::vector<std::string> arguments = {"simulate", folder_ + "/run.toml", "--set", "pipeline.replicas=2"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return run(arguments);
+  };
+  const auto once = simulate({"--seed", "5", "--json"}), twice = simulate({"--seed", "5", "--json"});
+  ASSERT_EQ(once.code, 0) << once.output;
+  EXPECT_EQ(once.output, twice.output);
+  EXPECT_NE(once.output, simulate({"--seed", "6", "--json"}).output);
+  EXPECT_TRUE(json::parse(once.output)["violations"].empty());
+  const auto crashes = simulate({"--runs", "30", "--faults", "crash,stage-crash", "--count", "4"});
+  EXPECT_EQ(crashes.code, 0) << crashes.output;
+  EXPECT_NE(crashes.output.find("30 runs, 0 with violations"), std::string::npos) << crashes.output;
+  EXPECT_EQ(simulate({"--faults", "earthquake"}).code, 2);
+}
+
 TEST_F(RunTest, SaysWhatIsWrongAndWhatToDo) {
   const auto expect = [&](const Finished& done, int code, const std::vector<std::string>& words) {
     EXPECT_EQ(done.code, code) << done.output;

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "app/coordinator_process.h"
+#include "app/simulate.h"
 #include "app/train.h"
 #include "app/worker_process.h"
 #include "config/load_run.h"
@@ -123,6 +124,22 @@ int run_command_line(int argc, char** argv) {
         fmt::print("{}", as_json ? plan_json(config, options) : plan_text(config, options));
         return 0;
       });
+    };
+  });
+
+  SimulateOptions simulate_options;
+  auto* simulate_command = app.add_subcommand("simulate", "Run the protocol of a run on simulated links, devices and faults, and check it");
+  run.add_to(*simulate_command);
+  simulate_command->add_option("--seed", simulate_options.seed, "Decides everything that happens; the same seed replays it")->capture_default_str();
+  simulate_command->add_option("--runs", simulate_options.runs, "Runs, with seeds from --seed on")->check(CLI::Range(1ull, 100'000'000ull))->capture_default_str();
+  simulate_command->add_option("--faults", simulate_options.kinds, "Kinds of faults, comma-separated (crash,freeze,loss …); default: all");
+  simulate_command->add_option("--count", simulate_options.faults, "Faults per run; 0: from the seed")->check(CLI::Range(0, 1000))->capture_default_str();
+  simulate_command->add_option("--steps", simulate_options.steps, "At most this many steps of the run")->check(CLI::Range(1, 1000))->capture_default_str();
+  simulate_command->add_flag("--any-shape", simulate_options.any_shape, "Stages (2-8), replicas (1-4) and microbatches from the seed, not from the run file");
+  simulate_command->add_flag("--json", simulate_options.json, "A line of JSON per run");
+  simulate_command->callback([&] {
+    chosen = [&] {
+      return with_run(run, [&](const RunConfig& config) { return simulate_run(config, simulate_options); });
     };
   });
 
