@@ -236,5 +236,99 @@ TEST_F(CoordinatorTest, StopsEverybodyOnAFaultAndSaysWhy) {
   EXPECT_FALSE(end_->finished);
 }
 
+TEST_F(CoordinatorTest, SuspectsTheSilentBeforeItExpelsThem) {
+  begin();
+  const Time start = now_;
+  while (now_ < start + seconds(30) && views_.at(PeerId(1)).suspected.empty()) {
+    now_ += seconds(.1);
+    say(0, report(0, 100, 0));
+    hear(coordinator_.tick(now_));
+  }
+  EXPECT_EQ(views_.at(PeerId(1)).suspected, std::vector<SessionId>({SessionId(200)}));
+  EXPECT_NE(coordinator_.decisions().find(SessionId(200)), nullptr);
+  say(1, report(1, 200, 0));  // any sign of life clears it
+  hear(coordinator_.tick(now_));
+  EXPECT_TRUE(views_.at(PeerId(1)).suspected.empty());
+}
+
+TEST_F(CoordinatorTest, ExpelsAtOnceWhomItsSupervisorSawEnd) {
+  begin();
+  hear(coordinator_.process_ended(PeerId(2), now_));
+  EXPECT_EQ(coordinator_.decisions().find(SessionId(200)), nullptr);
+}
+
+// Two replicas of the last stage.
+class CoordinatorOfReplicas : public CoordinatorTest {
+ protected:
+  CoordinatorOfReplicas() : plan_of_three_(with_replica(plan_)), three_(plan_of_three_, seats_of_three(), options()) {}
+  static Plan with_replica(Plan plan) {
+    plan.stages[1].replicas = 2;
+    return plan;
+  }
+  static std::vector<Seat> seats_of_three() {
+    auto all = seats();
+    all.push_back({PeerId(3), StageId(1), ReplicaId(1), {}});
+    return all;
+  }
+  Report from(std::uint32_t stage, std::uint32_t replica, std::uint64_t session, std::uint64_t version) const {
+    Report r = report(stage, session, version);
+    r.replica = ReplicaId(replica);
+    r.step = three_.decisions().step;
+    r.attempt = three_.decisions().attempt;
+    r.done = DoneSet(plan_.count(three_.decisions().step));
+    return r;
+  }
+  Report whole(Report r) const {
+    for (std::uint32_t m = 0; m < r.done.count(); ++m) r.done.insert(MicrobatchId(m));
+    return r;
+  }
+  const Plan plan_of_three_;
+  Coordinator three_;
+};
+
+TEST_F(CoordinatorOfReplicas, WaitsForAJoinerThatIsAStepBehindButNotForEver) {
+  hear(three_.begin(1, now_));
+  hear(three_.received(PeerId(1), from(0, 0, 100, 1), now_));
+  hear(three_.received(PeerId(2), from(1, 0, 200, 1), now_));
+  hear(three_.received(PeerId(3), from(1, 1, 300, 0), now_));
+  hear(three_.received(PeerId(1), whole(from(0, 0, 100, 1)), now_));
+  hear(three_.received(PeerId(2), whole(from(1, 0, 200, 1)), now_));
+  EXPECT_FALSE(views_.at(PeerId(2)).preparing);
+  now_ += seconds(.2);
+  hear(three_.received(PeerId(3), from(1, 1, 300, 1), now_));  // it has caught up
+  EXPECT_NE(three_.decisions().find(SessionId(300)), nullptr);
+  EXPECT_TRUE(views_.at(PeerId(2)).preparing);
+}
+
+TEST_F(CoordinatorOfReplicas, GoesOnWithoutAJoinerThatDoesNotComeNearer) {
+  hear(three_.begin(1, now_));
+  hear(three_.received(PeerId(1), from(0, 0, 100, 1), now_));
+  hear(three_.received(PeerId(2), from(1, 0, 200, 1), now_));
+  hear(three_.received(PeerId(3), from(1, 1, 300, 0), now_));
+  hear(three_.received(PeerId(1), whole(from(0, 0, 100, 1)), now_));
+  hear(three_.received(PeerId(2), whole(from(1, 0, 200, 1)), now_));
+  EXPECT_FALSE(views_.at(PeerId(2)).preparing);
+  now_ += seconds(1.1);
+  hear(three_.tick(now_));
+  EXPECT_TRUE(views_.at(PeerId(2)).preparing);
+}
+
+TEST_F(CoordinatorOfReplicas, ExpelsAReplicaWhoseSumIsNotItsSiblings) {
+  hear(three_.begin(0, now_));
+  hear(three_.received(PeerId(1), from(0, 0, 100, 0), now_));
+  hear(three_.received(PeerId(2), from(1, 0, 200, 0), now_));
+  hear(three_.received(PeerId(3), from(1, 1, 300, 0), now_));
+  const auto prepared = [&](Report r, const char* sum) {
+    r.prepared_epoch = three_.decisions().epoch;
+    r.sum_digest = sum;
+    return r;
+  };
+  hear(three_.received(PeerId(1), prepared(whole(from(0, 0, 100, 0)), "a"), now_));
+  hear(three_.received(PeerId(2), prepared(whole(from(1, 0, 200, 0)), "b"), now_));
+  hear(three_.received(PeerId(3), prepared(from(1, 1, 300, 0), "c"), now_));
+  EXPECT_TRUE(outcomes_.empty());
+  EXPECT_EQ(three_.decisions().live.size(), 2u);
+}
+
 }  // namespace
 }  // namespace isthmus
