@@ -455,6 +455,8 @@ TEST_F(RunTest, SimulatesItsProtocolAndReplaysASeed) {
   EXPECT_EQ(crashes.code, 0) << crashes.output;
   EXPECT_NE(crashes.output.find("30 runs, 0 with violations"), std::string::npos) << crashes.output;
   EXPECT_EQ(simulate({"--faults", "earthquake"}).code, 2);
+  // The README's.
+  EXPECT_EQ(run({"simulate", ISTHMUS_SOURCE_DIR "/configs/webster.toml", "--any-shape", "--seed", "1", "--runs", "20"}).code, 0);
 }
 
 TEST_F(RunTest, SaysWhatIsWrongAndWhatToDo) {
