@@ -239,6 +239,7 @@ class WorkerProcess {
     stats.input_gradient_ns = time_.input_gradient_ns;
     stats.weight_gradient_ns = time_.weight_gradient_ns;
     stats.optimizer_ns = time_.optimizer_ns;
+    stats.rejected_frames = steps_->refused();
     link_->messenger().add_to(stats);
     return stats;
   }

@@ -198,8 +198,12 @@ std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const Report& 
   const bool first_fault = !report.fault.empty() && (before == reports_.end() || before->second.fault.empty());
   const bool new_warning = !report.warning.empty() && (before == reports_.end() || before->second.warning != report.warning);
   const bool new_session = before == reports_.end() || before->second.session != report.session;
+  const std::uint64_t refused_before = before == reports_.end() ? 0 : before->second.stats.rejected_frames;
   reports_[from] = report;
 
+  // What is late after an expulsion is refused as well as what is forged; nothing else changes by either.
+  if (report.stats.rejected_frames > refused_before)
+    happened("refused", from, fmt::format("{} messages, of {} since it started", report.stats.rejected_frames - refused_before, report.stats.rejected_frames));
   if (new_warning) happened("warning", from, report.warning);
   if (first_fault) {
     happened("fault", from, report.fault);

@@ -41,7 +41,7 @@ struct WorkerStats {
   std::uint64_t state_bytes_sent = 0;         // Chunk: weights and journals for those that join
   std::uint64_t control_bytes_sent = 0;       // everything else
   std::uint64_t control_bytes_received = 0;
-  std::uint64_t rejected_frames = 0;
+  std::uint64_t rejected_frames = 0;          // damaged, or refused by the fences
   std::uint64_t service_us = 0;  // F + I + W of one microbatch, moving average; 0: none done yet
   std::uint32_t queued = 0;  // microbatches waiting for compute now
   std::string waiting_for;   // why the device is idle now; empty when it is busy

@@ -251,6 +251,17 @@ TEST_F(CoordinatorTest, SuspectsTheSilentBeforeItExpelsThem) {
   EXPECT_TRUE(views_.at(PeerId(1)).suspected.empty());
 }
 
+TEST_F(CoordinatorTest, TellsWhatItsWorkersRefuse) {
+  begin();
+  Report r = report(1, 200, 0);
+  r.stats.rejected_frames = 3;
+  std::size_t told = 0;
+  for (int i = 0; i < 2; ++i)  // the same count again is no news
+    for (const auto& effect : coordinator_.received(PeerId(2), r, now_))
+      if (const auto* event = std::get_if<Happened>(&effect)) told += event->event == "refused" && event->peer == PeerId(2);
+  EXPECT_EQ(told, 1u);
+}
+
 TEST_F(CoordinatorTest, ExpelsAtOnceWhomItsSupervisorSawEnd) {
   begin();
   hear(coordinator_.process_ended(PeerId(2), now_));
