@@ -42,8 +42,8 @@ class CoordinatorProcess {
     }
     if (options_.fresh) carry_out(coordinator_->begin(options_.version, monotonic_now()));
     while (!exit_code_) turn();
-    // Workers take the end of this process for the end of the run; let what was sent to them leave first.
-    link_->flush(monotonic_now() + seconds(1));
+    // A worker leaves when it reads that the run has ended.
+    link_->wait_until_left(monotonic_now() + seconds(2));
     return *exit_code_;
   }
 

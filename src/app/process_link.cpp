@@ -47,9 +47,11 @@ ProcessLink::Turn ProcessLink::turn(Time until, int fd) {
         turn.messages.push_back({from, std::move(*message)});
     } else if (const auto* connected = std::get_if<PeerConnected>(&event)) {
       turn.connected.push_back(connected->peer);
+      connected_.insert(connected->peer);
     } else if (const auto* lost = std::get_if<PeerDisconnected>(&event)) {
       messenger_->forget(lost->peer);
       turn.disconnected.push_back(lost->peer);
+      connected_.erase(lost->peer);
     }
   }
   return turn;
@@ -65,6 +67,10 @@ void ProcessLink::allow(PeerId peer, const PublicKey& key) { sockets_->allow(pee
 
 void ProcessLink::flush(Time until) {
   while (transport_->queued_bytes() > 0 && monotonic_now() < until) turn(until, -1);
+}
+
+void ProcessLink::wait_until_left(Time until) {
+  while (!connected_.empty() && monotonic_now() < until) turn(until, -1);
 }
 
 }  // namespace isthmus

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -45,6 +46,9 @@ class ProcessLink {
   void allow(PeerId peer, const PublicKey& key);
   // Keeps moving frames until everything sent has left or `until`.
   void flush(Time until);
+  // Waits until every peer has closed its connections, at most until `until`. A socket that loses its connection drops
+  // what has arrived and was not read yet: only a peer that has gone surely had the last message.
+  void wait_until_left(Time until);
 
   Endpoints endpoints() const { return sockets_->endpoints(); }
   const Messenger& messenger() const { return *messenger_; }
@@ -56,6 +60,7 @@ class ProcessLink {
   std::unique_ptr<ShapedTransport> shaped_;  // null: the links are as they are
   Transport* transport_ = nullptr;
   std::unique_ptr<Messenger> messenger_;
+  std::set<PeerId> connected_;
 };
 
 }  // namespace isthmus
