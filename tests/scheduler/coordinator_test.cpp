@@ -268,6 +268,27 @@ TEST_F(CoordinatorTest, ExpelsAtOnceWhomItsSupervisorSawEnd) {
   EXPECT_EQ(coordinator_.decisions().find(SessionId(200)), nullptr);
 }
 
+// A decision is on disk before anybody hears of it: a coordinator that dies in between has not taken it.
+TEST_F(CoordinatorTest, WritesEveryDecisionBeforeItSendsIt) {
+  std::uint64_t epoch = 0;
+  const auto watch = [&](const std::vector<CoordinatorEffect>& effects) {
+    for (const auto& effect : effects) {
+      if (std::holds_alternative<AppendRecord>(effect)) ++epoch;
+      if (const auto* send = std::get_if<SendView>(&effect)) {
+        EXPECT_LE(send->view.epoch.value, epoch);
+      }
+    }
+    hear(effects);
+  };
+  watch(coordinator_.begin(0, now_));
+  watch(coordinator_.received(PeerId(1), report(0, 100, 0), now_));
+  watch(coordinator_.received(PeerId(2), report(1, 200, 0), now_));
+  watch(coordinator_.received(PeerId(1), prepared(0, 100), now_));
+  watch(coordinator_.received(PeerId(2), prepared(1, 200), now_));
+  EXPECT_EQ(outcomes_.size(), 1u);
+  EXPECT_EQ(epoch, coordinator_.decisions().epoch.value);
+}
+
 // Two replicas of the last stage.
 class CoordinatorOfReplicas : public CoordinatorTest {
  protected:
