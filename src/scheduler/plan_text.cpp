@@ -55,24 +55,43 @@ std::string size_text(double bytes) {
   return fmt::format("{:.1f} kB", bytes / 1e3);
 }
 
-// One row per stage: what the device does for most of each slice of time.
-std::string grid(const StepSimulation& simulation, std::size_t stages) {
+std::string name_of(const Plan& plan, const WorkerSimulation& worker) {
+  const bool alone = plan.stages[worker.stage.value].replicas == 1;
+  return alone ? fmt::format("{}", worker.stage) : fmt::format("{}.{}", worker.stage, worker.replica);
+}
+
+// One row per worker: what the device does for most of each slice of time.
+std::string grid(const StepSimulation& simulation, const Plan& plan) {
   std::string text;
   const double slice = to_seconds(simulation.step) / kColumns;
-  for (std::size_t s = 0; s < stages; ++s) {
+  for (std::size_t w = 0; w < simulation.workers.size(); ++w) {
     std::string row;
     for (int c = 0; c < kColumns; ++c) {
       const double from = c * slice, to = from + slice;
       double share[3] = {0, 0, 0};
       for (const auto& span : simulation.spans)
-        if (span.stage.value == s)
+        if (span.worker == w)
           share[static_cast<int>(span.task.operation)] += std::max(0.0, std::min(to, to_seconds(span.end)) - std::max(from, to_seconds(span.start)));
       const auto most = std::max_element(share, share + 3);
       row += share[0] + share[1] + share[2] < slice / 2 ? "·" : std::string(1, "FIW"[most - share]);
     }
-    text += fmt::format("  stage {:<3} {}\n", s, row);
+    text += fmt::format("  stage {:<5} {}\n", name_of(plan, simulation.workers[w]), row);
   }
-  return text + fmt::format("            0 s{:>{}.2f} s\n", to_seconds(simulation.step), kColumns - 5);
+  return text + fmt::format("              0 s{:>{}.2f} s\n", to_seconds(simulation.step), kColumns - 5);
+}
+
+// Of a stage: its busiest replica in each respect.
+WorkerSimulation most_of(const StepSimulation& simulation, StageId stage) {
+  WorkerSimulation most{stage, ReplicaId(0)};
+  for (const auto& worker : simulation.workers) {
+    if (worker.stage != stage) continue;
+    most.microbatches = std::max(most.microbatches, worker.microbatches);
+    most.in_flight_max = std::max(most.in_flight_max, worker.in_flight_max);
+    most.busy = std::max(most.busy, worker.busy);
+    most.bytes_up = std::max(most.bytes_up, worker.bytes_up);
+    most.uplink_busy = std::max(most.uplink_busy, worker.uplink_busy);
+  }
+  return most;
 }
 
 struct Figures {
@@ -91,14 +110,14 @@ Figures figures_of(const RunConfig& run, const PlanTextOptions& options) {
   f.tokens_per_second = double(f.plan.tokens_per_microbatch) * f.plan.microbatches / to_seconds(f.simulation.step);
   f.bytes_per_token_hop = double(f.plan.forward_bytes + f.plan.backward_bytes + f.plan.token_bytes) / f.plan.tokens_per_microbatch;
   f.dense_ratio = 4.0 * run.model.hidden / (double(f.plan.forward_bytes + f.plan.backward_bytes) / f.plan.tokens_per_microbatch);
-  const auto busiest = std::ranges::max_element(f.simulation.busy) - f.simulation.busy.begin();
-  const auto link = std::ranges::max_element(f.simulation.uplink_busy) - f.simulation.uplink_busy.begin();
+  const auto& busiest = *std::ranges::max_element(f.simulation.workers, {}, &WorkerSimulation::busy);
+  const auto& sender = *std::ranges::max_element(f.simulation.workers, {}, &WorkerSimulation::uplink_busy);
   const double step = to_seconds(f.simulation.step);
-  const double device_share = to_seconds(f.simulation.busy[busiest]) / step, link_share = to_seconds(f.simulation.uplink_busy[link]) / step;
+  const double device_share = to_seconds(busiest.busy) / step, link_share = to_seconds(sender.uplink_busy) / step;
   if (link_share > 0.85)
-    f.limit = fmt::format("the uplink of stage {}, {:.0f} % busy: a smaller rank or a faster link would help", link, link_share * 100);
+    f.limit = fmt::format("the uplink of stage {}, {:.0f} % busy: a smaller rank or a faster link would help", name_of(f.plan, sender), link_share * 100);
   else if (device_share > 0.85)
-    f.limit = fmt::format("the device of stage {}, {:.0f} % busy: fewer layers there or a faster device would help", busiest, device_share * 100);
+    f.limit = fmt::format("the device of stage {}, {:.0f} % busy: fewer layers there or a faster device would help", name_of(f.plan, busiest), device_share * 100);
   else
     f.limit = "latency: filling and draining the pipeline; more microbatches per step would help";
   return f;
@@ -113,6 +132,7 @@ StepSimulationInput simulation_input(const RunConfig& run, const PlanTextOptions
   input.link.latency = seconds(run.link.latency_ms * 1e-3);
   input.link.jitter = seconds(run.link.jitter_ms * 1e-3);
   input.link.loss = run.link.loss;
+  std::uint32_t peer = 0;
   for (const auto& stage : input.plan.stages) {
     OperationCosts costs;
     if (run.pipeline.device == "emulated") {
@@ -121,7 +141,8 @@ StepSimulationInput simulation_input(const RunConfig& run, const PlanTextOptions
       const double forward = flops_per_token(run, stage) * input.plan.tokens_per_microbatch / (options.gflops * 1e9);
       costs = {seconds(forward), seconds(forward), seconds(forward)};
     }
-    input.costs.push_back(costs);
+    for (std::uint32_t r = 0; r < stage.replicas; ++r)
+      input.costs.push_back(++peer == run.emulated.slow_peer ? costs * run.emulated.slow_factor : costs);
   }
   return input;
 }
@@ -131,15 +152,16 @@ std::string plan_text(const RunConfig& run, const PlanTextOptions& options) {
   const bool emulated = run.pipeline.device == "emulated";
   std::string text = fmt::format("{}: {} layers in {} stages, {} microbatches of {} tokens a step, {} Mb/s, {} ms\n\n", run.run.name, run.model.layers,
                                  f.plan.stages.size(), f.plan.microbatches, f.plan.tokens_per_microbatch, run.link.bandwidth_mbps, run.link.latency_ms);
-  text += fmt::format("  {:<6} {:<8} {:>11} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}\n", "stage", "layers", "parameters", "weights", "optimizer", "gradients", "kept", "memory", "up a step");
+  text += fmt::format("  {:<6} {:<8} {:>8} {:>11} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}\n", "stage", "layers", "replicas", "parameters", "weights", "optimizer", "gradients", "kept", "memory", "up a step");
   for (std::size_t s = 0; s < f.plan.stages.size(); ++s) {
     const auto& stage = f.plan.stages[s];
-    const auto memory = memory_of(run, f.plan, stage, f.simulation.in_flight_max[s]);
-    text += fmt::format("  {:<6} {:<8} {:>11.0f} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}\n", s, fmt::format("{}:{}", stage.first_layer, stage.end_layer),
+    const auto most = most_of(f.simulation, StageId(static_cast<std::uint32_t>(s)));
+    const auto memory = memory_of(run, f.plan, stage, most.in_flight_max);
+    text += fmt::format("  {:<6} {:<8} {:>8} {:>11.0f} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}\n", s, fmt::format("{}:{}", stage.first_layer, stage.end_layer), stage.replicas,
                         static_cast<double>(parameters_of(run, stage.first_layer, stage.end_layer)), size_text(memory.weights), size_text(memory.optimizer), size_text(memory.gradients),
-                        size_text(memory.kept), size_text(memory.total()), size_text(double(f.simulation.bytes_up[s])));
+                        size_text(memory.kept), size_text(memory.total()), size_text(double(most.bytes_up)));
   }
-  text += fmt::format("\nstage × time (F forward, I input gradient, W weight gradient, · idle)\n{}\n", grid(f.simulation, f.plan.stages.size()));
+  text += fmt::format("\nstage × time (F forward, I input gradient, W weight gradient, · idle)\n{}\n", grid(f.simulation, f.plan));
   const auto& c = f.input.costs.front();
   text += fmt::format("compute    F {:.3f} s, I {:.3f} s, W {:.3f} s a microbatch at stage 0 ({})\n", to_seconds(c.forward), to_seconds(c.input_gradient), to_seconds(c.weight_gradient),
                       emulated ? "as [emulated] says" : fmt::format("an estimate at {} GFLOP/s; --gflops sets it", options.gflops));
@@ -163,14 +185,22 @@ std::string plan_json(const RunConfig& run, const PlanTextOptions& options) {
                       {"config", nlohmann::json::parse(resolved_json(run))}};
   for (std::size_t s = 0; s < f.plan.stages.size(); ++s) {
     const auto& stage = f.plan.stages[s];
+    const auto most = most_of(f.simulation, StageId(static_cast<std::uint32_t>(s)));
     j["stages"].push_back({{"layers", {stage.first_layer, stage.end_layer}},
+                           {"replicas", stage.replicas},
                            {"credits", stage.credits},
                            {"parameters", parameters_of(run, stage.first_layer, stage.end_layer)},
-                           {"memory_bytes", memory_of(run, f.plan, stage, f.simulation.in_flight_max[s]).total()},
-                           {"busy_seconds", to_seconds(f.simulation.busy[s])},
-                           {"uplink_bytes", f.simulation.bytes_up[s]},
-                           {"uplink_seconds", to_seconds(f.simulation.uplink_busy[s])}});
+                           {"memory_bytes", memory_of(run, f.plan, stage, most.in_flight_max).total()},
+                           {"busy_seconds", to_seconds(most.busy)},
+                           {"uplink_bytes", most.bytes_up},
+                           {"uplink_seconds", to_seconds(most.uplink_busy)}});
   }
+  for (const auto& worker : f.simulation.workers)
+    j["workers"].push_back({{"stage", worker.stage.value},
+                            {"replica", worker.replica.value},
+                            {"microbatches", worker.microbatches},
+                            {"busy_seconds", to_seconds(worker.busy)},
+                            {"uplink_seconds", to_seconds(worker.uplink_busy)}});
   return j.dump(2) + "\n";
 }
 
