@@ -91,6 +91,7 @@ struct RunConfig {
     std::uint32_t replicas = 1;       // of each stage that layout = "auto" makes; 1 after loading
     std::vector<Stage> stage;
     std::string schedule = "deep";  // deep: F / I / W apart, credits as below; 1f1b: I and W together, P - i credits
+    std::string routing = "finish_time";  // finish_time | round_robin: which replica gets a microbatch
     std::string credits = "auto";   // auto, or a number: microbatches in flight at any stage
     std::string device = "cpu";     // cpu | cuda | emulated
     std::uint32_t threads = 0;      // compute threads per worker; 0: cores / workers, 1 in deterministic mode

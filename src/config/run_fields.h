@@ -48,6 +48,7 @@ void for_each_field(Run& r, Visit&& visit) {
   visit("pipeline", "stages", r.pipeline.stages);
   visit("pipeline", "replicas", r.pipeline.replicas);
   visit("pipeline", "schedule", r.pipeline.schedule);
+  visit("pipeline", "routing", r.pipeline.routing);
   visit("pipeline", "credits", r.pipeline.credits);
   visit("pipeline", "device", r.pipeline.device);
   visit("pipeline", "threads", r.pipeline.threads);

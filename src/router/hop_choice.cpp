@@ -75,7 +75,9 @@ SessionId HopChoice::choose(const std::vector<SessionId>& suspected, std::uint64
   const auto rank = [&](const auto& entry) {
     const bool last_resort = entry.first == avoid || std::ranges::find(suspected, entry.first) != suspected.end();
     // Unconfirmed ones break the ties of the first moments, when nobody has said how fast it is.
-    return std::tuple(last_resort, finish(entry.first, bytes, now), entry.second.unconfirmed, entry.second.given);
+    const Time when = routing_ == Routing::kFinishTime ? finish(entry.first, bytes, now) : Time{};
+    const std::uint32_t unconfirmed = routing_ == Routing::kFinishTime ? entry.second.unconfirmed : 0;
+    return std::tuple(last_resort, when, unconfirmed, entry.second.given);
   };
   return std::ranges::min_element(replicas_, {}, rank)->first;
 }

@@ -8,6 +8,7 @@
 
 #include "base/ids.h"
 #include "base/time.h"
+#include "scheduler/plan.h"
 #include "scheduler/view.h"
 #include "wire/message.h"
 
@@ -38,6 +39,8 @@ class LinkEstimate {
 // corrected by the receiver's next receipt; what was refused or cancelled is given back. Pure; one thread.
 class HopChoice {
  public:
+  explicit HopChoice(Routing routing = Routing::kFinishTime) : routing_(routing) {}
+
   // The live replicas; gone ones are forgotten. A newcomer starts at the median load of the others.
   // Returns the newcomers: each wants one probe.
   std::vector<SessionId> set_members(const std::vector<const Member*>& members, Time now);
@@ -68,6 +71,7 @@ class HopChoice {
   };
   Duration service_of(const Replica& replica) const;
 
+  Routing routing_;
   std::map<SessionId, Replica> replicas_;
   std::uint64_t bytes_in_flight_ = 0;
 };

@@ -16,7 +16,7 @@ std::uint64_t to_us(double s) { return static_cast<std::uint64_t>(s * 1e6); }
 }  // namespace
 
 MicrobatchFlow::MicrobatchFlow(WorkerContext& context)
-    : context_(context), schedule_(context.plan.schedule, context.stage_plan().credits) {}
+    : context_(context), schedule_(context.plan.schedule, context.stage_plan().credits), hops_(context.plan.routing) {}
 
 void MicrobatchFlow::clear() {
   for (auto& [m, record] : records_) settle(record);
@@ -309,6 +309,7 @@ void MicrobatchFlow::choose_another(MicrobatchId m, StepRecord& record, SessionI
 // A replica that got slow after it was chosen: another that would be done in half the time gets the microbatch, unless
 // the forward pass has begun.
 void MicrobatchFlow::cancel_if_slow(MicrobatchId m, StepRecord& record, Time now) {
+  if (context_.plan.routing != Routing::kFinishTime) return;
   if (record.successor == kNoSession || record.searching || record.gradient_here || record.cancelling ||
       record.too_late || !context_.training(m) || now - record.sent_at < 2 * context_.identity.ask_after)
     return;

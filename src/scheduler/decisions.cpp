@@ -36,7 +36,8 @@ void Decisions::deal_heads() {
   std::map<SessionId, double> dealt;
   const auto share = [&](SessionId head) {
     const auto at = head_share_.find(head);
-    return at == head_share_.end() || at->second == 0 ? 1.0 : static_cast<double>(at->second);
+    const bool equal = at == head_share_.end() || at->second == 0 || plan_.routing == Routing::kRoundRobin;
+    return equal ? 1.0 : static_cast<double>(at->second);
   };
   for (const auto owner : head_owner) dealt[owner] += 1;
   for (auto& owner : head_owner)

@@ -44,6 +44,7 @@ Plan make_plan(const RunConfig& run) {
   const std::string text = resolved_toml(run);
   plan.run_id = checksum({reinterpret_cast<const std::uint8_t*>(text.data()), text.size()});
   plan.schedule = run.pipeline.schedule == "1f1b" ? ScheduleKind::kOneForwardOneBackward : ScheduleKind::kDeep;
+  plan.routing = run.pipeline.routing == "round_robin" ? Routing::kRoundRobin : Routing::kFinishTime;
   plan.steps = run.run.steps;
   plan.microbatches = run.train.microbatches_per_step;
   plan.evaluation_microbatches = run.train.evaluation_microbatches;

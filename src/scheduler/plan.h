@@ -23,6 +23,9 @@ struct StagePlan {
 
 enum class ScheduleKind : std::uint8_t { kDeep, kOneForwardOneBackward };
 
+// Which replica gets a microbatch: the one that would be done with it first, or, to compare with, one after the other.
+enum class Routing : std::uint8_t { kFinishTime, kRoundRobin };
+
 // Everything that is fixed for a run and that all its processes derive alike from the run file. Derived numbers are
 // computed once, here (scheduler/make_plan.h), and nowhere else.
 struct Plan {
@@ -30,6 +33,7 @@ struct Plan {
   std::uint64_t run_id = 0;
   std::vector<StagePlan> stages;
   ScheduleKind schedule = ScheduleKind::kDeep;
+  Routing routing = Routing::kFinishTime;
   std::uint64_t steps = 0;
   std::uint32_t microbatches = 0;             // training, per step
   std::uint32_t evaluation_microbatches = 0;  // per evaluation

@@ -36,7 +36,7 @@ TEST(LoadRun, ReadsEveryKey) {
   expected.train = {2, 6, "adamw", 3.7e-4, 4, 0, 0.91, 0.955, 1e-9, 0.01, 0, "fp32", 10, 3};
   expected.boundary = {"subspace", 12, "fp32", 6};
   expected.link = {12.5, 20, 0.1, 0.003, true};
-  expected.pipeline = {"explicit", 2, 1,    {{0, 3, 1}, {3, 8, 1}}, "1f1b", "9", "emulated", 1,
+  expected.pipeline = {"explicit", 2, 1,    {{0, 3, 1}, {3, 8, 1}}, "1f1b", "round_robin", "9", "emulated", 1,
                        100,        "always"};
   expected.emulated = {1.5, 2, 0.3, 1000, 2000};
   expected.checkpoint = {5, 3};

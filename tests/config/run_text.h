@@ -60,6 +60,7 @@ loss = 0.003
 emulate = true
 [pipeline]
 schedule = "1f1b"
+routing = "round_robin"
 credits = 9
 device = "emulated"
 threads = 1
