@@ -28,16 +28,23 @@ void Decisions::begin_step(StepId next) {
 }
 
 void Decisions::deal_heads() {
+  // Before every stage has somebody nothing can come back, and whoever is the first head to arrive would get it all.
+  for (std::uint32_t s = 0; s < plan_.stages.size(); ++s)
+    if (stage_is_empty(StageId(s))) return;
   std::vector<SessionId> heads;
   for (const auto& member : live)
     if (member.stage == StageId(0)) heads.push_back(member.session);
   if (heads.empty()) return;
   // The next one goes to the head that is furthest behind its share.
   std::map<SessionId, double> dealt;
+  // Of whom nothing is known it is taken to be as fast as the fastest: it would never show otherwise.
+  std::uint32_t fastest = 1;
+  for (const auto head : heads)
+    if (const auto at = head_share_.find(head); at != head_share_.end()) fastest = std::max(fastest, at->second);
   const auto share = [&](SessionId head) {
     const auto at = head_share_.find(head);
-    const bool equal = at == head_share_.end() || at->second == 0 || plan_.routing == Routing::kRoundRobin;
-    return equal ? 1.0 : static_cast<double>(at->second);
+    const bool known = at != head_share_.end() && at->second != 0 && plan_.routing == Routing::kFinishTime;
+    return static_cast<double>(known ? at->second : fastest);
   };
   for (const auto owner : head_owner) dealt[owner] += 1;
   for (auto& owner : head_owner)

@@ -41,7 +41,7 @@ struct ExpelRecord {
 };
 struct CommitRecord {
   Commit commit;
-  // Microbatches of the next step are dealt to the head's replicas in these proportions; absent ones count 1.
+  // Microbatches of the next step are dealt to the head's replicas in these proportions; absent ones count as the greatest.
   std::map<SessionId, std::uint32_t> head_share;
   StepFigures figures;
   friend bool operator==(const CommitRecord&, const CommitRecord&) = default;

@@ -36,7 +36,7 @@ TEST_F(Hops, EqualReplicasGetEqualShares) {
   members({1, 2, 3});
   std::map<SessionId, int> given;
   for (int i = 0; i < 30; ++i) ++given[give()];
-  for (const auto& [session, count] : given) EXPECT_EQ(count, 10) << session;
+  for (const auto& [session, count] : given) EXPECT_EQ(count, 10) << session.value;
 }
 
 TEST_F(Hops, ASlowReplicaGetsTheShareOfItsSpeed) {
@@ -118,7 +118,7 @@ TEST_F(Hops, RoundRobinTakesNoAccountOfSpeed) {
   members({1, 2});
   says(1, {}, seconds(1));
   says(2, seconds(60), seconds(3));
-  for (int i = 0; i < 6; ++i) EXPECT_EQ(give(), SessionId(1 + i % 2));
+  for (std::uint64_t i = 0; i < 6; ++i) EXPECT_EQ(give(), SessionId(1 + i % 2));
 }
 
 TEST(LinkEstimate, FindsLatencyAndRateThoughAThirdOfTheSamplesLie) {
