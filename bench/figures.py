@@ -1,5 +1,5 @@
 """What the benchmarks share: running the program, reading its files, naming the machine."""
-import datetime, json, os, platform, statistics, subprocess, sys, tempfile
+import datetime, glob, json, os, platform, statistics, subprocess, sys, tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BINARY = os.path.join(ROOT, "build/release/isthmus")
@@ -30,3 +30,15 @@ def train(config, *overrides, timeout=900):
 def plan(config, *overrides):
     done = subprocess.run([BINARY, "plan", config, "--json", *arguments(overrides)], cwd=ROOT, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
+
+
+def worker(folder, peer):
+    """Process of this worker of the run in this folder; None while there is none."""
+    for path in glob.glob("/proc/[0-9]*/cmdline"):
+        try:
+            words = open(path).read().split("\0")
+        except OSError:
+            continue
+        if "worker" in words and folder in " ".join(words) and f"--peer\0{peer}\0" in "\0".join(words):
+            return int(path.split("/")[2])
+    return None

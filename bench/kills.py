@@ -11,8 +11,8 @@ longer the run took, in seconds, over the kills), goodput against the run withou
 capacity of a stage with one of two replicas allows. A third run freezes workers (SIGSTOP, six seconds) whose connections
 stay open: only their silence gives them away.
 """
-import glob, json, os, random, signal, subprocess, sys, tempfile, time
-from figures import BINARY, ROOT, arguments, machine, median
+import json, os, random, signal, subprocess, sys, tempfile, time
+from figures import BINARY, ROOT, arguments, machine, median, worker
 
 minutes = float(sys.argv[1]) if len(sys.argv) > 1 else 30
 STEP = 3.8  # seconds, about
@@ -20,17 +20,6 @@ steps = max(10, int(minutes * 60 / STEP))
 settings = ["pipeline.stages=4", "pipeline.replicas=2", "link.latency_ms=50", "train.microbatches_per_step=16",
             "emulated.forward_ms=50", "emulated.input_gradient_ms=100", "emulated.weight_gradient_ms=50", "checkpoint.every=20",
             "train.warmup_steps=1"]
-
-
-def worker(folder, peer):
-    for path in glob.glob("/proc/[0-9]*/cmdline"):
-        try:
-            words = open(path).read().split("\0")
-        except OSError:
-            continue
-        if "worker" in words and folder in " ".join(words) and f"--peer\0{peer}\0" in "\0".join(words):
-            return int(path.split("/")[2])
-    return None
 
 
 def run(folder, harm=None, steps=steps):
