@@ -1,0 +1,226 @@
+// Those that join and those that give, wired to each other without a network: two members of a stage and a joiner.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <list>
+#include <span>
+#include <utility>
+
+#include "base/digest.h"
+#include "router/sibling_fetch.h"
+#include "router/state_donor.h"
+
+namespace isthmus {
+namespace {
+
+constexpr std::uint64_t kStateBytes = 5 * kPieceBytes + 100;
+constexpr PeerId kJoiner(3);
+
+Bytes pattern(std::uint64_t bytes, std::uint8_t seed) {
+  Bytes content(bytes);
+  for (std::uint64_t i = 0; i < bytes; ++i) content[i] = static_cast<std::uint8_t>(seed + i / kPieceBytes + i % 251);
+  return content;
+}
+
+Plan one_stage() {
+  Plan plan;
+  plan.stages.push_back({0, 1, 3, 1, kStateBytes / 8, kStateBytes});
+  plan.total_width = 8;
+  return plan;
+}
+
+WorkerContext context_of(std::uint32_t peer, SessionId session) {
+  WorkerContext context{one_stage(), {PeerId(peer), StageId(0), ReplicaId(peer - 1), {}, seconds(2), 10e6}, {}, session, {}};
+  context.view.epoch = EpochId(3);
+  context.view.step = StepId(5);
+  for (std::uint32_t p = 1; p <= 2; ++p) context.view.live.push_back({PeerId(p), SessionId(10 + p), StageId(0), ReplicaId(p - 1), {}, {}});
+  context.view.joining.push_back({kJoiner, SessionId(13), StageId(0), ReplicaId(2), {}, {}});
+  return context;
+}
+
+class CatchingUp : public ::testing::Test {
+ protected:
+  struct Sibling {
+    explicit Sibling(std::uint32_t peer) : context(context_of(peer, SessionId(10 + peer))), donor(context) {}
+    WorkerContext context;
+    StateDonor donor;
+    Bytes state = pattern(kStateBytes, 1);
+    std::uint64_t version = 4;
+    std::vector<Piece> given;
+  };
+
+  // Moves every message to whom it is for, and time on, until nothing more happens or the joiner has something to do.
+  void pump() {
+    for (int round = 0; round < 200 && result_.empty(); ++round) {
+      auto asked = std::exchange(joiner_.effects, {});
+      for (auto& effect : asked) {
+        if (auto* send = std::get_if<SendMessage>(&effect)) {
+          const auto& fetch = std::get<Fetch>(send->message);
+          if (Sibling* sibling = at(send->peer)) sibling->donor.received(fetch, kJoiner, sibling->version, now_);
+        } else {
+          result_.push_back(std::move(effect));
+        }
+      }
+      Time due = kNever;
+      for (auto& sibling : siblings_) {
+        sibling.donor.tick(now_);
+        for (auto& effect : std::exchange(sibling.context.effects, {})) {
+          if (std::get_if<RunSnapshot>(&effect))
+            sibling.donor.snapshot_done({4, share(Bytes(sibling.state)), digest_hex(sibling.state)}, now_);
+          if (auto* send = std::get_if<SendMessage>(&effect)) deliver(sibling, send->message);
+        }
+        for (auto& effect : std::exchange(sibling.context.effects, {}))
+          if (auto* send = std::get_if<SendMessage>(&effect)) deliver(sibling, send->message);
+        due = std::min(due, sibling.donor.next_due());
+      }
+      if (version_ + 1 < joiner_.view.step.value && result_.empty()) fetch_.pursue(version_, now_);
+      if (joiner_.effects.empty() && result_.empty()) now_ = std::max(now_, std::min(due == kNever ? fetch_.next_due() : due, now_ + seconds(60)));
+    }
+  }
+  void deliver(Sibling& sibling, const Message& message) {
+    if (const auto* chunk = std::get_if<Chunk>(&message)) {
+      sibling.given.push_back(chunk->piece);
+      fetch_.received(*chunk, sibling.context.identity.peer, version_, now_);
+    }
+    if (const auto* absent = std::get_if<Absent>(&message)) fetch_.received(*absent, sibling.context.identity.peer, now_);
+  }
+  Sibling* at(PeerId peer) {
+    const auto found = std::ranges::find_if(siblings_, [&](const Sibling& s) { return s.context.identity.peer == peer; });
+    return found == siblings_.end() ? nullptr : &*found;
+  }
+  // A source is gone: it answers nothing and no view lists it.
+  void lose(PeerId peer) {
+    siblings_.remove_if([&](const Sibling& s) { return s.context.identity.peer == peer; });
+    std::erase_if(joiner_.view.live, [&](const Member& m) { return m.peer == peer; });
+  }
+  template <class Effect>
+  const Effect* result() const {
+    for (const auto& effect : result_)
+      if (const auto* e = std::get_if<Effect>(&effect)) return e;
+    return nullptr;
+  }
+
+  Time now_ = seconds(100);
+  WorkerContext joiner_ = context_of(3, SessionId(13));
+  SiblingFetch fetch_{joiner_};
+  std::list<Sibling> siblings_ = [] {
+    std::list<Sibling> siblings;
+    siblings.emplace_back(1);
+    siblings.emplace_back(2);
+    return siblings;
+  }();
+  std::uint64_t version_ = 0;
+  std::vector<WorkerEffect> result_;
+};
+
+TEST_F(CatchingUp, ASnapshotComesFromAllSiblingsAtOnce) {
+  fetch_.pursue(version_, now_);
+  pump();
+  ASSERT_NE(result<RunRestore>(), nullptr);
+  EXPECT_EQ(result<RunRestore>()->version, 4u);
+  EXPECT_TRUE(*result<RunRestore>()->state == siblings_.front().state);
+  for (const auto& sibling : siblings_) EXPECT_EQ(sibling.given.size(), 3u);  // no piece twice
+}
+
+TEST_F(CatchingUp, ASnapshotTakesAQuarterOfTheUplink) {
+  lose(PeerId(2));
+  const Time began = now_;
+  fetch_.pursue(version_, now_);
+  pump();
+  ASSERT_NE(result<RunRestore>(), nullptr);
+  EXPECT_NEAR(to_seconds(now_ - began), 5.0 * kPieceBytes / (.25 * 10e6), .01);  // the last piece leaves then
+}
+
+TEST_F(CatchingUp, WhatIsHereStaysWhenASourceGoes) {
+  fetch_.pursue(version_, now_);
+  auto asked = std::exchange(joiner_.effects, {});
+  const auto from_two = std::ranges::count_if(asked, [](const auto& e) { return std::get<SendMessage>(e).peer == PeerId(2); });
+  EXPECT_EQ(from_two, 3);
+  lose(PeerId(2));  // with what it was asked for
+  for (auto& effect : asked)
+    if (std::get<SendMessage>(effect).peer == PeerId(1)) joiner_.effects.push_back(std::move(effect));
+  pump();
+  ASSERT_NE(result<RunRestore>(), nullptr);
+  EXPECT_EQ(siblings_.front().given.size(), 6u);
+}
+
+TEST_F(CatchingUp, ASilentSourceIsReplacedByAnother) {
+  at(PeerId(2))->version = 3;  // says nothing yet, for it is behind
+  fetch_.pursue(version_, now_);
+  pump();
+  ASSERT_NE(result<RunRestore>(), nullptr);
+  EXPECT_TRUE(at(PeerId(2))->given.empty());
+}
+
+TEST_F(CatchingUp, PiecesOfDifferentStatesAreNeverMixed) {
+  at(PeerId(2))->state = pattern(kStateBytes, 77);
+  fetch_.pursue(version_, now_);
+  for (int i = 0; i < 5; ++i) {
+    pump();
+    if (const auto* restore = result<RunRestore>()) {
+      EXPECT_TRUE(*restore->state == siblings_.front().state || *restore->state == siblings_.back().state);
+    }
+  }
+  lose(PeerId(2));
+  if (!result<RunRestore>()) pump();
+  ASSERT_NE(result<RunRestore>(), nullptr);
+}
+
+TEST_F(CatchingUp, AMissedCommitComesAsTheSumOfItsGradients) {
+  version_ = 3;
+  const Commit commit{StepId(4), 0, EpochId(2), .5, true};
+  for (auto& sibling : siblings_)
+    sibling.donor.applied(commit, {share(Bytes(sibling.state.begin(), sibling.state.begin() + 1000)), share(Bytes(sibling.state.begin() + 1000, sibling.state.begin() + kStateBytes / 8 * 8))});
+  fetch_.pursue(version_, now_);
+  pump();
+  ASSERT_NE(result<RunFollow>(), nullptr);
+  EXPECT_EQ(result<RunFollow>()->commit, commit);
+  EXPECT_TRUE(std::ranges::equal(*result<RunFollow>()->total, std::span(siblings_.front().state).first(kStateBytes / 8 * 8)));
+  EXPECT_EQ(version_, 4u);
+}
+
+TEST_F(CatchingUp, ACommitThatNobodyKeepsIsReplacedByASnapshot) {
+  version_ = 3;
+  fetch_.pursue(version_, now_);
+  pump();
+  ASSERT_NE(result<RunRestore>(), nullptr);
+  EXPECT_EQ(result<RunRestore>()->version, 4u);
+}
+
+TEST_F(CatchingUp, TakesOnlyWhatItAskedForFromWhomItAsked) {
+  fetch_.pursue(version_, now_);
+  const auto& send = std::get<SendMessage>(joiner_.effects.front());
+  const Piece piece = std::get<Fetch>(send.message).piece;
+  const PeerId asked = send.peer, other = asked == PeerId(1) ? PeerId(2) : PeerId(1);
+  const Bytes content = pattern(kPieceBytes, 1);
+  const auto chunk = [&](Piece p, std::uint64_t bytes) {
+    return Chunk{SessionId(11), SessionId(13), 0, p, "d", {}, {share(Bytes(content.begin(), content.begin() + static_cast<std::ptrdiff_t>(bytes))), nullptr}};
+  };
+  EXPECT_FALSE(fetch_.received(chunk(piece, kPieceBytes), other, version_, now_));
+  EXPECT_FALSE(fetch_.received(chunk(piece, kPieceBytes - 1), asked, version_, now_));
+  EXPECT_FALSE(fetch_.received(chunk({piece.kind, piece.version, 0, 99}, kPieceBytes), asked, version_, now_));
+  EXPECT_FALSE(fetch_.received(chunk({piece.kind, piece.version, 0, UINT32_MAX}, 0), asked, version_, now_));
+  EXPECT_FALSE(fetch_.received(chunk({PieceKind::kUpdate, piece.version, 0, piece.index}, kPieceBytes), asked, version_, now_));
+  EXPECT_TRUE(fetch_.received(chunk(piece, kPieceBytes), asked, version_, now_));
+  EXPECT_FALSE(fetch_.received(chunk(piece, kPieceBytes), asked, version_, now_)) << "a second time";
+}
+
+TEST_F(CatchingUp, GivesWeightsToNobodyButASibling) {
+  Sibling& giver = siblings_.front();
+  const auto asks = [&](SessionId from, PeerId peer, Piece piece) {
+    giver.donor.received({from, SessionId(11), 0, piece}, peer, 4, now_);
+    return std::exchange(giver.context.effects, {}).size();
+  };
+  const Piece weights{PieceKind::kSnapshot, 4, 0, 0};
+  EXPECT_EQ(asks(SessionId(99), kJoiner, weights), 0u);    // nobody's session
+  EXPECT_EQ(asks(SessionId(13), PeerId(9), weights), 0u);  // another's session
+  EXPECT_EQ(asks(SessionId(13), kJoiner, {PieceKind::kSnapshot, 4, 0, 6}), 0u);
+  EXPECT_EQ(asks(SessionId(13), kJoiner, {PieceKind::kSnapshot, 9, 0, 0}), 0u);  // not yet
+  giver.context.view.joining.front().stage = StageId(1);
+  EXPECT_EQ(asks(SessionId(13), kJoiner, weights), 0u);
+  giver.context.view.joining.front().stage = StageId(0);
+  EXPECT_EQ(asks(SessionId(13), kJoiner, weights), 1u);  // the snapshot is being taken
+}
+
+}  // namespace
+}  // namespace isthmus
