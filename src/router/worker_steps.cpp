@@ -14,8 +14,6 @@ constexpr Duration kUnreachable = seconds(2);
 constexpr Duration kGiveUp = seconds(60);
 // A neighbour may be a step ahead of our view by all it can have in flight, and not more.
 constexpr std::size_t kHeldPerMicrobatch = 4;
-// Reported while the weights are of no version that could be admitted.
-constexpr std::uint64_t kNoVersion = UINT64_MAX;
 
 template <class Body>
 concept OfMicrobatch = requires(const Body& body) { body.microbatch; };

@@ -8,6 +8,7 @@ namespace isthmus {
 
 namespace {
 
+constexpr Duration kRepeatPatience = seconds(10);  // as long as a rebuild waits for a lost journal
 constexpr Duration kTick = std::chrono::milliseconds(100);
 // A worker that is rebuilt asks again for what does not fit into one view.
 constexpr std::size_t kReplayMax = 1024;
@@ -46,6 +47,7 @@ void Coordinator::happened(std::string event, PeerId peer, std::string reason) {
 }
 
 void Coordinator::append(LogRecord record) {
+
   const bool is_decision = !std::holds_alternative<CheckpointRecord>(record);
   const bool new_step = std::holds_alternative<InitRecord>(record) || std::holds_alternative<CommitRecord>(record) ||
                         std::holds_alternative<RollbackRecord>(record);
@@ -209,9 +211,9 @@ std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const Report& 
     happened("fault", from, report.fault);
     enter(Phase::kStopping, fmt::format("stage {}: {}", seat->stage, report.fault), now);
   }
-  if (report.checkpointed > decisions_.checkpointed[seat->stage.value] && report.timeline == timeline()) {
-    append(CheckpointRecord{seat->stage, report.checkpointed});
-    happened("checkpoint", from, fmt::format("version {}", report.checkpointed));
+  if (const std::uint64_t version = durable(seat->stage); version > decisions_.checkpointed[seat->stage.value]) {
+    append(CheckpointRecord{seat->stage, version});
+    happened("checkpoint", from, fmt::format("version {}", version));
   }
   if (decisions_.find(report.session)) {
     if (report.step == decisions_.step && report.attempt == decisions_.attempt) {
@@ -227,12 +229,28 @@ std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const Report& 
     if (is_candidate(*seat)) {
       if (report.version + 1 != decisions_.step.value && joining_noted_.insert(report.session).second)
         happened("joining", from, fmt::format("it holds version {}, step {} needs {}", report.version, decisions_.step, decisions_.step.value - 1));
-      if (!report.unrecoverable.empty()) consider_rollback(*seat, report);
+      if (!report.unrecoverable.empty())
+        consider_rollback(*seat, report, report.unrecoverable);
+      else if (cannot_repeat(*seat, report, now))
+        consider_rollback(*seat, report, fmt::format("what was decided after version {} is not kept any more", report.version));
       if (new_session) send_views();
     }
   }
   end_if_all_left(now);
   return take();
+}
+
+// The newest version that every live replica of the stage has on its disk. Neighbours drop their journals on the word of
+// it, so one replica's is not enough: the others may be what is left of the stage.
+std::uint64_t Coordinator::durable(StageId stage) const {
+  std::uint64_t version = UINT64_MAX;
+  for (const auto& member : decisions_.live) {
+    if (member.stage != stage) continue;
+    const auto report = reports_.find(member.peer);
+    const bool known = report != reports_.end() && report->second.session == member.session && report->second.timeline == timeline();
+    version = std::min(version, known ? report->second.checkpointed : 0);
+  }
+  return version == UINT64_MAX ? 0 : version;
 }
 
 // A process that is there but not a member: it may become one once it holds the weights of the last commit.
@@ -281,10 +299,30 @@ void Coordinator::consider_unreachable(const Report& report) {
   }
 }
 
-void Coordinator::consider_rollback(const Seat& seat, const Report& report) {
+// A stage that comes back repeats the committed steps from the version it holds. If the next of them is not kept any
+// more, only going back helps, unless another replica with newer weights appears in the meantime.
+bool Coordinator::cannot_repeat(const Seat& seat, const Report& report, Time now) {
+  const bool behind = report.version != kNoVersion && report.timeline == timeline() && report.version + 1 < decisions_.step.value;
+  const bool kept = std::ranges::find(decisions_.commits, StepId(report.version + 1), &Commit::step) != decisions_.commits.end();
+  if (!behind || kept || !decisions_.stage_is_empty(seat.stage)) {
+    cannot_repeat_since_.erase(report.session);
+    return false;
+  }
+  return now - cannot_repeat_since_.try_emplace(report.session, now).first->second >= kRepeatPatience;
+}
+
+void Coordinator::consider_rollback(const Seat& seat, const Report& report, const std::string& why) {
   if (!decisions_.stage_is_empty(seat.stage) || report.timeline != timeline()) return;
-  const std::uint64_t version = *std::ranges::min_element(decisions_.checkpointed);
-  const std::string reason = fmt::format("stage {} is lost: {}", seat.stage, report.unrecoverable);
+  std::uint64_t version = *std::ranges::min_element(decisions_.checkpointed);
+  if (version + 1 >= decisions_.step.value) {
+    // The run stands there already and the stage has not got that version: back to what it has.
+    std::uint64_t newest = 0;
+    for (const auto& other : seats_)
+      if (other.stage == seat.stage && is_candidate(other))
+        if (const Report& r = reports_.at(other.peer); r.version != kNoVersion && r.timeline == timeline()) newest = std::max(newest, r.version);
+    version = std::min(version, newest);
+  }
+  const std::string reason = fmt::format("stage {} is lost: {}", seat.stage, why);
   append(RollbackRecord{version, reason});
   // Also after the last commit: the stage's final weights are lost, so the run is not over.
   phase_ = Phase::kRunning;

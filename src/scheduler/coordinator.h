@@ -113,10 +113,12 @@ class Coordinator {
   void happened(std::string event, PeerId peer, std::string reason);
   void expel(const Member& member, const std::string& reason);
   void admit_candidates(Time now);
+  std::uint64_t durable(StageId stage) const;
   bool is_candidate(const Seat& seat) const;
   Member member_of(const Seat& seat, const Report& report) const;
   void consider_unreachable(const Report& report);
-  void consider_rollback(const Seat& seat, const Report& report);
+  bool cannot_repeat(const Seat& seat, const Report& report, Time now);
+  void consider_rollback(const Seat& seat, const Report& report, const std::string& why);
   void suspect(Time now);
   void expel_the_gone(Time now);
   std::optional<Member> dissenter() const;
@@ -146,6 +148,7 @@ class Coordinator {
   std::map<PeerId, Report> reports_;  // newest of each peer
   std::set<SessionId> joining_noted_;  // candidates whose missing versions were already reported
   std::map<SessionId, Time> waited_until_;  // candidates that a step waited for
+  std::map<SessionId, Time> cannot_repeat_since_;
   std::set<SessionId> suspected_;
   Time last_turn_{};
   Time patient_until_{};

@@ -48,13 +48,16 @@ struct WorkerStats {
   friend bool operator==(const WorkerStats&, const WorkerStats&) = default;
 };
 
+// Reported while the weights are of no version that could be admitted.
+inline constexpr std::uint64_t kNoVersion = UINT64_MAX;
+
 // A worker's whole state as the coordinator needs it: idempotent, sent on change and as a heartbeat.
 struct Report {
   SessionId session;
   StageId stage;
   ReplicaId replica;
   Endpoints endpoints;
-  std::uint64_t version = 0;  // steps applied
+  std::uint64_t version = 0;  // steps applied, or kNoVersion
   StepId step;
   std::uint32_t attempt = 0;
   DoneSet done;            // of (step, attempt)

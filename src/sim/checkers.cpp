@@ -19,6 +19,8 @@ void Checkers::violation(std::string what) {
 void Checkers::reported(const Report& report) {
   auto& epoch = prepared_[report.session];
   epoch = std::max(epoch, report.prepared_epoch);
+  auto& durable = durable_[report.session];
+  durable = std::max(durable, report.checkpointed);
 }
 
 void Checkers::logged(const LogRecord& record, const std::map<SessionId, std::multiset<std::uint32_t>>& sums) {
@@ -51,6 +53,11 @@ void Checkers::logged(const LogRecord& record, const std::map<SessionId, std::mu
     if (rollback->version > version_) violation("a rollback into the future");
     version_ = rollback->version;
     live_.clear();
+  } else if (const auto* checkpoint = std::get_if<CheckpointRecord>(&record)) {
+    // Neighbours drop their journals on the word of it, and a rollback goes to it.
+    for (const auto& member : live_)
+      if (member.stage == checkpoint->stage && durable_[member.session] < checkpoint->version)
+        violation(fmt::format("version {} of stage {} is not on the disk of every replica", checkpoint->version, checkpoint->stage));
   } else if (const auto* init = std::get_if<InitRecord>(&record)) {
     version_ = init->version;
     live_.clear();

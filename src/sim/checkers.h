@@ -44,6 +44,7 @@ class Checkers {
   std::vector<Live> live_;
   std::set<SessionId> admitted_;
   std::map<SessionId, EpochId> prepared_;
+  std::map<SessionId, std::uint64_t> durable_;
   std::vector<std::string> violations_;
 };
 
