@@ -1,48 +1,47 @@
 #include "compress/boundary_codec.h"
 
-#include <ATen/ATen.h>
+#include <array>
 
-#include <cstring>
+#include "compress/block_integers.h"
+#include "compress/plain_values.h"
+#include "config/boundary_form.h"
 
 namespace isthmus {
 
 namespace {
 
-// Values as they are, in a floating-point type of the wire. x86 and Arm are little-endian, as the wire is.
-class PlainValues final : public BoundaryCodec {
- public:
-  PlainValues(at::ScalarType type, double error) : type_(type), error_(error) {}
-
-  std::uint64_t bytes(std::int64_t tokens, std::int64_t columns) const override {
-    return static_cast<std::uint64_t>(tokens * columns) * at::elementSize(type_);
-  }
-  double error_bound() const override { return error_; }
-
-  Bytes encode(const at::Tensor& values) const override {
-    const at::Tensor plain = values.detach().to(at::kCPU, type_).contiguous();
-    Bytes out(plain.nbytes());
-    if (!out.empty()) std::memcpy(out.data(), plain.const_data_ptr(), out.size());
-    return out;
-  }
-
-  Result<at::Tensor> decode(ByteView in, std::int64_t tokens, std::int64_t columns) const override {
-    if (in.size() != bytes(tokens, columns))
-      return fail("boundary tensor of {} bytes, expected {} for {} tokens × {} columns", in.size(), bytes(tokens, columns), tokens, columns);
-    at::Tensor plain = at::empty({tokens, columns}, type_);
-    if (!in.empty()) std::memcpy(plain.mutable_data_ptr(), in.data(), in.size());
-    return plain.to(at::kFloat);
-  }
-
- private:
-  const at::ScalarType type_;
-  const double error_;
+// The names of boundary.values. A new format is a file and a line here.
+struct ValueFormat {
+  std::string_view name;
+  std::unique_ptr<BoundaryCodec> (*make)(Rounding);
+};
+constexpr std::array kFormats = {
+    ValueFormat{"fp32", make_fp32},
+    ValueFormat{"bf16", make_bf16},
+    ValueFormat{"int8", make_int8},
+    ValueFormat{"int4", make_int4},
 };
 
 }  // namespace
 
-std::unique_ptr<BoundaryCodec> make_boundary_codec(const std::string& values) {
-  if (values == "fp32") return std::make_unique<PlainValues>(at::kFloat, 0.0);
-  return std::make_unique<PlainValues>(at::kBFloat16, 1.0 / 256);
+std::unique_ptr<BoundaryCodec> make_value_codec(std::string_view values, Rounding rounding) {
+  for (const auto& format : kFormats)
+    if (format.name == values) return format.make(rounding);
+  return nullptr;
+}
+
+std::unique_ptr<BoundaryCodec> make_boundary_codec(const RunConfig& run, Direction direction) {
+  const bool forward = direction == Direction::kForward;
+  auto values = make_value_codec(forward ? run.boundary.values : run.boundary.gradient_values,
+                                 forward ? Rounding::kNearest : Rounding::kStochastic);
+  if (boundary_form(run.boundary.codec).sparse) return make_top_k(run.boundary.rank, std::move(values));
+  return values;
+}
+
+BoundaryShape boundary_shape(const RunConfig& run) {
+  const BoundaryForm form = boundary_form(run.boundary.codec);
+  return {std::uint64_t{run.train.sequences_per_microbatch} * run.model.context,
+          form.narrow && !form.sparse ? run.boundary.rank : run.model.hidden};
 }
 
 }  // namespace isthmus

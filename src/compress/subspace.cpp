@@ -1,9 +1,6 @@
 #include "compress/subspace.h"
 
-#include <ATen/ATen.h>
-
 #include <cmath>
-#include <vector>
 
 #include "base/counter_random.h"
 
@@ -19,7 +16,7 @@ double dot(const double* a, const double* b, std::int64_t n) {
 
 }  // namespace
 
-at::Tensor subspace_basis(std::uint64_t seed, std::int64_t hidden, std::int64_t rank) {
+std::vector<float> subspace_basis(std::uint64_t seed, std::int64_t hidden, std::int64_t rank) {
   const CounterRandom random(seed, "subspace basis");
   std::vector<double> columns(static_cast<std::size_t>(hidden * rank));
   for (std::int64_t j = 0; j < rank; ++j) {
@@ -35,19 +32,16 @@ at::Tensor subspace_basis(std::uint64_t seed, std::int64_t hidden, std::int64_t 
     const double norm = std::sqrt(dot(column, column, hidden));
     for (std::int64_t i = 0; i < hidden; ++i) column[i] /= norm;
   }
-  at::Tensor basis = at::empty({hidden, rank}, at::kFloat);
-  float* out = basis.data_ptr<float>();
+  std::vector<float> basis(columns.size());
   for (std::int64_t i = 0; i < hidden; ++i)
-    for (std::int64_t j = 0; j < rank; ++j) out[i * rank + j] = static_cast<float>(columns[static_cast<std::size_t>(j * hidden + i)]);
+    for (std::int64_t j = 0; j < rank; ++j) basis[static_cast<std::size_t>(i * rank + j)] = static_cast<float>(columns[static_cast<std::size_t>(j * hidden + i)]);
   return basis;
 }
 
-at::Tensor fixed_embedding(std::uint64_t seed, std::int64_t vocabulary, std::int64_t hidden) {
+std::vector<float> fixed_embedding(std::uint64_t seed, std::int64_t vocabulary, std::int64_t hidden) {
   const CounterRandom random(seed, "fixed embedding");
-  at::Tensor table = at::empty({vocabulary, hidden}, at::kFloat);
-  float* out = table.data_ptr<float>();
-  for (std::int64_t i = 0; i < vocabulary * hidden; ++i)
-    out[i] = static_cast<float>(0.02 * random.normal(static_cast<std::uint64_t>(i)));
+  std::vector<float> table(static_cast<std::size_t>(vocabulary * hidden));
+  for (std::size_t i = 0; i < table.size(); ++i) table[i] = static_cast<float>(0.02 * random.normal(i));
   return table;
 }
 

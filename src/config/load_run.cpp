@@ -4,6 +4,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "config/boundary_form.h"
 #include "config/layer_map.h"
 #include "config/problem_list.h"
 #include "config/read_run.h"
@@ -22,7 +23,8 @@ void resolve(RunConfig& run) {
   run.pipeline.replicas = 1;
   run.pipeline.stages = static_cast<std::uint32_t>(run.pipeline.stage.size());
   if (run.model.mlp == 0) run.model.mlp = ((run.model.hidden * 8 + 2) / 3 + 31) / 32 * 32;
-  if (run.boundary.codec == "identity")
+  if (run.boundary.gradient_values.empty()) run.boundary.gradient_values = run.boundary.values;
+  if (!boundary_form(run.boundary.codec).constrained)
     run.boundary.factored_layers = 0;
   else if (!run.boundary.factored_layers)
     run.boundary.factored_layers = run.pipeline.stage.back().first_layer;

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "config/boundary_form.h"
 #include "config/load_run.h"
 #include "config/run_fields.h"
 
@@ -15,8 +16,10 @@ using Json = nlohmann::ordered_json;
 // Keys that the loader refuses in such a run.
 bool belongs(const RunConfig& run, std::string_view section, std::string_view key) {
   if (section == "emulated") return run.pipeline.device == "emulated";
-  if (section == "boundary" && (key == "rank" || key == "factored_layers"))
-    return run.boundary.codec == "subspace";
+  const BoundaryForm form = boundary_form(run.boundary.codec);
+  if (section == "boundary" && key == "rank") return form.narrow;
+  if (section == "boundary" && key == "factored_layers") return form.constrained;
+  if (section == "boundary" && key == "error_feedback") return form.sparse;
   return true;
 }
 

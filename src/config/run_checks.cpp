@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "config/boundary_form.h"
 #include "config/layer_map.h"
 
 namespace isthmus {
@@ -186,17 +187,24 @@ class RunChecks {
   void check_boundary(bool map_is_sound) {
     const auto& b = run_.boundary;
     if (!sound({"boundary.codec"})) return;
-    if (b.codec == "identity") {
-      for (const char* path : {"boundary.rank", "boundary.factored_layers"})
-        if (document_.has(path))
-          add(path, fmt::format("{} with boundary.codec = \"identity\"", path),
-              "no such key, or boundary.codec = \"subspace\"");
-      return;
-    }
+    const BoundaryForm form = boundary_form(b.codec);
+    const auto only = [&](const char* path, bool legal, const char* codecs) {
+      if (!legal && document_.has(path))
+        add(path, fmt::format("{} with boundary.codec = \"{}\"", path, b.codec),
+            fmt::format("no such key, or {}", codecs));
+    };
+    only("boundary.rank", form.narrow, "a codec other than identity");
+    only("boundary.factored_layers", form.constrained,
+         "one of the codecs subspace, narrow, projected");
+    only("boundary.error_feedback", form.sparse, "boundary.codec = \"top_k\"");
+    if (b.error_feedback && form.sparse && run_.run.deterministic)
+      add("boundary.error_feedback", "boundary.error_feedback with run.deterministic",
+          "one of them: what is fed back depends on the order of the microbatches");
+    if (!form.narrow) return;
     if (sound({"boundary.rank", "model.hidden"}) && b.rank > run_.model.hidden)
       add("boundary.rank", fmt::format("boundary.rank is {}", b.rank),
           fmt::format("at most model.hidden = {}", run_.model.hidden));
-    if (!map_is_sound || !b.factored_layers ||
+    if (!map_is_sound || !b.factored_layers || !form.constrained ||
         !sound({"boundary.factored_layers", "model.layers", "model.hidden", "model.vocabulary"}))
       return;
     const auto tail = layer_map(run_).back().first_layer;

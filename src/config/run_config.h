@@ -29,6 +29,11 @@ struct RunConfig {
     // Width of the SwiGLU middle. 0 in the file, or absent: 8/3 of hidden, rounded up to a multiple of 32; resolved
     // by the loader.
     std::uint32_t mlp = 0;
+    // What a stage learns from the token ids that arrive with the coefficients, at no cost on the wire:
+    // none | table (of each token) | window (an MLP over the last token_window tokens).
+    std::string token_path = "none";
+    std::uint32_t token_window = 8;
+    std::uint32_t token_width = 32;  // numbers per token in the window's table
     friend bool operator==(const Model&, const Model&) = default;
   } model;
 
@@ -41,8 +46,11 @@ struct RunConfig {
   struct Train {
     std::uint32_t sequences_per_microbatch = 4;
     std::uint32_t microbatches_per_step = 16;
-    std::string optimizer = "adamw";
+    std::string optimizer = "adamw";  // adamw | muon: the layers' matrices by Muon, all else by AdamW
     double learning_rate = 1e-3;
+    // Tensors that hold coefficients are sqrt(hidden / rank) larger than those they stand for, and so are their steps.
+    bool scale_factored = true;
+    double momentum = 0.95;  // Muon's
     // Linear warm-up, then cosine down to final_learning_rate × learning_rate at the last step.
     std::uint64_t warmup_steps = 20;
     double final_learning_rate = 0.1;
@@ -60,10 +68,15 @@ struct RunConfig {
   } train;
 
   struct Boundary {
-    std::string codec = "subspace";  // subspace | identity
-    std::uint32_t rank = 16;         // subspace only
-    std::string values = "bf16";     // fp32 | bf16
-    // Layers 0 … factored_layers-1 write into the residual stream through U·A. Absent: every layer before the tail
+    // What crosses (config/boundary_form.h): subspace | projected | narrow | bottleneck | learned | projection | top_k |
+    // identity.
+    std::string codec = "subspace";
+    std::uint32_t rank = 16;      // numbers per token that cross; identity: all of them do
+    std::string values = "bf16";  // fp32 | bf16 | int8 | int4: format of a number, forward
+    std::string gradient_values;  // backward. Absent: as forward; resolved by the loader
+    // Adds to what is sent what the codec dropped of the microbatch before (top_k only).
+    bool error_feedback = false;
+    // Layers 0 … factored_layers-1 write into the subspace only (subspace, narrow, projected). Absent: every layer before the tail
     // stage. Set it to compare layouts: the model is the same only if this number is. Resolved by the loader.
     std::optional<std::uint32_t> factored_layers;
     friend bool operator==(const Boundary&, const Boundary&) = default;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <iterator>
 
+#include "config/boundary_form.h"
 #include "config/quoted.h"
 
 namespace isthmus {
@@ -102,9 +103,11 @@ void RunDocument::drop_replaced() {
     const auto* node = find(path);
     return node && is_override(path) && node->value<std::string_view>() == choice;
   };
-  if (chose("boundary.codec", "identity")) {
-    drop_from_file("boundary", "rank");
-    drop_from_file("boundary", "factored_layers");
+  if (const auto* codec = find("boundary.codec"); codec && is_override("boundary.codec")) {
+    const BoundaryForm form = boundary_form(codec->value<std::string_view>().value_or(""));
+    if (!form.narrow) drop_from_file("boundary", "rank");
+    if (!form.constrained) drop_from_file("boundary", "factored_layers");
+    if (!form.sparse) drop_from_file("boundary", "error_feedback");
   }
   if (chose("pipeline.layout", "auto")) drop_from_file("pipeline", "stage");
   auto* emulated = root_.get_as<toml::table>("emulated");

@@ -19,12 +19,17 @@ void for_each_field(Run& r, Visit&& visit) {
   visit("model", "context", r.model.context);
   visit("model", "vocabulary", r.model.vocabulary);
   visit("model", "mlp", r.model.mlp);
+  visit("model", "token_path", r.model.token_path);
+  visit("model", "token_window", r.model.token_window);
+  visit("model", "token_width", r.model.token_width);
   visit("data", "train", r.data.train);
   visit("data", "validation", r.data.validation);
   visit("train", "sequences_per_microbatch", r.train.sequences_per_microbatch);
   visit("train", "microbatches_per_step", r.train.microbatches_per_step);
   visit("train", "optimizer", r.train.optimizer);
   visit("train", "learning_rate", r.train.learning_rate);
+  visit("train", "scale_factored", r.train.scale_factored);
+  visit("train", "momentum", r.train.momentum);
   visit("train", "warmup_steps", r.train.warmup_steps);
   visit("train", "final_learning_rate", r.train.final_learning_rate);
   visit("train", "beta1", r.train.beta1);
@@ -38,6 +43,8 @@ void for_each_field(Run& r, Visit&& visit) {
   visit("boundary", "codec", r.boundary.codec);
   visit("boundary", "rank", r.boundary.rank);
   visit("boundary", "values", r.boundary.values);
+  visit("boundary", "gradient_values", r.boundary.gradient_values);
+  visit("boundary", "error_feedback", r.boundary.error_feedback);
   visit("boundary", "factored_layers", r.boundary.factored_layers);
   visit("link", "bandwidth_mbps", r.link.bandwidth_mbps);
   visit("link", "latency_ms", r.link.latency_ms);

@@ -47,6 +47,21 @@ struct Linear : torch::autograd::Function<Linear> {
   }
 };
 
+struct LinearTransposed : torch::autograd::Function<LinearTransposed> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& input, std::int64_t parameter, std::int64_t work) {
+    auto& weight = *reinterpret_cast<Parameter*>(parameter);
+    ctx->save_for_backward({input});
+    remember(ctx, weight, reinterpret_cast<WeightWorkList*>(work));
+    return at::mm(input, weight.compute);
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list gradients) {
+    const at::Tensor input = ctx->get_saved_variables()[0];
+    const at::Tensor gradient = gradients[0].contiguous();
+    leave(ctx, WeightWork::Kind::kLinear, gradient, input);
+    return {at::mm(gradient, as_pointer<Parameter>(ctx, "parameter")->compute.t()), {}, {}};
+  }
+};
+
 struct RmsNorm : torch::autograd::Function<RmsNorm> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& input, std::int64_t parameter, std::int64_t work, std::int64_t out) {
     auto& weight = *reinterpret_cast<Parameter*>(parameter);
@@ -131,6 +146,11 @@ at::Tensor chunked_attention(const at::Tensor& q, const at::Tensor& k, const at:
 at::Tensor linear(const at::Tensor& input, Parameter& weight, WeightWorkList* work) {
   if (!work) return at::mm(input, weight.compute.t());
   return Linear::apply(input, as_number(&weight), as_number(work));
+}
+
+at::Tensor linear_transposed(const at::Tensor& input, Parameter& weight, WeightWorkList* work) {
+  if (!work) return at::mm(input, weight.compute);
+  return LinearTransposed::apply(input, as_number(&weight), as_number(work));
 }
 
 at::Tensor rms_norm(const at::Tensor& input, Parameter& weight, at::ScalarType out, WeightWorkList* work) {

@@ -13,6 +13,8 @@ namespace isthmus {
 
 // rows × in → rows × out.
 at::Tensor linear(const at::Tensor& input, Parameter& weight, WeightWorkList* work);
+// rows × out → rows × in: the same matrix, from its other side.
+at::Tensor linear_transposed(const at::Tensor& input, Parameter& weight, WeightWorkList* work);
 // RMSNorm, ε = 1e-5 (Zhang and Sennrich, 2019), computed in fp32; the result has type `out`.
 at::Tensor rms_norm(const at::Tensor& input, Parameter& weight, at::ScalarType out, WeightWorkList* work);
 // silu(gate) · up of a rows × 2·n tensor (SwiGLU, Shazeer 2020).

@@ -7,24 +7,24 @@
 #include <vector>
 
 #include "config/run_config.h"
+#include "config/stage_tensors.h"
 
 namespace isthmus {
 
 // One trained tensor of a stage and all that belongs to it.
 struct Parameter {
-  std::string unit;  // what it is hashed with: "embedding", "layer.3", "head"
-  std::string name;  // "layer.3.qkv"
-  bool decay = true; // weight decay: matrices yes, norms no
+  TensorSpec spec;
+  std::string name;       // spec.name()
   at::Tensor master;      // fp32
   at::Tensor compute;     // what the layers multiply with: bf16 copy of master, or master itself
   at::Tensor sum;         // of gradients: fp32, or int64 fixed point in deterministic mode; undefined: none yet
   at::Tensor total;       // fp32: the sum over the stage's replicas; undefined: `sum` is all there is
-  at::Tensor exp_avg;     // AdamW
-  at::Tensor exp_avg_sq;  // AdamW
+  // The optimizer's: AdamW's two, Muon's one (config/stage_tensors.h), each like master.
+  std::vector<at::Tensor> moments;
 };
 
-// The parameters of layers first … end-1 (and the embedding, if first is 0, and the head, if end is the last), with
-// their initial values: a pure function of the seed and the tensor's name, so the layout does not matter.
+// The parameters of stage_tensors(), in its order, with their initial values: a pure function of the seed and the
+// tensor's name, so the layout does not matter.
 std::vector<Parameter> make_parameters(const RunConfig& run, std::uint32_t first_layer, std::uint32_t end_layer);
 
 // Refreshes every compute copy from its master.

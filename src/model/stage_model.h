@@ -3,8 +3,10 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
+#include "config/boundary_form.h"
 #include "config/run_config.h"
 #include "model/layers.h"
 #include "model/parameter.h"
@@ -12,13 +14,15 @@
 
 namespace isthmus {
 
-// The layers of one stage. Two forms of the residual stream:
+// The layers of one stage, in the form that boundary.codec gives the model (config/boundary_form.h). The residual
+// stream is x (tokens × hidden), or, in the coefficient forms below `factored_layers`, z (tokens × rank) with
+// x = base + U·z. x is then made from z anew for every attention and every MLP, so cutting a model without a token path
+// between two layers changes no bit.
 //
-// subspace: x = E[token] + U·z, and what a layer below `factored_layers` writes is z += A·f(norm(x)). x is always
-//   made from z anew, so cutting the model between two layers changes no bit. Layers above write into x itself.
-// dense: x starts from a learned embedding and every layer writes into it.
+// base = E[token] + what the stage's token path makes of the last tokens. The token path is the stage's own: what
+// crosses a boundary is x or z without it, or, in an ordinary model, which has no base, x with it.
 //
-// What crosses a boundary is z (tokens × rank) or x (tokens × hidden), fp32. One thread.
+// What crosses is z, x, or the `rank` numbers that a border makes of x; fp32. One thread.
 class StageModel {
  public:
   StageModel(const RunConfig& run, std::uint32_t first_layer, std::uint32_t end_layer);
@@ -37,21 +41,39 @@ class StageModel {
   const std::vector<Parameter>& parameters() const { return parameters_; }
   at::Device device() const;
 
+  // Puts what has to stay in a subspace, or orthonormal, back there, and refreshes the compute copies. After every
+  // change of the masters.
+  void settle();
+
  private:
-  at::Tensor residual(const at::Tensor& base, const at::Tensor& z) const;
+  Parameter& find(const std::string& name);
+  Parameter& of_layer(std::size_t layer, std::size_t which);
+  // Base of every token of the microbatch, tokens × hidden, compute type; undefined where there is none.
+  at::Tensor base(const at::Tensor& ids, const at::Tensor& anchor, WeightWorkList* work);
+  at::Tensor token_path(const at::Tensor& ids, const at::Tensor& anchor, WeightWorkList* work);
+  // base + U·z, compute type.
+  at::Tensor residual(const at::Tensor& base, const at::Tensor& z, WeightWorkList* work);
+  // What crosses the boundary behind this stage, of the full-width stream.
+  at::Tensor narrowed(const at::Tensor& base, const at::Tensor& x, WeightWorkList* work);
+  // And the full-width stream, of what crossed the one before.
+  at::Tensor widened(const at::Tensor& base, const at::Tensor& input, WeightWorkList* work);
   at::Tensor run_layers(const at::Tensor& ids, const at::Tensor& input, WeightWorkList* work);
   at::Tensor attention_part(std::size_t layer, const at::Tensor& x, WeightWorkList* work);
   at::Tensor mlp_part(std::size_t layer, const at::Tensor& x, WeightWorkList* work);
-  Parameter& of_layer(std::size_t layer, std::size_t which);
 
   const RunConfig run_;
+  const BoundaryForm form_;
   const std::uint32_t first_layer_;
   const std::uint32_t end_layer_;
-  const bool subspace_;
   const at::ScalarType compute_;
   std::vector<Parameter> parameters_;
-  at::Tensor basis_;      // U, hidden × rank, compute type
-  at::Tensor embedding_;  // E, vocabulary × hidden, compute type
+  std::size_t first_of_layers_;    // index of the first layer's first parameter
+  Parameter* own_basis_ = nullptr; // narrow
+  Parameter* encoder_ = nullptr;   // bottleneck, learned
+  Parameter* decoder_ = nullptr;
+  at::Tensor basis_;               // U, hidden × rank, compute type; the forms with a fixed one
+  at::Tensor wide_basis_;          // U, fp32
+  at::Tensor embedding_;           // E, vocabulary × hidden, compute type
   RotaryTables rotary_;
 };
 

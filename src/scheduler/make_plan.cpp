@@ -6,13 +6,11 @@
 
 #include "base/digest.h"
 #include "base/token_width.h"
+#include "compress/boundary_codec.h"
 #include "config/load_run.h"
+#include "config/stage_tensors.h"
 
 namespace isthmus {
-
-std::uint32_t boundary_columns(const RunConfig& run) {
-  return run.boundary.codec == "identity" ? run.model.hidden : run.boundary.rank;
-}
 
 std::uint32_t credits_of(const RunConfig& run, StageId stage) {
   const std::uint32_t all = run.train.microbatches_per_step;
@@ -28,15 +26,16 @@ std::uint32_t credits_of(const RunConfig& run, StageId stage) {
 }
 
 std::uint64_t parameters_of(const RunConfig& run, std::uint32_t first_layer, std::uint32_t end_layer) {
-  const std::uint64_t d = run.model.hidden, m = run.model.mlp, k = run.boundary.rank, v = run.model.vocabulary;
   std::uint64_t parameters = 0;
-  for (auto l = first_layer; l < end_layer; ++l) {
-    const std::uint64_t out = l < run.boundary.factored_layers.value_or(0) ? k : d;
-    parameters += 3 * d * d + out * d + 2 * m * d + out * m + 2 * d;
-  }
-  if (first_layer == 0) parameters += v * (run.boundary.codec == "subspace" ? k : d);
-  if (end_layer == run.model.layers) parameters += v * d + d;
+  for (const auto& tensor : stage_tensors(run, first_layer, end_layer)) parameters += static_cast<std::uint64_t>(tensor.numbers());
   return parameters;
+}
+
+std::uint64_t state_bytes_of(const RunConfig& run, std::uint32_t first_layer, std::uint32_t end_layer) {
+  std::uint64_t bytes = 8;  // the optimizer's count of steps
+  for (const auto& tensor : stage_tensors(run, first_layer, end_layer))
+    bytes += static_cast<std::uint64_t>(tensor.numbers()) * 4 * (1 + optimizer_moments(run, tensor));
+  return bytes;
 }
 
 Plan make_plan(const RunConfig& run) {
@@ -61,8 +60,7 @@ Plan make_plan(const RunConfig& run) {
     // An emulated stage has one weight and no optimizer.
     const bool emulated = run.pipeline.device == "emulated";
     planned.parameters = emulated ? 1 : parameters_of(run, stage.first_layer, stage.end_layer);
-    // fp32 weights and two moments each, and the optimizer's count of steps.
-    planned.state_bytes = emulated ? 8 : planned.parameters * 12 + 8;
+    planned.state_bytes = emulated ? 8 : state_bytes_of(run, stage.first_layer, stage.end_layer);
   }
   if (run.pipeline.device == "emulated")
     plan.part_width = plan.total_width = 8;
@@ -70,9 +68,9 @@ Plan make_plan(const RunConfig& run) {
     plan.part_width = 8;
   // One id more than the context per sequence: the last label.
   plan.token_bytes = std::uint64_t{run.train.sequences_per_microbatch} * (run.model.context + 1) * token_width(run.model.vocabulary);
-  const std::uint64_t values = std::uint64_t{plan.tokens_per_microbatch} * boundary_columns(run) * (run.boundary.values == "fp32" ? 4 : 2);
-  plan.forward_bytes = run.emulated.forward_bytes ? run.emulated.forward_bytes : values;
-  plan.backward_bytes = run.emulated.backward_bytes ? run.emulated.backward_bytes : values;
+  const auto payload = [&](Direction direction) { return make_boundary_codec(run, direction)->bytes(boundary_shape(run)); };
+  plan.forward_bytes = run.emulated.forward_bytes ? run.emulated.forward_bytes : payload(Direction::kForward);
+  plan.backward_bytes = run.emulated.backward_bytes ? run.emulated.backward_bytes : payload(Direction::kBackward);
   return plan;
 }
 

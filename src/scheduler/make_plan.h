@@ -11,8 +11,8 @@ Plan make_plan(const RunConfig& run);
 // Trained numbers of a stage that holds these layers.
 std::uint64_t parameters_of(const RunConfig& run, std::uint32_t first_layer, std::uint32_t end_layer);
 
-// Columns that cross a boundary: the rank, or the hidden size when nothing is projected.
-std::uint32_t boundary_columns(const RunConfig& run);
+// Weights (fp32) and optimizer state of such a stage, as one replica sends them to another.
+std::uint64_t state_bytes_of(const RunConfig& run, std::uint32_t first_layer, std::uint32_t end_layer);
 
 // Microbatches in flight at a stage.
 //

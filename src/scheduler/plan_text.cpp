@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "config/boundary_form.h"
 #include "config/load_run.h"
+#include "config/stage_tensors.h"
 #include "scheduler/make_plan.h"
 
 namespace isthmus {
@@ -14,18 +16,15 @@ namespace {
 
 constexpr int kColumns = 80;
 
-// Forward.
+// Forward. Every matrix but a table meets every token once; attention mixes half the context on average, and U·z is
+// made twice a layer.
 double flops_per_token(const RunConfig& run, const StagePlan& stage) {
-  const double d = run.model.hidden, m = run.model.mlp, k = run.boundary.rank, v = run.model.vocabulary;
-  const bool subspace = run.boundary.codec == "subspace";
   double flops = 0;
-  for (auto l = stage.first_layer; l < stage.end_layer; ++l) {
-    const double out = l < run.boundary.factored_layers.value_or(0) ? k : d;
-    const double matrices = 3 * d * d + out * d + 2 * m * d + out * m;
-    // Attention mixes half the context on average; U·z is made twice a layer.
-    flops += 2 * matrices + 2.0 * d * run.model.context + (subspace ? 4 * d * k : 0);
-  }
-  if (stage.end_layer == run.model.layers) flops += 2 * v * d;
+  for (const auto& tensor : stage_tensors(run, stage.first_layer, stage.end_layer))
+    if (tensor.kind != TensorSpec::Kind::kTable && tensor.columns > 0) flops += 2.0 * static_cast<double>(tensor.numbers());
+  const double d = run.model.hidden, layers = stage.end_layer - stage.first_layer;
+  flops += layers * 2.0 * d * run.model.context;
+  if (boundary_form(run.boundary.codec).coefficients) flops += layers * 4 * d * run.boundary.rank;
   return flops;
 }
 
@@ -39,7 +38,7 @@ StageMemory memory_of(const RunConfig& run, const Plan& plan, const StagePlan& s
   const bool bf16 = run.train.precision == "bf16";
   StageMemory memory;
   memory.weights = parameters * (bf16 ? 6 : 4);
-  memory.optimizer = parameters * 8;
+  memory.optimizer = static_cast<double>(stage.state_bytes) - parameters * 4;
   memory.gradients = parameters * (run.run.deterministic ? 8 : 4);
   const double per_layer = 12.0 * run.model.hidden + 4.0 * run.model.mlp + double(run.model.heads) * std::min(run.model.context, 1024u);
   const double graph = plan.tokens_per_microbatch * per_layer * (stage.end_layer - stage.first_layer) * (bf16 ? 2 : 4);

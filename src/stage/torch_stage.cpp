@@ -12,12 +12,15 @@
 
 #include "base/digest.h"
 #include "base/little_endian.h"
+#include "base/counter_random.h"
 #include "compress/boundary_codec.h"
+#include "compress/error_feedback.h"
 #include "compress/token_ids.h"
-#include "model/adamw.h"
+#include "model/optimizer.h"
 #include "model/stage_model.h"
 #include "model/token_source.h"
 #include "model/weight_work.h"
+#include "scheduler/make_plan.h"
 #include "stage/checkpoint.h"
 
 namespace isthmus {
@@ -26,6 +29,7 @@ namespace {
 
 // What a stage keeps of a training microbatch between its F, I and W.
 struct Kept {
+  StepId step;
   at::Tensor ids;
   at::Tensor input;     // leaf
   at::Tensor output;    // root of the graph; undefined when it is to be recomputed
@@ -45,25 +49,29 @@ class TorchStage final : public StageCompute {
         model_(run, place_.first_layer, place_.end_layer),
         optimizer_(run),
         sums_(run.run.deterministic),
-        codec_(make_boundary_codec(run.boundary.values)),
-        columns_(run.boundary.codec == "subspace" ? run.boundary.rank : run.model.hidden),
-        tokens_(std::int64_t{run.train.sequences_per_microbatch} * run.model.context),
+        forward_codec_(make_boundary_codec(run, Direction::kForward)),
+        backward_codec_(make_boundary_codec(run, Direction::kBackward)),
+        shape_(boundary_shape(run)),
+        tokens_(static_cast<std::int64_t>(shape_.tokens)),
+        dither_(run.run.seed, fmt::format("dither of stage {}", stage)),
         recompute_(run.pipeline.recompute == "always") {}
 
   Result<ForwardResult> forward(StepId step, MicrobatchId m, bool training, const EncodedTensor& input) override {
     Bytes drawn;
     if (source_) drawn = training ? source_->training(step, m) : source_->evaluation(m);
     const ByteView packed = source_ ? ByteView(drawn) : input.tokens ? ByteView(*input.tokens) : ByteView();
-    auto ids = unpack_token_ids(packed, run_.train.sequences_per_microbatch, run_.model.context, run_.model.vocabulary);
+    const std::int64_t sequences = run_.train.sequences_per_microbatch, length = std::int64_t{run_.model.context} + 1;
+    auto ids = unpack_token_ids(packed, sequences, length - 1, run_.model.vocabulary);
     if (!ids) return tl::unexpected(ids.error());
     Kept kept;
-    kept.ids = ids->to(model_.device());
+    kept.step = step;
+    kept.ids = torch::from_blob(ids->data(), {sequences, length}, torch::kLong).clone().to(model_.device());
     if (source_) {
       kept.input = torch::zeros({1}, torch::TensorOptions(model_.device()));
     } else {
-      auto values = codec_->decode(input.values ? ByteView(*input.values) : ByteView(), tokens_, columns_);
+      auto values = decoded(*forward_codec_, input);
       if (!values) return tl::unexpected(values.error());
-      kept.input = values->to(model_.device());
+      kept.input = *values;
     }
     ForwardResult result;
     at::Tensor output;
@@ -86,7 +94,7 @@ class TorchStage final : public StageCompute {
     if (model_.has_head()) {
       result.loss = MicrobatchLoss{m, output.item<double>(), static_cast<std::uint32_t>(tokens_)};
     } else {
-      result.output.values = share(codec_->encode(output));
+      result.output.values = share(encoded(*forward_codec_, training ? &forward_feedback_ : nullptr, output, step, m));
       result.output.tokens = source_ ? share(std::move(drawn)) : input.tokens;
     }
     return result;
@@ -99,16 +107,16 @@ class TorchStage final : public StageCompute {
       const double tokens = static_cast<double>(tokens_) * run_.train.microbatches_per_step;
       outer = torch::full({}, 1.0 / tokens, torch::TensorOptions(model_.device()));
     } else {
-      auto values = codec_->decode(gradient.values ? ByteView(*gradient.values) : ByteView(), tokens_, columns_);
+      auto values = decoded(*backward_codec_, gradient);
       if (!values) return tl::unexpected(values.error());
-      outer = values->to(model_.device());
+      outer = *values;
     }
     const torch::AutoGradMode graph(true);
     if (!kept.output.defined()) kept.output = model_.forward(kept.ids, kept.input, &kept.work);
     torch::autograd::backward({kept.output}, {outer});
     kept.output = at::Tensor();
     EncodedTensor result;
-    if (!model_.has_embedding()) result.values = share(codec_->encode(kept.input.grad()));
+    if (!model_.has_embedding()) result.values = share(encoded(*backward_codec_, &backward_feedback_, kept.input.grad(), kept.step, m));
     kept.input = at::Tensor();
     return result;
   }
@@ -168,7 +176,7 @@ class TorchStage final : public StageCompute {
     for (const auto& p : model_.parameters()) {
       const at::Tensor gradient = sums_.value(p);
       const double norm2 = gradient.to(at::kDouble).square().sum().item<double>();
-      if (prepared.norms.empty() || prepared.norms.back().unit != p.unit) prepared.norms.push_back({p.unit, 0.0});
+      if (prepared.norms.empty() || prepared.norms.back().unit != p.spec.unit) prepared.norms.push_back({p.spec.unit, 0.0});
       prepared.norms.back().norm2 += norm2;
       prepared.finite = prepared.finite && std::isfinite(norm2);
       if (run_.run.deterministic) digest.update(bytes_of(gradient.to(at::kCPU).contiguous()));
@@ -184,7 +192,7 @@ class TorchStage final : public StageCompute {
     const torch::NoGradGuard no_graph;
     if (commit.apply) {
       optimizer_.step(model_.parameters(), sums_, commit.scale, learning_rate);
-      refresh_compute_copies(model_.parameters());
+      model_.settle();
     }
     drop_step();
   }
@@ -203,12 +211,11 @@ class TorchStage final : public StageCompute {
     };
     for (const auto& p : model_.parameters()) {
       weights.push_back(view(p.name, p.master));
-      optimizer.push_back(view(p.name + ".exp_avg", p.exp_avg));
-      optimizer.push_back(view(p.name + ".exp_avg_sq", p.exp_avg_sq));
+      for (std::size_t i = 0; i < p.moments.size(); ++i) optimizer.push_back(view(moment_name(p, i), p.moments[i]));
     }
     // Two halves: a float holds whole numbers only up to 2^24.
     const auto steps = optimizer_.steps();
-    optimizer.push_back(view("adamw.steps", torch::tensor({static_cast<float>(steps >> 20), static_cast<float>(steps & 0xFFFFF)})));
+    optimizer.push_back(view("optimizer.steps", torch::tensor({static_cast<float>(steps >> 20), static_cast<float>(steps & 0xFFFFF)})));
     return write_checkpoint(place_, version, timeline, weights, optimizer, run_.checkpoint.keep);
   }
 
@@ -229,11 +236,10 @@ class TorchStage final : public StageCompute {
       return {};
     };
     at::Tensor steps = torch::zeros({2});
-    Status fits = take(loaded->optimizer, "adamw.steps", steps);
+    Status fits = take(loaded->optimizer, "optimizer.steps", steps);
     for (auto& p : model_.parameters()) {
       if (fits) fits = take(loaded->weights, p.name, p.master);
-      if (fits) fits = take(loaded->optimizer, p.name + ".exp_avg", p.exp_avg);
-      if (fits) fits = take(loaded->optimizer, p.name + ".exp_avg_sq", p.exp_avg_sq);
+      for (std::size_t i = 0; i < p.moments.size() && fits; ++i) fits = take(loaded->optimizer, moment_name(p, i), p.moments[i]);
     }
     if (!fits) return tl::unexpected(fits.error());
     for (auto& [target, values] : copies) target.copy_(values);
@@ -246,7 +252,7 @@ class TorchStage final : public StageCompute {
     const torch::NoGradGuard no_graph;
     Bytes bytes;
     for (const auto& p : model_.parameters())
-      for (const auto& tensor : {p.master, p.exp_avg, p.exp_avg_sq}) {
+      for (const auto& tensor : trained_tensors(p)) {
         const at::Tensor values = tensor.to(at::kCPU).contiguous();
         const ByteView view = bytes_of(values);
         bytes.insert(bytes.end(), view.begin(), view.end());
@@ -257,12 +263,11 @@ class TorchStage final : public StageCompute {
 
   Status restore(ByteView state) override {
     const torch::NoGradGuard no_graph;
-    std::uint64_t expected = 8;
-    for (const auto& p : model_.parameters()) expected += 12 * static_cast<std::uint64_t>(p.master.numel());
+    const std::uint64_t expected = state_bytes_of(run_, place_.first_layer, place_.end_layer);
     if (state.size() != expected) return fail("a state of {} bytes, this stage's has {}", state.size(), expected);
     drop_step();
     for (auto& p : model_.parameters())
-      for (auto* tensor : {&p.master, &p.exp_avg, &p.exp_avg_sq}) tensor->copy_(take_floats(state, *tensor));
+      for (const auto& tensor : trained_tensors(p)) tensor.copy_(take_floats(state, tensor));
     optimizer_.set_steps(*take_le<std::uint64_t>(state));
     refresh_compute_copies(model_.parameters());
     return {};
@@ -275,9 +280,9 @@ class TorchStage final : public StageCompute {
       if (digest) digests.back().hex = digest->hex();
     };
     for (const auto& p : model_.parameters()) {
-      if (digests.empty() || digests.back().unit != p.unit) {
+      if (digests.empty() || digests.back().unit != p.spec.unit) {
         close();
-        digests.push_back({p.unit, ""});
+        digests.push_back({p.spec.unit, ""});
         digest.emplace();
       }
       digest->update(bytes_of(p.master.to(at::kCPU).contiguous()));
@@ -287,6 +292,34 @@ class TorchStage final : public StageCompute {
   }
 
  private:
+  // The same bytes whenever the microbatch is computed again, by whichever replica.
+  Bytes encoded(const BoundaryCodec& codec, ErrorFeedback* feedback, const at::Tensor& tensor, StepId step, MicrobatchId m) const {
+    const at::Tensor values = tensor.detach().to(at::kCPU, at::kFloat).contiguous();
+    const std::span<const float> numbers(values.const_data_ptr<float>(), static_cast<std::size_t>(values.numel()));
+    const std::uint64_t dither = dither_.bits((step.value << 24) ^ m.value);
+    return feedback && run_.boundary.error_feedback ? feedback->encode(numbers, shape_, dither) : codec.encode(numbers, shape_, dither);
+  }
+
+  Result<at::Tensor> decoded(const BoundaryCodec& codec, const EncodedTensor& tensor) const {
+    at::Tensor values = torch::empty({tokens_, static_cast<std::int64_t>(shape_.columns)});
+    const Status status = codec.decode(tensor.values ? ByteView(*tensor.values) : ByteView(), shape_,
+                                       {values.data_ptr<float>(), static_cast<std::size_t>(values.numel())});
+    if (!status) return tl::unexpected(status.error());
+    return values.to(model_.device());
+  }
+
+  // What a replica needs to go on as another: weights, then what the optimizer keeps.
+  static std::vector<at::Tensor> trained_tensors(const Parameter& p) {
+    std::vector<at::Tensor> tensors{p.master};
+    tensors.insert(tensors.end(), p.moments.begin(), p.moments.end());
+    return tensors;
+  }
+
+  static std::string moment_name(const Parameter& p, std::size_t i) {
+    if (p.moments.size() == 1) return p.name + ".momentum";
+    return p.name + (i == 0 ? ".exp_avg" : ".exp_avg_sq");
+  }
+
   // The next values of these bytes, as a tensor like this one. REQUIRES: there are as many.
   static at::Tensor take_floats(ByteView& bytes, const at::Tensor& like) {
     at::Tensor values = torch::empty(like.sizes());
@@ -317,11 +350,15 @@ class TorchStage final : public StageCompute {
   const CheckpointPlace place_;
   const std::optional<TokenSource> source_;  // head stage only
   StageModel model_;
-  AdamW optimizer_;
+  Optimizer optimizer_;
   GradientSums sums_;
-  const std::unique_ptr<BoundaryCodec> codec_;
-  const std::int64_t columns_;
+  const std::unique_ptr<BoundaryCodec> forward_codec_;
+  const std::unique_ptr<BoundaryCodec> backward_codec_;
+  ErrorFeedback forward_feedback_{*forward_codec_};
+  ErrorFeedback backward_feedback_{*backward_codec_};
+  const BoundaryShape shape_;
   const std::int64_t tokens_;
+  const CounterRandom dither_;
   const bool recompute_;
   std::uint64_t graph_bytes_ = 0;
   std::map<MicrobatchId, Kept> kept_;

@@ -23,6 +23,7 @@ TEST(LoadRun, FillsInDefaults) {
   expected.pipeline.stage = {{0, 8, 1}};
   expected.pipeline.stages = 1;
   expected.boundary.factored_layers = 0;
+  expected.boundary.gradient_values = "bf16";  // as values
   EXPECT_EQ(*run, expected);
 }
 
@@ -31,10 +32,10 @@ TEST(LoadRun, ReadsEveryKey) {
   ASSERT_TRUE(run.has_value()) << run.error().front().text();
   RunConfig expected;
   expected.run = {"full", 7, 40, true};
-  expected.model = {8, 128, 4, 64, 300, 96};
+  expected.model = {8, 128, 4, 64, 300, 96, "window", 4, 16};
   expected.data = {"data/train.bin", "data/validation.bin"};
-  expected.train = {2, 6, "adamw", 3.7e-4, 4, 0, 0.91, 0.955, 1e-9, 0.01, 0, "fp32", 10, 3};
-  expected.boundary = {"subspace", 12, "fp32", 6};
+  expected.train = {2, 6, "muon", 3.7e-4, false, 0.9, 4, 0, 0.91, 0.955, 1e-9, 0.01, 0, "fp32", 10, 3};
+  expected.boundary = {"subspace", 12, "int4", "fp32", false, 6};
   expected.link = {12.5, 20, 0.1, 0.003, true};
   expected.pipeline = {"explicit", 2, 1,    {{0, 3, 1}, {3, 8, 1}}, "1f1b", "round_robin", "9", "emulated", 1,
                        100,        "always"};
@@ -51,7 +52,7 @@ name = "a/b"
 [boundary]
 rnak = 16
 rank = 300
-values = "int8"
+values = "int5"
 [pipeline]
 threads = "two"
 [[pipeline.stage]]
@@ -65,7 +66,8 @@ beta1 = nan
           "most 100, not beginning with '-' or '.'",
           "run.toml:5:1: unknown key \"rnak\" in boundary, did you mean \"rank\"?",
           "run.toml:6:8: boundary.rank is 300, expected at most model.hidden = 256",
-          "run.toml:7:10: boundary.values is \"int8\", expected one of \"fp32\", \"bf16\"",
+          "run.toml:7:10: boundary.values is \"int5\", expected one of \"fp32\", "
+          "\"bf16\", \"int8\", \"int4\"",
           "run.toml:9:11: pipeline.threads is \"two\", expected a whole number, 0 to 1024",
           "run.toml:13:9: train.beta1 is nan, expected a number, at least 0 and below 1",
           "run.toml: data.train is missing, expected the path of a token shard, as `isthmus "
@@ -237,6 +239,16 @@ TEST(LoadRun, RefusesSubspaceKeysWithTheIdentityCodec) {
       parse_run(std::string(kShortest) + "[boundary]\ncodec = \"identity\"\n", "run.toml");
   ASSERT_TRUE(run.has_value());
   EXPECT_EQ(run->boundary.factored_layers, 0u);
+}
+
+TEST(LoadRun, RefusesKeysOfAnotherCodec) {
+  const auto with_codec = [](const std::string& rest) { return problems_of(std::string(kShortest) + "[boundary]\n" + rest); };
+  EXPECT_THAT(with_codec("codec = \"bottleneck\"\nfactored_layers = 8\n"), ElementsAre(HasSubstr("one of the codecs subspace, narrow, projected")));
+  EXPECT_THAT(with_codec("codec = \"narrow\"\nerror_feedback = true\n"), ElementsAre(HasSubstr("boundary.codec = \"top_k\"")));
+  EXPECT_THAT(with_codec("codec = \"top_k\"\nerror_feedback = true\n"), IsEmpty());
+  EXPECT_THAT(with_codec("codec = \"top_k\"\nerror_feedback = true\n[run]\ndeterministic = true\n"),
+              ElementsAre(HasSubstr("depends on the order of the microbatches")));
+  EXPECT_THAT(with_codec("codec = \"top_k\"\nrank = 300\n"), ElementsAre(HasSubstr("at most model.hidden = 256")));
 }
 
 TEST(LoadRun, RefusesEmulatedTimesOnARealDevice) {

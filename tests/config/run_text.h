@@ -29,14 +29,19 @@ heads = 4
 context = 64
 vocabulary = 300
 mlp = 96
+token_path = "window"
+token_window = 4
+token_width = 16
 [data]
 train = "data/train.bin"
 validation = 'data/validation.bin'
 [train]
 sequences_per_microbatch = 2
 microbatches_per_step = 6
-optimizer = "adamw"
+optimizer = "muon"
 learning_rate = 3.7e-4
+scale_factored = false
+momentum = 0.9
 warmup_steps = 4
 final_learning_rate = 0
 beta1 = 0.91
@@ -50,7 +55,8 @@ evaluation_microbatches = 3
 [boundary]
 codec = "subspace"
 rank = 12
-values = "fp32"
+values = "int4"
+gradient_values = "fp32"
 factored_layers = 6
 [link]
 bandwidth_mbps = 12.5

@@ -10,7 +10,7 @@
 
 #include "base/counter_random.h"
 #include "compress/subspace.h"
-#include "model/adamw.h"
+#include "model/optimizer.h"
 #include "model/stage_model.h"
 
 using namespace isthmus;
@@ -45,15 +45,16 @@ int main(int argc, char** argv) {
   Dump dump{argv[2], {}};
 
   StageModel model(run, 0, run.model.layers);
-  AdamW optimizer(run);
+  Optimizer optimizer(run);
   GradientSums sums(false);
   // Larger weights than the initial ones, so that a wrong path shows.
   for (auto& p : model.parameters()) {
-    if (p.decay) p.master.mul_(3.0);
+    if (p.spec.decays()) p.master.mul_(3.0);
     dump.tensor("initial." + p.name, p.master);
   }
-  dump.tensor("basis", subspace_basis(run.run.seed, run.model.hidden, run.boundary.rank));
-  dump.tensor("embedding", fixed_embedding(run.run.seed, run.model.vocabulary, run.model.hidden));
+  const auto table = [](std::vector<float> values, std::int64_t rows) { return torch::tensor(values).view({rows, -1}); };
+  dump.tensor("basis", table(subspace_basis(run.run.seed, run.model.hidden, run.boundary.rank), run.model.hidden));
+  dump.tensor("embedding", table(fixed_embedding(run.run.seed, run.model.vocabulary, run.model.hidden), run.model.vocabulary));
   const isthmus::CounterRandom random(5, "ids");
   at::Tensor ids = torch::empty({2, run.model.context + 1}, torch::kLong);
   for (std::int64_t i = 0; i < ids.numel(); ++i) ids.data_ptr<std::int64_t>()[i] = static_cast<std::int64_t>(random.below(run.model.vocabulary, static_cast<std::uint64_t>(i)));
@@ -78,7 +79,7 @@ int main(int argc, char** argv) {
     if (step == 0)
       for (const auto& p : model.parameters()) dump.tensor("gradient." + p.name, sums.value(p));
     optimizer.step(model.parameters(), sums, std::min(1.0, 1.0 / std::sqrt(norm2)), 1e-3);
-    refresh_compute_copies(model.parameters());
+    model.settle();
     sums.clear(model.parameters());
   }
   dump.index["losses"] = losses;
