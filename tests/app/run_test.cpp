@@ -459,6 +459,31 @@ TEST_F(RunTest, SimulatesItsProtocolAndReplaysASeed) {
   EXPECT_EQ(run({"simulate", ISTHMUS_SOURCE_DIR "/configs/webster.toml", "--any-shape", "--seed", "1", "--runs", "20"}).code, 0);
 }
 
+TEST_F(RunTest, TrainsOnAVocabulary) {
+  const std::string model = folder_ + "/W.model", t = folder_ + "/words.bin", v = folder_ + "/words-validation.bin";
+  // The README's, but for the size: the text is small.
+  const auto made = run({"data", "vocabulary", "--size", "330", "--out", model, folder_ + "/text"});
+  ASSERT_EQ(made.code, 0) << made.output;
+  EXPECT_EQ(made.output, "");
+  const auto packed = run({"data", "pack", "--vocabulary", model, "--train", t, "--validation", v, folder_ + "/text"});
+  ASSERT_EQ(packed.code, 0) << packed.output;
+  EXPECT_NE(packed.output.find("bytes per token"), std::string::npos) << packed.output;
+  EXPECT_NE(packed.output.find("model.vocabulary = 330"), std::string::npos) << packed.output;
+  const auto figures = run({"data", "pack", "--vocabulary", model, "--train", t, "--validation", v, "--json", folder_ + "/text"});
+  EXPECT_GT(json::parse(figures.output)["validation"]["bytes_per_token"], 1.5);
+  const std::vector<std::string> words = {"--set", "run.steps=4", "--set", "data.train=" + t, "--set", "data.validation=" + v};
+  auto arguments = train("words", words);
+  arguments.insert(arguments.end(), {"--set", "model.vocabulary=330"});
+  const auto done = run(arguments);
+  EXPECT_EQ(done.code, 0) << done.output;
+  const auto refused = run(train("small", words));
+  EXPECT_EQ(refused.code, 1);
+  EXPECT_NE(refused.output.find("set model.vocabulary to at least"), std::string::npos) << refused.output;
+  const auto trigram = run({"data", "baseline", t, v});
+  EXPECT_EQ(trigram.code, 1);
+  EXPECT_NE(trigram.output.find("expected a byte shard"), std::string::npos) << trigram.output;
+}
+
 TEST_F(RunTest, SaysWhatIsWrongAndWhatToDo) {
   const auto expect = [&](const Finished& done, int code, const std::vector<std::string>& words) {
     EXPECT_EQ(done.code, code) << done.output;

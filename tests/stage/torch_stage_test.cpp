@@ -8,7 +8,7 @@
 
 #include "base/counter_random.h"
 #include "config/load_run.h"
-#include "model/token_shard.h"
+#include "model/write_byte_shard.h"
 #include "scheduler/learning_rate.h"
 #include "scheduler/make_plan.h"
 

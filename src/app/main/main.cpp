@@ -3,6 +3,7 @@
 
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
@@ -10,6 +11,7 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "app/coordinator_process.h"
@@ -20,6 +22,7 @@
 #include "config/nearest.h"
 #include "model/ngram_baseline.h"
 #include "model/pack.h"
+#include "model/vocabulary.h"
 #include "scheduler/make_plan.h"
 #include "scheduler/plan_text.h"
 
@@ -54,6 +57,31 @@ int report(const Status& status) {
   if (status) return 0;
   spdlog::error("{}", status.error().message);
   return 1;
+}
+
+int pack_and_report(PackOptions& options, bool as_json) {
+  int shown = -1;
+  if (::isatty(STDERR_FILENO))
+    options.progress = [&](std::uint64_t done, std::uint64_t total) {
+      if (const int percent = static_cast<int>(100.0 * static_cast<double>(done) / static_cast<double>(total)); percent != shown)
+        fmt::print(stderr, "\rpacking {:3} %{}", shown = percent, done == total ? "\n" : "");
+    };
+  const auto packed = pack(options);
+  if (!packed) {
+    if (shown >= 0 && shown < 100) fmt::print(stderr, "\n");
+    return report(tl::unexpected(packed.error()));
+  }
+  nlohmann::json json = {{"vocabulary", packed->vocabulary}};
+  for (const auto& [name, shard] : {std::pair("train", packed->train), std::pair("validation", packed->validation)}) {
+    json[name] = {{"bytes", shard.bytes}, {"tokens", shard.tokens}, {"bytes_per_token", shard.bytes_per_token()}};
+    if (!as_json)
+      fmt::print("{:<10}  {} bytes, {} tokens, {:.4f} bytes per token\n", name, shard.bytes, shard.tokens, shard.bytes_per_token());
+  }
+  if (as_json)
+    fmt::print("{}\n", json.dump());
+  else
+    fmt::print("model.vocabulary = {}; nats per byte = nats per token / {:.4f}\n", packed->vocabulary, packed->validation.bytes_per_token());
+  return 0;
 }
 
 // CLI11 only says that something is missing when a subcommand is misspelt.
@@ -178,14 +206,31 @@ int run_command_line(int argc, char** argv) {
 
   auto* data_command = app.add_subcommand("data", "Prepare training text");
   data_command->require_subcommand(1);
+  VocabularyOptions vocabulary_options;
+  auto* vocabulary_command = data_command->add_subcommand("vocabulary", "Train a sentencepiece vocabulary on UTF-8 text files");
+  vocabulary_command->add_option("FILE", vocabulary_options.files, "Text files, joined in this order")->required();
+  vocabulary_command->add_option("--out", vocabulary_options.out, "Model to write")->required();
+  vocabulary_command->add_option("--size", vocabulary_options.size, "Pieces, 256 single bytes among them")
+      ->check(CLI::Range(300, 1'000'000))->capture_default_str();
+  vocabulary_command->add_option("--validation-share", vocabulary_options.validation_share, "Share of the text not looked at, from its end, as `data pack` holds it out; 0: none")
+      ->capture_default_str();
+  vocabulary_command->callback([&] {
+    chosen = [&] {
+      if (::isatty(STDERR_FILENO)) spdlog::info("training a vocabulary of {}; takes up to a minute", vocabulary_options.size);
+      return report(train_vocabulary(vocabulary_options));
+    };
+  });
+
   PackOptions pack_options;
-  auto* pack_command = data_command->add_subcommand("pack", "Text files to byte shards");
+  auto* pack_command = data_command->add_subcommand("pack", "Text files to shards of bytes or of a vocabulary's ids");
   pack_command->add_option("FILE", pack_options.files, "Text files, joined in this order")->required();
   pack_command->add_option("--train", pack_options.train, "Shard to write")->required();
   pack_command->add_option("--validation", pack_options.validation, "Held-out shard to write")->required();
   pack_command->add_option("--validation-share", pack_options.validation_share, "Share of the text held out, from its end")
       ->capture_default_str();
-  pack_command->callback([&] { chosen = [&] { return report(pack(pack_options)); }; });
+  pack_command->add_option("--vocabulary", pack_options.vocabulary, "Model of `data vocabulary`; default: bytes");
+  pack_command->add_flag("--json", as_json, "Machine-readable output");
+  pack_command->callback([&] { chosen = [&] { return pack_and_report(pack_options, as_json); }; });
 
   std::string train_shard, validation_shard;
   auto* baseline_command = data_command->add_subcommand("baseline", "Loss of a trigram byte model with add-one smoothing");
