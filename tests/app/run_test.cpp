@@ -6,7 +6,6 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -19,92 +18,19 @@
 #include <string>
 #include <vector>
 
+#include "app/command_line_test.h"
+
 namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-const std::string kBinary = ISTHMUS_BINARY_DIR "/isthmus";
-
-struct Finished {
-  int code = -1;
-  std::string output;  // stdout and stderr
-};
-
-class RunTest : public ::testing::Test {
+class RunTest : public CommandLineTest {
  protected:
-  void SetUp() override {
-    fs::create_directories(folder_);
-    std::ofstream text(folder_ + "/text");
-    for (int i = 0; i < 3000; ++i) text << "the quick brown fox " << i * i % 97 << " jumps over the lazy dog\n";
-    text.close();
-    ASSERT_EQ(run({"data", "pack", "--train", folder_ + "/train.bin", "--validation", folder_ + "/validation.bin", folder_ + "/text"}).code, 0);
-    std::ofstream(folder_ + "/run.toml") << R"([run]
-name = "test"
-steps = 20
-deterministic = true
-[model]
-layers = 4
-hidden = 32
-heads = 2
-context = 32
-[data]
-train = ")" + folder_ + R"(/train.bin"
-validation = ")" + folder_ + R"(/validation.bin"
-[train]
-sequences_per_microbatch = 2
-microbatches_per_step = 4
-evaluate_every = 10
-evaluation_microbatches = 2
-[boundary]
-rank = 8
-values = "fp32"
-factored_layers = 3
-[link]
-bandwidth_mbps = 800
-latency_ms = 1
-emulate = true
-[pipeline]
-layout = "auto"
-stages = 2
-[checkpoint]
-every = 5
-)";
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
-  pid_t start(const std::vector<std::string>& arguments, const std::string& output, const std::function<void()>& prepare = {}) const {
-    const pid_t pid = ::fork();
-    if (pid != 0) return pid;
-    const int out = ::open(output.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
-    ::dup2(out, 1);
-    ::dup2(out, 2);
-    if (prepare) prepare();
-    std::vector<char*> argv = {const_cast<char*>(kBinary.c_str())};
-    for (const auto& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
-    argv.push_back(nullptr);
-    ::execv(kBinary.c_str(), argv.data());
-    ::_exit(127);
-  }
-  Finished finish(pid_t pid, const std::string& output) const {
-    int status = 0;
-    ::waitpid(pid, &status, 0);
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), read(output)};
-  }
-  Finished run(const std::vector<std::string>& arguments, const std::function<void()>& prepare = {}) const {
-    const std::string output = folder_ + "/output";
-    return finish(start(arguments, output, prepare), output);
-  }
   std::vector<std::string> train(const std::string& out, std::vector<std::string> more = {}) const {
     std::vector<std::string> arguments = {"train", folder_ + "/run.toml", "--out", folder_ + "/" + out};
     arguments.insert(arguments.end(), more.begin(), more.end());
     return arguments;
-  }
-  static std::string read(const std::string& path) {
-    std::ifstream in(path);
-    std::stringstream text;
-    text << in.rdbuf();
-    return text.str();
   }
   json summary(const std::string& out) const { return json::parse(read(folder_ + "/" + out + "/summary.json")); }
   std::vector<json> metrics(const std::string& out) const {
@@ -175,8 +101,6 @@ every = 5
     for (int i = 0; i < 400 && !processes(out).empty(); ++i) ::usleep(5000);
     EXPECT_TRUE(processes(out).empty()) << processes(out).front().second;
   }
-
-  const std::string folder_ = fs::temp_directory_path().string() + "/isthmus-run-" + std::to_string(::getpid());
 };
 
 TEST_F(RunTest, EndsWithTheSameWeightsHoweverTheLayersAreCut) {
