@@ -6,20 +6,25 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "app/coordinator_process.h"
+#include "app/local_run.h"
 #include "app/simulate.h"
+#include "app/sweep.h"
 #include "app/train.h"
 #include "app/worker_process.h"
 #include "config/load_run.h"
 #include "config/nearest.h"
+#include "config/sweep_config.h"
 #include "model/ngram_baseline.h"
 #include "model/pack.h"
 #include "model/vocabulary.h"
@@ -43,14 +48,16 @@ struct RunArguments {
   }
 };
 
+int refuse(const std::vector<Problem>& problems, const std::string& file) {
+  for (const auto& problem : problems) fmt::print(stderr, "{}\n", problem.text());
+  fmt::print(stderr, "{} problem{} in {}\n", problems.size(), problems.size() == 1 ? "" : "s", file);
+  return kBadConfig;
+}
+
 // Loads the run file and calls `then`, or prints every problem.
 int with_run(const RunArguments& arguments, const std::function<int(const RunConfig&)>& then) {
   const auto run = load_run(arguments.file, arguments.overrides);
-  if (run) return then(*run);
-  for (const auto& problem : run.error()) fmt::print(stderr, "{}\n", problem.text());
-  fmt::print(stderr, "{} problem{} in {}\n", run.error().size(), run.error().size() == 1 ? "" : "s",
-             arguments.file);
-  return kBadConfig;
+  return run ? then(*run) : refuse(run.error(), arguments.file);
 }
 
 int report(const Status& status) {
@@ -201,6 +208,37 @@ int run_command_line(int argc, char** argv) {
   worker_command->callback([&] {
     chosen = [&] {
       return with_run(run, [&](const RunConfig& config) { return serve_worker(config, worker_options); });
+    };
+  });
+
+  auto* bench_command = app.add_subcommand("bench", "Measure training itself");
+  bench_command->require_subcommand(1);
+  std::string sweep_file;
+  SweepOptions sweep_options;
+  sweep_options.jobs = std::max(1u, std::thread::hardware_concurrency());
+  auto* convergence_command = bench_command->add_subcommand(
+      "convergence", "Loss against tokens, bytes and seconds of many runs under one protocol; goes on with a sweep that was stopped");
+  convergence_command->add_option("SWEEP.toml", sweep_file, "Sweep file: a base run, seeds, rows (configs/sweep.schema.json)")->required();
+  convergence_command->add_option("--out", sweep_options.out, "Folder the sweep leaves behind (default: runs/NAME)");
+  convergence_command->add_option("--jobs", sweep_options.jobs, "Runs at a time, one core each")->check(CLI::Range(1, 4096))->capture_default_str();
+  convergence_command->add_flag("--json", sweep_options.as_json, "Machine-readable output");
+  convergence_command->callback([&] {
+    chosen = [&] {
+      const auto sweep = load_sweep(sweep_file);
+      if (!sweep) return refuse(sweep.error(), sweep_file);
+      if (sweep_options.out.empty()) sweep_options.out = "runs/" + sweep->name;
+      return run_sweep(*sweep, sweep_options);
+    };
+  });
+  LocalRunOptions local_options;
+  auto* local_command = bench_command->add_subcommand("run", "Run a whole run in this process (`convergence` starts it)");
+  local_command->group("");
+  run.add_to(*local_command);
+  local_command->add_option("--result", local_options.result, "File to write")->required();
+  local_command->add_option("--progress-fd", local_options.progress_fd, "Descriptor to tell the progress to");
+  local_command->callback([&] {
+    chosen = [&] {
+      return with_run(run, [&](const RunConfig& config) { return run_locally(config, local_options); });
     };
   });
 
