@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "app/codec_bench.h"
 #include "app/coordinator_process.h"
 #include "app/local_run.h"
 #include "app/simulate.h"
@@ -231,6 +232,15 @@ int run_command_line(int argc, char** argv) {
     };
   });
   LocalRunOptions local_options;
+  CodecBenchOptions codec_options;
+  auto* codecs_command = bench_command->add_subcommand("codecs", "Speed of every boundary codec on one of a run's microbatches, beside the memory's");
+  run.add_to(*codecs_command);
+  codecs_command->add_option("--seconds", codec_options.seconds, "Time for each figure")->check(CLI::Range(0.01, 60.0))->capture_default_str();
+  codecs_command->add_flag("--json", codec_options.json, "Machine-readable output");
+  codecs_command->callback([&] {
+    chosen = [&] { return with_run(run, [&](const RunConfig& config) { return bench_codecs(config, codec_options); }); };
+  });
+
   auto* local_command = bench_command->add_subcommand("run", "Run a whole run in this process (`convergence` starts it)");
   local_command->group("");
   run.add_to(*local_command);
