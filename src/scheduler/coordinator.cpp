@@ -505,6 +505,11 @@ std::vector<CoordinatorEffect> Coordinator::tick(Time now) {
   }
   end_if_all_left(now);
   next_tick_ = now + kTick;
+  // Silence is noticed as soon as it is long enough, not at the tick after that.
+  if (phase_ == Phase::kRunning)
+    for (const auto& member : decisions_.live)
+      if (!suspected_.contains(member.session))
+        next_tick_ = std::min(next_tick_, std::max(contacts_[member.peer].heard, started_) + options_.suspicion);
   return take();
 }
 

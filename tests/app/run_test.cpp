@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "app/command_line_test.h"
+#include "stage/checkpoint.h"
 
 namespace {
 
@@ -96,6 +97,7 @@ class RunTest : public CommandLineTest {
     EXPECT_EQ(summary(out)["weights_hash"], summary("whole")["weights_hash"]) << done.output;
     expect_nothing_left(out);
   }
+  static bool stops_while_writing(const std::string& stage, pid_t worker, const std::string& file);
   void expect_nothing_left(const std::string& out) const {
     // A killed process may take a moment to leave the table.
     for (int i = 0; i < 400 && !processes(out).empty(); ++i) ::usleep(5000);
@@ -228,6 +230,66 @@ TEST_F(RunTest, RollsBackAndSaysSoWhenAStageIsLostAndThereIsNoJournal) {
     ::kill(other, SIGKILL);
   });
   EXPECT_GE(count("rolled", "\"rolled back\""), 1u);
+}
+
+// Stops the worker at a moment when it has begun this file of a checkpoint and not finished the checkpoint.
+bool RunTest::stops_while_writing(const std::string& stage, pid_t worker, const std::string& file) {
+  const auto writing = [&] {
+    std::error_code error;
+    for (const auto& entry : fs::directory_iterator(stage, error))
+      if (entry.path().filename().string().starts_with(".writing-") && fs::exists(entry.path() / file, error)) return true;
+    return false;
+  };
+  const auto stands_still = [&] {
+    std::error_code error;
+    for (const auto& thread : fs::directory_iterator("/proc/" + std::to_string(worker) + "/task", error)) {
+      const std::string text = read(thread.path() / "stat");
+      const auto state = text.rfind(") ");
+      if (state != std::string::npos && text[state + 2] != 'T') return false;
+    }
+    return true;
+  };
+  const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (std::chrono::steady_clock::now() < give_up) {
+    if (writing()) {
+      ::kill(worker, SIGSTOP);
+      while (!stands_still()) ::usleep(50);
+      if (writing()) return true;
+      ::kill(worker, SIGCONT);  // too late
+    }
+    ::usleep(100);
+  }
+  return false;
+}
+
+TEST_F(RunTest, LoadsNoCheckpointWhoseWriterWasKilled) {
+  const std::vector<std::string> settings = {"--set", "run.steps=24", "--set", "model.hidden=128"};
+  ASSERT_EQ(run(train("whole", settings)).code, 0);
+  auto arguments = train("torn", settings);
+  arguments.insert(arguments.end(), {"--set", "checkpoint.every=1"});
+  const std::string checkpoints = folder_ + "/torn/checkpoint";
+  expect_same_after("torn", arguments, [&] {
+    ASSERT_TRUE(reaches("torn", 3));
+    for (const char* file : {"weights.safetensors", "optimizer.safetensors"})
+      for (const std::uint32_t stage : {0u, 1u}) {
+        const std::size_t admitted = count("torn", "\"admitted\"");
+        const pid_t worker = process("torn", "--peer " + std::to_string(stage + 1));
+        ASSERT_GT(worker, 0);
+        ASSERT_TRUE(stops_while_writing(checkpoints + "/stage-" + std::to_string(stage), worker, file));
+        // What calls itself a checkpoint at this moment is one.
+        const auto versions = isthmus::checkpoint_versions(checkpoints, isthmus::StageId(stage));
+        EXPECT_FALSE(versions.empty());
+        for (const auto version : versions) {
+          const auto loaded = isthmus::read_checkpoint({checkpoints, isthmus::StageId(stage), 2 * stage, 2 * stage + 2, isthmus::ReplicaId(0)}, version);
+          EXPECT_TRUE(loaded) << loaded.error().message;
+        }
+        ::kill(worker, SIGKILL);
+        for (int i = 0; i < 12000 && count("torn", "\"admitted\"") <= admitted; ++i) ::usleep(5000);
+      }
+  });
+  EXPECT_EQ(count("torn", "\"rolled back\""), 0u);
+  // Nor is anything left of those that were never finished.
+  for (const auto& entry : fs::recursive_directory_iterator(checkpoints)) EXPECT_EQ(entry.path().string().find(".writing-"), std::string::npos) << entry.path();
 }
 
 TEST_F(RunTest, GoesOnFromTheLogWhenTheCoordinatorIsKilled) {
