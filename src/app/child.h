@@ -10,7 +10,7 @@
 
 namespace isthmus {
 
-// A process of this program, started by `isthmus train`. Killed by the kernel if the parent dies, so nothing is left
+// A process of this program, started by `isthmus train` or a sweep. Killed by the kernel if the parent dies, so nothing is left
 // running; in its own process group, so that Ctrl-C reaches the parent alone, which ends the run in order.
 class Child {
  public:
@@ -27,6 +27,8 @@ class Child {
   void say(const std::string& line);
   // Waits for one line; nothing if the child ended without one.
   std::optional<std::string> read_line();
+  // What read_line() reads from, for a reader that must not wait; -1 without `listen`. Stays the child's.
+  int output() const { return from_child_; }
   void signal(int number);
   // Does not wait. True once the process has ended; how is then in exit_code() and ending().
   bool ended();

@@ -13,4 +13,11 @@ inline Time monotonic_now() {
   return std::chrono::seconds(t.tv_sec) + std::chrono::nanoseconds(t.tv_nsec);
 }
 
+// Processor time of all threads of this process: what its arithmetic takes, however many others share the cores.
+inline Duration processor_time() {
+  timespec t{};
+  ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+  return std::chrono::seconds(t.tv_sec) + std::chrono::nanoseconds(t.tv_nsec);
+}
+
 }  // namespace isthmus

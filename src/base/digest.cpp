@@ -6,6 +6,8 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include <new>
+
 namespace isthmus {
 
 static_assert(sizeof(crypto_generichash_state) <= 384);
@@ -35,6 +37,18 @@ std::string digest_hex(ByteView bytes) {
 
 std::uint64_t checksum(ByteView bytes, std::uint64_t seed) {
   return XXH3_64bits_withSeed(bytes.data(), bytes.size(), seed);
+}
+
+static_assert(sizeof(XXH3_state_t) <= 576 && alignof(XXH3_state_t) <= 64);
+
+Checksum::Checksum() { XXH3_64bits_reset(new (state_.data()) XXH3_state_t); }
+
+void Checksum::update(ByteView bytes) {
+  XXH3_64bits_update(reinterpret_cast<XXH3_state_t*>(state_.data()), bytes.data(), bytes.size());
+}
+
+std::uint64_t Checksum::value() const {
+  return XXH3_64bits_digest(reinterpret_cast<const XXH3_state_t*>(state_.data()));
 }
 
 std::string to_hex(ByteView bytes) {

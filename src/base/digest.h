@@ -23,6 +23,18 @@ class Digest {
 std::string digest_hex(ByteView bytes);
 // Non-adversarial checksum (XXH3, 64 bit) of frames, log records and shards.
 std::uint64_t checksum(ByteView bytes, std::uint64_t seed = 0);
+
+// The same checksum (seed 0) of bytes that come in pieces.
+class Checksum {
+ public:
+  Checksum();
+  void update(ByteView bytes);
+  std::uint64_t value() const;
+
+ private:
+  alignas(64) std::array<std::uint8_t, 576> state_;
+};
+
 std::string to_hex(ByteView bytes);
 
 }  // namespace isthmus

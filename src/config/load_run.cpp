@@ -1,10 +1,7 @@
 #include "config/load_run.h"
 
-#include <filesystem>
-#include <fstream>
-#include <iterator>
-
 #include "config/boundary_form.h"
+#include "config/config_file.h"
 #include "config/layer_map.h"
 #include "config/problem_list.h"
 #include "config/read_run.h"
@@ -38,7 +35,7 @@ tl::expected<RunConfig, std::vector<Problem>> parse_run(std::string_view text,
   ProblemList problems(file);
   const auto document = RunDocument::parse(text, overrides, problems);
   if (!document) return tl::unexpected(problems.take());
-  check_against_schema(*document, problems);
+  check_against_schema(document->root(), run_schema(), problems);
   RunConfig run = read_run(*document, problems);
   check_run(*document, run, problems);
   if (!problems.empty()) return tl::unexpected(problems.take());
@@ -48,22 +45,9 @@ tl::expected<RunConfig, std::vector<Problem>> parse_run(std::string_view text,
 
 tl::expected<RunConfig, std::vector<Problem>> load_run(const std::string& path,
                                                        const std::vector<std::string>& overrides) {
-  const auto refuse = [&](std::string what, std::string expected) {
-    return tl::unexpected(std::vector<Problem>{{path, 0, 0, std::move(what), std::move(expected)}});
-  };
-  std::error_code error;
-  const auto status = std::filesystem::status(path, error);
-  if (!std::filesystem::exists(status))
-    return refuse("there is no such file", "a run file; configs/ holds examples");
-  if (std::filesystem::is_directory(status)) return refuse("this is a folder", "a run file");
-  std::ifstream in(path, std::ios::binary);
-  if (!in) return refuse("the file cannot be opened", "a readable run file");
-  // One byte more than a run file may have: what is longer need not be read to be refused.
-  std::string text(kRunFileBytesMax + 1, '\0');
-  in.read(text.data(), static_cast<std::streamsize>(text.size()));
-  if (in.bad()) return refuse("the file cannot be read", "a readable run file");
-  text.resize(static_cast<std::size_t>(in.gcount()));
-  return parse_run(text, path, overrides);
+  const auto text = config_file_text(path, "a run file");
+  if (!text) return tl::unexpected(std::vector<Problem>{text.error()});
+  return parse_run(*text, path, overrides);
 }
 
 }  // namespace isthmus

@@ -48,8 +48,9 @@ struct RunConfig {
     std::uint32_t microbatches_per_step = 16;
     std::string optimizer = "adamw";  // adamw | muon: the layers' matrices by Muon, all else by AdamW
     double learning_rate = 1e-3;
-    // Tensors that hold coefficients are sqrt(hidden / rank) larger than those they stand for, and so are their steps.
-    bool scale_factored = true;
+    // AdamW's steps of tensors that hold coefficients, in steps of the others. Their numbers are sqrt(hidden / rank)
+    // larger than those they stand for; steps as much larger were measured to be too large.
+    double factored_learning_rate = 1;
     double momentum = 0.95;  // Muon's
     // Linear warm-up, then cosine down to final_learning_rate × learning_rate at the last step.
     std::uint64_t warmup_steps = 20;

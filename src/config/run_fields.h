@@ -28,7 +28,7 @@ void for_each_field(Run& r, Visit&& visit) {
   visit("train", "microbatches_per_step", r.train.microbatches_per_step);
   visit("train", "optimizer", r.train.optimizer);
   visit("train", "learning_rate", r.train.learning_rate);
-  visit("train", "scale_factored", r.train.scale_factored);
+  visit("train", "factored_learning_rate", r.train.factored_learning_rate);
   visit("train", "momentum", r.train.momentum);
   visit("train", "warmup_steps", r.train.warmup_steps);
   visit("train", "final_learning_rate", r.train.final_learning_rate);

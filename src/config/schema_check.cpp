@@ -77,6 +77,15 @@ std::string range_text(const json& s) {
   return fmt::format("{}", fmt::join(parts, " and "));
 }
 
+// How many of what an array may have: "at most 8 tables", "1 to 100 whole numbers".
+std::string count_text(const json& s) {
+  const std::string type = s.at("items").at("type");
+  const int most = s.at("maxItems").get<int>();
+  const std::string count = s.contains("minItems") ? fmt::format("{} to {}", s["minItems"].get<int>(), most)
+                                                   : fmt::format("at most {}", most);
+  return fmt::format("{} {}", count, type == "object" ? "tables" : type == "integer" ? "whole numbers" : "texts");
+}
+
 // What may stand where this schema holds.
 std::string expectation(const json& s) {
   if (s.contains("enum"))
@@ -93,7 +102,7 @@ std::string expectation(const json& s) {
     else if (type == "boolean")
       words.push_back("true or false");
     else if (type == "array")
-      words.push_back(fmt::format("at most {} tables", s.at("maxItems").get<int>()));
+      words.push_back(count_text(s));
     else
       words.push_back("a table");
   }
@@ -122,7 +131,7 @@ bool may_be(const std::string& text, const json& s) {
 
 class SchemaCheck {
  public:
-  explicit SchemaCheck(ProblemList& problems) : problems_(problems) {}
+  SchemaCheck(const json& root, ProblemList& problems) : root_(root), problems_(problems) {}
 
   void check_table(const toml::table& table, const json& schema, const std::string& path) {
     const json& known = schema.at("properties");
@@ -136,8 +145,7 @@ class SchemaCheck {
     }
     for (const auto& key : schema.value("required", std::vector<std::string>()))
       if (!table.contains(key))
-        problems_.add(RunDocument::place_of(table.source()), path + "." + key,
-                      fmt::format("{} is missing", path + "." + key), expectation(known[key]));
+        add_missing(RunDocument::place_of(table.source()), path.empty() ? key : path + "." + key, known[key]);
   }
 
  private:
@@ -153,7 +161,8 @@ class SchemaCheck {
   }
 
   void check_array(const toml::array& array, const json& schema, const std::string& path) {
-    if (array.size() > schema.at("maxItems").get<std::size_t>())
+    if (array.size() > schema.at("maxItems").get<std::size_t>() ||
+        array.size() < schema.value("minItems", std::size_t{0}))
       return problems_.add(RunDocument::place_of(array.source()), path,
                            fmt::format("{} has {} entries", path, array.size()),
                            expectation(schema));
@@ -166,6 +175,10 @@ class SchemaCheck {
                   fmt::format("{} is {}", path, shown(node)), expectation(schema));
   }
 
+  void add_missing(Place place, const std::string& path, const json& schema) {
+    problems_.add(place, path, fmt::format("{} is missing", path), expectation(schema));
+  }
+
   void add_unknown(Place place, const std::string& name, const std::string& path,
                    const json& known) {
     const std::string in = path.empty() ? "" : " in " + path;
@@ -174,10 +187,9 @@ class SchemaCheck {
   }
 
   // A key of this very name elsewhere is likelier to be meant than one that looks alike here.
-  static std::string suggestion(const std::string& name, const std::string& path,
-                                const json& known) {
-    for (const auto& [section, schema] : run_schema().at("properties").items())
-      if (section != path && schema.at("properties").contains(name))
+  std::string suggestion(const std::string& name, const std::string& path, const json& known) const {
+    for (const auto& [section, schema] : root_.at("properties").items())
+      if (section != path && schema.contains("properties") && schema["properties"].contains(name))
         return fmt::format("it in [{}]", section);
     std::vector<std::string> names;
     for (const auto& [key, schema] : known.items()) names.push_back(key);
@@ -185,6 +197,7 @@ class SchemaCheck {
     return fmt::format("one of {}", fmt::join(names, ", "));
   }
 
+  const json& root_;
   ProblemList& problems_;
 };
 
@@ -195,8 +208,13 @@ const json& run_schema() {
   return parsed;
 }
 
-void check_against_schema(const RunDocument& document, ProblemList& problems) {
-  SchemaCheck(problems).check_table(document.root(), run_schema(), "");
+const json& sweep_schema() {
+  static const json parsed = json::parse(kSweepSchema);
+  return parsed;
+}
+
+void check_against_schema(const toml::table& root, const json& schema, ProblemList& problems) {
+  SchemaCheck(schema, problems).check_table(root, schema, "");
 }
 
 }  // namespace isthmus

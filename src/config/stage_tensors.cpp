@@ -35,7 +35,8 @@ std::vector<TensorSpec> stage_tensors(const RunConfig& run, std::uint32_t first_
   std::vector<TensorSpec> out;
   if (first_layer == 0) {
     TensorSpec table{"embedding", "table", Kind::kTable, v, form.coefficients ? k : d, 0.02};
-    if (form.coefficients) table.deviation *= table.scale = widen;
+    table.coefficients = form.coefficients;
+    if (table.coefficients) table.deviation *= widen;
     if (form.constrained && !form.coefficients) table.in_subspace = 2;
     out.push_back(table);
   } else {
@@ -51,7 +52,8 @@ std::vector<TensorSpec> stage_tensors(const RunConfig& run, std::uint32_t first_
       TensorSpec tensor{unit, part, Kind::kMatrix, d, columns, output};
       if (constrained && form.coefficients) {
         tensor.rows = k;
-        tensor.deviation *= tensor.scale = widen;
+        tensor.coefficients = true;
+        tensor.deviation *= widen;
       } else if (constrained) {
         tensor.in_subspace = 1;
       }

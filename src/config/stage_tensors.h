@@ -26,9 +26,7 @@ struct TensorSpec {
   std::int64_t rows = 0;
   std::int64_t columns = 0;  // 0: a vector of `rows`
   double deviation = 0;      // of its first, normally distributed numbers (kNorm: ones; kBasis, kEncoder, kDecoder: U)
-  // How much larger its numbers are than those of the full-width tensor it stands for. Deviations and AdamW's steps
-  // contain it, weight decay does not.
-  double scale = 1;
+  bool coefficients = false;  // stands for a full-width tensor, by coefficients in the subspace
   // Matrices that stand on each other in it and are multiplied in one go.
   std::int64_t stacked = 1;
   // Full matrices that codec projected keeps in the span of U; where U meets them: 0 nowhere, 1 rows, 2 columns.

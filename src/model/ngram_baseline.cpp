@@ -2,16 +2,29 @@
 
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "model/token_shard.h"
 
 namespace isthmus {
 
+namespace {
+
+Result<TokenShard> open_bytes(const std::string& path) {
+  auto shard = TokenShard::open(path, std::numeric_limits<std::uint32_t>::max());
+  if (shard && shard->bytes_per_id() != 1)
+    return fail("{} holds the ids of a vocabulary, {} bytes each, expected a byte shard: isthmus data pack without "
+                "--vocabulary makes one of the same text", path, shard->bytes_per_id());
+  return shard;
+}
+
+}  // namespace
+
 Result<double> trigram_loss(const std::string& train, const std::string& validation) {
-  const auto text = TokenShard::open(train, 256);
+  const auto text = open_bytes(train);
   if (!text) return tl::unexpected(text.error());
-  const auto held_out = TokenShard::open(validation, 256);
+  const auto held_out = open_bytes(validation);
   if (!held_out) return tl::unexpected(held_out.error());
   if (held_out->size() < 3) return fail("{} is too short to score: {} bytes", validation, held_out->size());
   std::vector<std::uint32_t> three(1u << 24, 0), two(1u << 16, 0);

@@ -22,11 +22,10 @@ void Optimizer::step(std::vector<Parameter>& parameters, const GradientSums& sum
         muon_step(weights[i], momenta[i], scale == 1.0 ? gradients[i] : gradients[i].mul(scale), learning_rate, t.momentum, t.weight_decay,
                   t.precision == "bf16" ? at::kBFloat16 : at::kFloat);
     } else {
-      groups[{t.scale_factored ? p.spec.scale : 1.0, p.spec.decays()}].push_back(&p);
+      groups[{p.spec.coefficients ? t.factored_learning_rate : 1.0, p.spec.decays()}].push_back(&p);
     }
   }
-  // AdamW's step has the size of the learning rate, whatever the numbers it updates: those that are `factor` times as
-  // large as in the full-width model get a step that much larger. The share of a weight that decays in a step stays.
+  // The share of a weight that decays in a step is the same for all.
   for (auto& [group, members] : groups) {
     const auto [factor, decays] = group;
     adamw_step(std::move(members), sums, scale, learning_rate * factor, decays ? t.weight_decay / factor : 0.0);

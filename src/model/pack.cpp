@@ -1,40 +1,56 @@
 #include "model/pack.h"
 
-#include <filesystem>
-#include <fstream>
+#include <optional>
 
+#include "model/split_text.h"
 #include "model/token_shard.h"
+#include "model/vocabulary.h"
 
 namespace isthmus {
 
-Status pack(const PackOptions& options) {
-  namespace fs = std::filesystem;
+Result<Packed> pack(const PackOptions& options) {
   if (!(options.validation_share > 0 && options.validation_share < 1))
     return fail("--validation-share is {}, expected a number between 0 and 1", options.validation_share);
-  if (fs::weakly_canonical(options.train) == fs::weakly_canonical(options.validation))
-    return fail("--train and --validation are the same file, {}", options.train);
-  Bytes text;
-  for (const auto& file : options.files) {
-    std::error_code error;
-    for (const auto& output : {options.train, options.validation})
-      if (fs::equivalent(file, output, error)) return fail("{} is both an input and an output", file);
-    if (!fs::is_regular_file(file, error)) return fail("cannot read {}: no such file", file);
-    std::ifstream in(file, std::ios::binary);
-    text.insert(text.end(), std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>());
-    if (in.bad()) return fail("cannot read {}", file);
+  auto inputs = options.files;
+  if (!options.vocabulary.empty()) inputs.push_back(options.vocabulary);
+  if (const auto checked = check_outputs(inputs, {options.train, options.validation}); !checked) return tl::unexpected(checked.error());
+  std::optional<Vocabulary> vocabulary;
+  if (!options.vocabulary.empty()) {
+    auto opened = Vocabulary::open(options.vocabulary);
+    if (!opened) return tl::unexpected(opened.error());
+    vocabulary.emplace(std::move(*opened));
   }
-  const auto held_out = static_cast<std::size_t>(static_cast<double>(text.size()) * options.validation_share);
-  if (held_out == 0 || held_out == text.size()) return fail("{} bytes of text are too few to hold some out", text.size());
-  const ByteView all(text);
-  for (const auto& output : {options.train, options.validation}) {
-    std::error_code error;
-    const auto folder = fs::path(output).parent_path();
-    if (!folder.empty()) fs::create_directories(folder, error);
-    if (error) return fail("cannot make the folder {}: {}", folder.string(), error.message());
-  }
-  return write_byte_shard(options.train, all.first(all.size() - held_out)).and_then([&] {
-    return write_byte_shard(options.validation, all.last(held_out));
-  });
+  const auto text = split_text(options.files, options.validation_share, vocabulary ? TextUnit::kCodePoint : TextUnit::kByte);
+  if (!text) return tl::unexpected(text.error());
+
+  std::uint64_t total = 0, done = 0;
+  for (const auto& file : text->files) total += file.bytes().size();
+  Packed packed;
+  if (vocabulary) packed.vocabulary = vocabulary->size();
+  const auto fill = [&](TokenShardWriter& shard, const std::vector<ByteView>& stretches, PackedShard& figures) -> Status {
+    for (ByteView stretch : stretches)
+      while (!stretch.empty()) {
+        const ByteView piece = take_piece(stretch);
+        const auto ids = vocabulary ? vocabulary->encode(piece) : std::vector<std::uint32_t>(piece.begin(), piece.end());
+        if (!ids) return tl::unexpected(ids.error());
+        if (const auto written = shard.append(*ids); !written) return written;
+        figures.bytes += piece.size();
+        done += piece.size();
+        if (options.progress) options.progress(done, total);
+      }
+    figures.tokens = shard.size();
+    return {};
+  };
+  auto train = TokenShardWriter::create(options.train, packed.vocabulary);
+  if (!train) return tl::unexpected(train.error());
+  auto validation = TokenShardWriter::create(options.validation, packed.vocabulary);
+  if (!validation) return tl::unexpected(validation.error());
+  // Both are whole before one takes its place.
+  return fill(*train, text->train, packed.train)
+      .and_then([&] { return fill(*validation, text->validation, packed.validation); })
+      .and_then([&] { return train->finish(); })
+      .and_then([&] { return validation->finish(); })
+      .map([&] { return packed; });
 }
 
 }  // namespace isthmus

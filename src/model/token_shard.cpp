@@ -1,17 +1,10 @@
 #include "model/token_shard.h"
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include <algorithm>
-#include <cerrno>
 #include <cstring>
-#include <utility>
 
 #include "base/digest.h"
 #include "base/little_endian.h"
+#include "base/token_width.h"
 
 namespace isthmus {
 
@@ -19,6 +12,7 @@ namespace {
 
 constexpr char kMagic[9] = "ISTHTOK1";
 constexpr std::size_t kHeaderBytes = 64;
+constexpr std::size_t kWaitingBytes = 1 << 20;
 constexpr std::uint32_t kForeignMagic = 20240520;
 constexpr std::size_t kForeignHeaderBytes = 1024;
 
@@ -31,25 +25,17 @@ std::uint32_t id_at(const std::uint8_t* ids, std::uint32_t width, std::uint64_t 
 }  // namespace
 
 Result<TokenShard> TokenShard::open(const std::string& path, std::uint32_t vocabulary) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  struct stat info {};
-  if (fd < 0 || ::fstat(fd, &info) != 0) {
-    const int error = errno;
-    if (fd >= 0) ::close(fd);
-    return fail("cannot open the token shard {}: {}; script/corpus makes the sample corpus, isthmus data pack makes "
-                "shards of your own text", path, std::strerror(error));
-  }
-  const auto bytes = static_cast<std::size_t>(info.st_size);
-  void* mapped = S_ISREG(info.st_mode) && bytes >= kHeaderBytes ? ::mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd, 0) : MAP_FAILED;
-  ::close(fd);
-  if (mapped == MAP_FAILED) return fail("{} is not a token shard: expected a file of at least {} bytes", path, kHeaderBytes);
-  TokenShard shard;
-  shard.mapped_ = static_cast<const std::uint8_t*>(mapped);
-  shard.mapped_bytes_ = bytes;
+  auto mapped = MappedFile::open(path);
+  if (!mapped)
+    return fail("cannot open the token shard {}; script/corpus makes the sample corpus, isthmus data pack makes "
+                "shards of your own text", mapped.error().message);
+  ByteView in = mapped->bytes();
+  const std::size_t bytes = in.size();
+  if (bytes < kHeaderBytes) return fail("{} is not a token shard: expected a file of at least {} bytes", path, kHeaderBytes);
+  TokenShard shard(std::move(*mapped));
 
   std::size_t header_bytes = kHeaderBytes;
   std::uint64_t stated_checksum = 0;
-  ByteView in(shard.mapped_, bytes);
   const bool ours = std::memcmp(in.data(), kMagic, 8) == 0;
   if (ours) {
     in = in.subspan(8);
@@ -70,7 +56,7 @@ Result<TokenShard> TokenShard::open(const std::string& path, std::uint32_t vocab
   if (shard.count_ != room || (bytes - header_bytes) % shard.width_ != 0)
     return fail("{} should hold {} token ids and has room for {}: it is truncated or damaged; pack it again", path,
                 shard.count_, room);
-  shard.ids_ = shard.mapped_ + header_bytes;
+  shard.ids_ = shard.file_.bytes().data() + header_bytes;
   if (ours && checksum({shard.ids_, bytes - header_bytes}) != stated_checksum)
     return fail("the checksum of {} does not match its ids: it is damaged; pack it again", path);
   if (std::uint64_t{1} << (8 * shard.width_) > vocabulary)
@@ -81,43 +67,41 @@ Result<TokenShard> TokenShard::open(const std::string& path, std::uint32_t vocab
   return shard;
 }
 
-TokenShard::TokenShard(TokenShard&& other) noexcept
-    : mapped_(std::exchange(other.mapped_, nullptr)),
-      mapped_bytes_(other.mapped_bytes_),
-      ids_(other.ids_),
-      count_(other.count_),
-      width_(other.width_) {}
-
-TokenShard::~TokenShard() {
-  if (mapped_) ::munmap(const_cast<std::uint8_t*>(mapped_), mapped_bytes_);
-}
-
 std::uint32_t TokenShard::operator[](std::uint64_t index) const { return id_at(ids_, width_, index); }
 
-Status write_byte_shard(const std::string& path, ByteView ids) {
+TokenShardWriter::TokenShardWriter(OutputFile file, std::uint32_t vocabulary)
+    : file_(std::move(file)), vocabulary_(vocabulary), width_(token_width(vocabulary)) {}
+
+Result<TokenShardWriter> TokenShardWriter::create(const std::string& path, std::uint32_t vocabulary) {
+  auto file = OutputFile::create(path);
+  if (!file) return tl::unexpected(file.error());
+  // The header's place; finish() knows what goes there.
+  if (const auto written = file->append(Bytes(kHeaderBytes, 0)); !written) return tl::unexpected(written.error());
+  return TokenShardWriter(std::move(*file), vocabulary);
+}
+
+Status TokenShardWriter::append(std::span<const std::uint32_t> ids) {
+  for (const std::uint32_t id : ids)
+    for (std::uint32_t b = 0; b < width_; ++b) waiting_.push_back(static_cast<std::uint8_t>(id >> (8 * b)));
+  count_ += ids.size();
+  return waiting_.size() < kWaitingBytes ? Status() : write_out();
+}
+
+Status TokenShardWriter::write_out() {
+  checksum_.update(waiting_);
+  const auto written = file_.append(waiting_);
+  waiting_.clear();
+  return written;
+}
+
+Status TokenShardWriter::finish() {
+  if (const auto written = write_out(); !written) return written;
   Bytes header(kMagic, kMagic + 8);
-  append_le(header, std::uint32_t{1});
-  append_le(header, std::uint32_t{256});
-  append_le(header, std::uint64_t{ids.size()});
-  append_le(header, checksum(ids));
-  header.resize(kHeaderBytes, 0);
-  const std::string beside = path + ".new";
-  const int fd = ::open(beside.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (fd < 0) return fail("cannot write {}: {}", beside, std::strerror(errno));
-  bool written = true;
-  for (ByteView part : {ByteView(header), ids})
-    while (written && !part.empty()) {
-      const ssize_t n = ::write(fd, part.data(), std::min<std::size_t>(part.size(), 1 << 26));
-      if (n < 0 && errno == EINTR) continue;
-      written = n > 0;
-      if (written) part = part.subspan(static_cast<std::size_t>(n));
-    }
-  written = written && ::fsync(fd) == 0;
-  const int error = errno;
-  ::close(fd);
-  if (written && ::rename(beside.c_str(), path.c_str()) == 0) return {};
-  ::unlink(beside.c_str());
-  return fail("cannot write {}: {}", path, std::strerror(written ? errno : error));
+  append_le(header, width_);
+  append_le(header, vocabulary_);
+  append_le(header, count_);
+  append_le(header, checksum_.value());
+  return file_.rewrite_front(header).and_then([&] { return file_.commit(); });
 }
 
 }  // namespace isthmus

@@ -1,38 +1,61 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
+#include <utility>
 
 #include "base/bytes.h"
+#include "base/digest.h"
 #include "base/result.h"
+#include "model/mapped_file.h"
+#include "model/output_file.h"
 
 namespace isthmus {
 
 // A file of token ids, mapped read-only. Our own format: 64 bytes of little-endian header {"ISTHTOK1", u32 bytes per
-// id (1, 2 or 4), u32 largest id + 1, u64 number of ids, u64 XXH3 of the ids, zeros}, then the ids. The llm.c format
+// id (1, 2 or 4), u32 vocabulary (every id is below it), u64 number of ids, u64 XXH3 of the ids, zeros}, then the ids. The llm.c format
 // (256 int32 {20240520, 1, number, …}, then u16 ids) is read too. Immutable after open(); any thread.
 class TokenShard {
  public:
   // Every id is held to `vocabulary` before the first is used.
   static Result<TokenShard> open(const std::string& path, std::uint32_t vocabulary);
-  TokenShard(TokenShard&& other) noexcept;
-  TokenShard& operator=(TokenShard&&) = delete;
-  ~TokenShard();
-
   std::uint64_t size() const { return count_; }
+  std::uint32_t bytes_per_id() const { return width_; }
   // REQUIRES: index < size().
   std::uint32_t operator[](std::uint64_t index) const;
 
  private:
-  TokenShard() = default;
-  const std::uint8_t* mapped_ = nullptr;
-  std::size_t mapped_bytes_ = 0;
+  explicit TokenShard(MappedFile file) : file_(std::move(file)) {}
+  MappedFile file_;
   const std::uint8_t* ids_ = nullptr;
   std::uint64_t count_ = 0;
   std::uint32_t width_ = 1;
 };
 
-// Writes byte ids (vocabulary 256): complete and in place, or not at all.
-Status write_byte_shard(const std::string& path, ByteView ids);
+// Writes a shard of any size piece by piece: complete and in place after finish(), or not at all.
+class TokenShardWriter {
+ public:
+  // Makes the folder of `path` if there is none. REQUIRES: vocabulary > 0.
+  static Result<TokenShardWriter> create(const std::string& path, std::uint32_t vocabulary);
+
+  // REQUIRES: every id is below the vocabulary.
+  Status append(std::span<const std::uint32_t> ids);
+  // Ids so far.
+  std::uint64_t size() const { return count_; }
+  // Call once, last.
+  Status finish();
+
+ private:
+  TokenShardWriter(OutputFile file, std::uint32_t vocabulary);
+  Status write_out();
+
+  OutputFile file_;
+  std::uint32_t vocabulary_;
+  std::uint32_t width_;
+  std::uint64_t count_ = 0;
+  Bytes waiting_;  // ids not yet in the file
+  Checksum checksum_;
+};
 
 }  // namespace isthmus

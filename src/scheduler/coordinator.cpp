@@ -1,8 +1,9 @@
 #include "scheduler/coordinator.h"
 
 #include <algorithm>
-#include <cmath>
 #include <utility>
+
+#include "scheduler/step_result.h"
 
 namespace isthmus {
 
@@ -391,47 +392,35 @@ std::optional<Member> Coordinator::dissenter() const {
 
 void Coordinator::commit() {
   StepOutcome outcome;
-  StepFigures& figures = outcome.figures;
-  double norm2 = 0;
   bool finite = true;
+  std::vector<UnitNorm> norms;
   std::map<MicrobatchId, MicrobatchLoss> losses;
   std::optional<StageId> counted;
   CommitRecord record;
-  // Members are in stage order and units in layer order, so the sum is the same for every layout of the same model.
+  // Members are in stage order and units in layer order.
   for (const auto& member : decisions_.live) {
     const auto& entry = ledger_.entries().at(member.session);
     finite = finite && entry.finite;
-    if (counted != member.stage)
-      for (const auto& unit : entry.norms) norm2 += unit.norm2;
+    if (counted != member.stage) norms.insert(norms.end(), entry.norms.begin(), entry.norms.end());
     counted = member.stage;
     losses.insert(entry.losses.begin(), entry.losses.end());
     const WorkerStats& stats = outcome.stats[member.peer] = reports_[member.peer].stats;
     if (member.stage == StageId(0) && stats.service_us > 0)
       record.head_share[member.session] = static_cast<std::uint32_t>(std::max(1.0, 1e9 / static_cast<double>(stats.service_us)));
   }
-  double training = 0, validation = 0;
-  std::uint64_t validation_tokens = 0;
-  for (const auto& [m, loss] : losses) {
-    const bool trains = plan_.is_training(decisions_.step, m);
-    (trains ? training : validation) += loss.sum;
-    (trains ? figures.tokens : validation_tokens) += loss.tokens;
-  }
-  figures.grad_norm = std::sqrt(norm2);
-  if (figures.tokens > 0) figures.loss = training / static_cast<double>(figures.tokens);
-  if (validation_tokens > 0) figures.validation_loss = validation / static_cast<double>(validation_tokens);
-  figures.replayed = std::exchange(replayed_, 0);
-
+  const StepResult result = step_result(plan_, decisions_.step, options_.clip, norms, finite, losses);
+  outcome.figures = result.figures;
+  outcome.figures.replayed = std::exchange(replayed_, 0);
   outcome.commit.step = decisions_.step;
   outcome.commit.attempt = decisions_.attempt;
   outcome.commit.epoch = decisions_.epoch;
-  outcome.commit.apply = plan_.training_count(decisions_.step) > 0 && finite && std::isfinite(norm2);
-  if (options_.clip > 0 && outcome.commit.apply && figures.grad_norm > options_.clip)
-    outcome.commit.scale = options_.clip / figures.grad_norm;
+  outcome.commit.apply = result.apply;
+  outcome.commit.scale = result.scale;
 
   const StepId step = decisions_.step;
   const bool bad = plan_.training_count(step) > 0 && !outcome.commit.apply;
   record.commit = outcome.commit;
-  record.figures = figures;
+  record.figures = outcome.figures;
   append(std::move(record));
   if (step == plan_.final_step()) {
     phase_ = Phase::kFinished;
@@ -516,6 +505,11 @@ std::vector<CoordinatorEffect> Coordinator::tick(Time now) {
   }
   end_if_all_left(now);
   next_tick_ = now + kTick;
+  // Silence is noticed as soon as it is long enough, not at the tick after that.
+  if (phase_ == Phase::kRunning)
+    for (const auto& member : decisions_.live)
+      if (!suspected_.contains(member.session))
+        next_tick_ = std::min(next_tick_, std::max(contacts_[member.peer].heard, started_) + options_.suspicion);
   return take();
 }
 

@@ -68,7 +68,8 @@ class Coordinator {
  public:
   struct Options {
     double clip = 0;  // largest norm of the whole gradient; 0: none
-    Duration suspicion = seconds(1);
+    // So that a worker is suspected within a second of its last moment, the way of its last report included.
+    Duration suspicion = std::chrono::milliseconds(900);
     Duration silence = seconds(3);
     Duration reconnect = seconds(1);
     Duration repeat = seconds(1);

@@ -77,4 +77,13 @@ void Checkers::bounds(PeerId peer, std::uint64_t custody_bytes, std::uint64_t cu
   if (held > held_max) violation(fmt::format("worker {} holds {} messages, at most {} are allowed", peer, held, held_max));
 }
 
+void Checkers::over(const std::optional<RunEnded>& end, Duration late) {
+  if (!end)
+    violation(fmt::format("the run has not finished {:.0f} s after its last fault; {} of {} steps committed", to_seconds(late), version_, plan_.final_step()));
+  else if (!end->finished)
+    violation("the run ended before its time: " + end->reason);
+  else if (version_ != plan_.final_step().value)
+    violation(fmt::format("the run says that it has finished, but the log has {} of {} steps", version_, plan_.final_step()));
+}
+
 }  // namespace isthmus::sim

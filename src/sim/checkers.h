@@ -2,10 +2,13 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "base/time.h"
+#include "scheduler/coordinator.h"
 #include "scheduler/decisions.h"
 #include "scheduler/plan.h"
 #include "scheduler/report.h"
@@ -25,6 +28,8 @@ class Checkers {
   // A worker's weights became those of `version`, by whatever way.
   void holds(PeerId peer, StageId stage, std::uint64_t version, const Weights& weights);
   void bounds(PeerId peer, std::uint64_t custody_bytes, std::uint64_t custody_max, std::size_t held, std::size_t held_max);
+  // The run is over, or its time is: `end` says how it ended, none that it has not, `late` after its last fault.
+  void over(const std::optional<RunEnded>& end, Duration late);
   void violation(std::string what);
 
   const std::vector<std::string>& violations() const { return violations_; }

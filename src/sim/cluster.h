@@ -49,13 +49,12 @@ class Cluster {
 
   bool ended() const { return ended_.has_value(); }
   bool finished() const { return ended_ && ended_->finished; }
-  const std::string& reason() const { return ended_->reason; }
   Time now() const { return now_; }
   std::uint64_t hash() const { return hash_; }
   std::uint64_t delivered() const { return delivered_; }
   std::uint64_t rejected_frames() const { return rejected_frames_; }
   const std::vector<std::string>& violations() const { return checkers_.violations(); }
-  void violation(std::string what) { checkers_.violation(std::move(what)); }
+  void check_end(Duration late) { checkers_.over(ended_, late); }
   std::uint64_t commits() const { return checkers_.commits(); }
   const std::vector<LogRecord>& log() const { return log_; }
   // Events by name: "expelled", "rolled back", …

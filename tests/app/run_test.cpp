@@ -6,7 +6,6 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -19,92 +18,20 @@
 #include <string>
 #include <vector>
 
+#include "app/command_line_test.h"
+#include "stage/checkpoint.h"
+
 namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-const std::string kBinary = ISTHMUS_BINARY_DIR "/isthmus";
-
-struct Finished {
-  int code = -1;
-  std::string output;  // stdout and stderr
-};
-
-class RunTest : public ::testing::Test {
+class RunTest : public CommandLineTest {
  protected:
-  void SetUp() override {
-    fs::create_directories(folder_);
-    std::ofstream text(folder_ + "/text");
-    for (int i = 0; i < 3000; ++i) text << "the quick brown fox " << i * i % 97 << " jumps over the lazy dog\n";
-    text.close();
-    ASSERT_EQ(run({"data", "pack", "--train", folder_ + "/train.bin", "--validation", folder_ + "/validation.bin", folder_ + "/text"}).code, 0);
-    std::ofstream(folder_ + "/run.toml") << R"([run]
-name = "test"
-steps = 20
-deterministic = true
-[model]
-layers = 4
-hidden = 32
-heads = 2
-context = 32
-[data]
-train = ")" + folder_ + R"(/train.bin"
-validation = ")" + folder_ + R"(/validation.bin"
-[train]
-sequences_per_microbatch = 2
-microbatches_per_step = 4
-evaluate_every = 10
-evaluation_microbatches = 2
-[boundary]
-rank = 8
-values = "fp32"
-factored_layers = 3
-[link]
-bandwidth_mbps = 800
-latency_ms = 1
-emulate = true
-[pipeline]
-layout = "auto"
-stages = 2
-[checkpoint]
-every = 5
-)";
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
-  pid_t start(const std::vector<std::string>& arguments, const std::string& output, const std::function<void()>& prepare = {}) const {
-    const pid_t pid = ::fork();
-    if (pid != 0) return pid;
-    const int out = ::open(output.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
-    ::dup2(out, 1);
-    ::dup2(out, 2);
-    if (prepare) prepare();
-    std::vector<char*> argv = {const_cast<char*>(kBinary.c_str())};
-    for (const auto& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
-    argv.push_back(nullptr);
-    ::execv(kBinary.c_str(), argv.data());
-    ::_exit(127);
-  }
-  Finished finish(pid_t pid, const std::string& output) const {
-    int status = 0;
-    ::waitpid(pid, &status, 0);
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), read(output)};
-  }
-  Finished run(const std::vector<std::string>& arguments, const std::function<void()>& prepare = {}) const {
-    const std::string output = folder_ + "/output";
-    return finish(start(arguments, output, prepare), output);
-  }
   std::vector<std::string> train(const std::string& out, std::vector<std::string> more = {}) const {
     std::vector<std::string> arguments = {"train", folder_ + "/run.toml", "--out", folder_ + "/" + out};
     arguments.insert(arguments.end(), more.begin(), more.end());
     return arguments;
-  }
-  static std::string read(const std::string& path) {
-    std::ifstream in(path);
-    std::stringstream text;
-    text << in.rdbuf();
-    return text.str();
   }
   json summary(const std::string& out) const { return json::parse(read(folder_ + "/" + out + "/summary.json")); }
   std::vector<json> metrics(const std::string& out) const {
@@ -170,13 +97,12 @@ every = 5
     EXPECT_EQ(summary(out)["weights_hash"], summary("whole")["weights_hash"]) << done.output;
     expect_nothing_left(out);
   }
+  static bool stops_while_writing(const std::string& stage, pid_t worker, const std::string& file);
   void expect_nothing_left(const std::string& out) const {
     // A killed process may take a moment to leave the table.
     for (int i = 0; i < 400 && !processes(out).empty(); ++i) ::usleep(5000);
     EXPECT_TRUE(processes(out).empty()) << processes(out).front().second;
   }
-
-  const std::string folder_ = fs::temp_directory_path().string() + "/isthmus-run-" + std::to_string(::getpid());
 };
 
 TEST_F(RunTest, EndsWithTheSameWeightsHoweverTheLayersAreCut) {
@@ -304,6 +230,66 @@ TEST_F(RunTest, RollsBackAndSaysSoWhenAStageIsLostAndThereIsNoJournal) {
     ::kill(other, SIGKILL);
   });
   EXPECT_GE(count("rolled", "\"rolled back\""), 1u);
+}
+
+// Stops the worker at a moment when it has begun this file of a checkpoint and not finished the checkpoint.
+bool RunTest::stops_while_writing(const std::string& stage, pid_t worker, const std::string& file) {
+  const auto writing = [&] {
+    std::error_code error;
+    for (const auto& entry : fs::directory_iterator(stage, error))
+      if (entry.path().filename().string().starts_with(".writing-") && fs::exists(entry.path() / file, error)) return true;
+    return false;
+  };
+  const auto stands_still = [&] {
+    std::error_code error;
+    for (const auto& thread : fs::directory_iterator("/proc/" + std::to_string(worker) + "/task", error)) {
+      const std::string text = read(thread.path() / "stat");
+      const auto state = text.rfind(") ");
+      if (state != std::string::npos && text[state + 2] != 'T') return false;
+    }
+    return true;
+  };
+  const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (std::chrono::steady_clock::now() < give_up) {
+    if (writing()) {
+      ::kill(worker, SIGSTOP);
+      while (!stands_still()) ::usleep(50);
+      if (writing()) return true;
+      ::kill(worker, SIGCONT);  // too late
+    }
+    ::usleep(100);
+  }
+  return false;
+}
+
+TEST_F(RunTest, LoadsNoCheckpointWhoseWriterWasKilled) {
+  const std::vector<std::string> settings = {"--set", "run.steps=24", "--set", "model.hidden=128"};
+  ASSERT_EQ(run(train("whole", settings)).code, 0);
+  auto arguments = train("torn", settings);
+  arguments.insert(arguments.end(), {"--set", "checkpoint.every=1"});
+  const std::string checkpoints = folder_ + "/torn/checkpoint";
+  expect_same_after("torn", arguments, [&] {
+    ASSERT_TRUE(reaches("torn", 3));
+    for (const char* file : {"weights.safetensors", "optimizer.safetensors"})
+      for (const std::uint32_t stage : {0u, 1u}) {
+        const std::size_t admitted = count("torn", "\"admitted\"");
+        const pid_t worker = process("torn", "--peer " + std::to_string(stage + 1));
+        ASSERT_GT(worker, 0);
+        ASSERT_TRUE(stops_while_writing(checkpoints + "/stage-" + std::to_string(stage), worker, file));
+        // What calls itself a checkpoint at this moment is one.
+        const auto versions = isthmus::checkpoint_versions(checkpoints, isthmus::StageId(stage));
+        EXPECT_FALSE(versions.empty());
+        for (const auto version : versions) {
+          const auto loaded = isthmus::read_checkpoint({checkpoints, isthmus::StageId(stage), 2 * stage, 2 * stage + 2, isthmus::ReplicaId(0)}, version);
+          EXPECT_TRUE(loaded) << loaded.error().message;
+        }
+        ::kill(worker, SIGKILL);
+        for (int i = 0; i < 12000 && count("torn", "\"admitted\"") <= admitted; ++i) ::usleep(5000);
+      }
+  });
+  EXPECT_EQ(count("torn", "\"rolled back\""), 0u);
+  // Nor is anything left of those that were never finished.
+  for (const auto& entry : fs::recursive_directory_iterator(checkpoints)) EXPECT_EQ(entry.path().string().find(".writing-"), std::string::npos) << entry.path();
 }
 
 TEST_F(RunTest, GoesOnFromTheLogWhenTheCoordinatorIsKilled) {
@@ -457,6 +443,31 @@ TEST_F(RunTest, SimulatesItsProtocolAndReplaysASeed) {
   EXPECT_EQ(simulate({"--faults", "earthquake"}).code, 2);
   // The README's.
   EXPECT_EQ(run({"simulate", ISTHMUS_SOURCE_DIR "/configs/webster.toml", "--any-shape", "--seed", "1", "--runs", "20"}).code, 0);
+}
+
+TEST_F(RunTest, TrainsOnAVocabulary) {
+  const std::string model = folder_ + "/W.model", t = folder_ + "/words.bin", v = folder_ + "/words-validation.bin";
+  // The README's, but for the size: the text is small.
+  const auto made = run({"data", "vocabulary", "--size", "330", "--out", model, folder_ + "/text"});
+  ASSERT_EQ(made.code, 0) << made.output;
+  EXPECT_EQ(made.output, "");
+  const auto packed = run({"data", "pack", "--vocabulary", model, "--train", t, "--validation", v, folder_ + "/text"});
+  ASSERT_EQ(packed.code, 0) << packed.output;
+  EXPECT_NE(packed.output.find("bytes per token"), std::string::npos) << packed.output;
+  EXPECT_NE(packed.output.find("model.vocabulary = 330"), std::string::npos) << packed.output;
+  const auto figures = run({"data", "pack", "--vocabulary", model, "--train", t, "--validation", v, "--json", folder_ + "/text"});
+  EXPECT_GT(json::parse(figures.output)["validation"]["bytes_per_token"], 1.5);
+  const std::vector<std::string> words = {"--set", "run.steps=4", "--set", "data.train=" + t, "--set", "data.validation=" + v};
+  auto arguments = train("words", words);
+  arguments.insert(arguments.end(), {"--set", "model.vocabulary=330"});
+  const auto done = run(arguments);
+  EXPECT_EQ(done.code, 0) << done.output;
+  const auto refused = run(train("small", words));
+  EXPECT_EQ(refused.code, 1);
+  EXPECT_NE(refused.output.find("set model.vocabulary to at least"), std::string::npos) << refused.output;
+  const auto trigram = run({"data", "baseline", t, v});
+  EXPECT_EQ(trigram.code, 1);
+  EXPECT_NE(trigram.output.find("expected a byte shard"), std::string::npos) << trigram.output;
 }
 
 TEST_F(RunTest, SaysWhatIsWrongAndWhatToDo) {

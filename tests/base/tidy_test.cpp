@@ -70,6 +70,7 @@ TEST(Tidy, KeepsLibrariesInTheirFolders) {
       {std::regex("#include <(zmq|msgpack)"), {"wire"}},
       {std::regex("#include <(toml\\+\\+)"), {"config"}},
       {std::regex("#include <CLI/"), {"app"}},
+      {std::regex("#include <sentencepiece"), {"model"}},
   };
   for (const auto& line : source_lines())
     for (const auto& [library, folders] : homes)

@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "config/load_run.h"
+#include "config/sweep_config.h"
 
 namespace isthmus {
 namespace {
@@ -24,6 +25,20 @@ TEST(Examples, AllLoad) {
     ++count;
   }
   EXPECT_GE(count, 2u);
+}
+
+TEST(Examples, EverySweepLoads) {
+  std::size_t rows = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(kFolder + "convergence")) {
+    if (entry.path().filename() == "base.toml") {
+      (void)example("convergence/base.toml");
+      continue;
+    }
+    const auto sweep = load_sweep(entry.path().string());
+    ASSERT_TRUE(sweep.has_value()) << sweep.error().front().text();
+    rows += sweep->row.size();
+  }
+  EXPECT_GT(rows, 4u);
 }
 
 TEST(Examples, WebsterIsAFourStageRunOverEmulatedLinks) {

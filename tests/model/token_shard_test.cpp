@@ -13,6 +13,7 @@
 #include "model/safetensors.h"
 #include "model/token_shard.h"
 #include "model/token_source.h"
+#include "model/write_byte_shard.h"
 
 namespace isthmus {
 namespace {

@@ -251,6 +251,30 @@ TEST_F(CoordinatorTest, SuspectsTheSilentBeforeItExpelsThem) {
   EXPECT_TRUE(views_.at(PeerId(1)).suspected.empty());
 }
 
+// Wherever between two ticks the last report came: with the way of that report it is still less than a second.
+TEST_F(CoordinatorTest, SuspectsAtTheVeryEndOfTheSilenceItAllows) {
+  begin();
+  for (int after_tick = 0; after_tick < 100; after_tick += 7) {
+    hear(coordinator_.tick(now_));
+    now_ += std::chrono::milliseconds(after_tick);
+    const Time last = now_;
+    say(1, report(1, 200, 0));
+    while (now_ < last + seconds(5)) {
+      const Time due = coordinator_.next_due();
+      if (due > now_) now_ = due;
+      say(0, report(0, 100, 0));
+      hear(coordinator_.tick(now_));
+      ASSERT_GT(coordinator_.next_due(), now_) << "it would not rest";
+      if (!views_.at(PeerId(1)).suspected.empty()) break;
+    }
+    EXPECT_EQ(now_ - last, std::chrono::milliseconds(900));
+    EXPECT_EQ(views_.at(PeerId(1)).suspected, std::vector<SessionId>({SessionId(200)}));
+    say(1, report(1, 200, 0));
+    hear(coordinator_.tick(now_));
+    EXPECT_TRUE(views_.at(PeerId(1)).suspected.empty());
+  }
+}
+
 TEST_F(CoordinatorTest, TellsWhatItsWorkersRefuse) {
   begin();
   Report r = report(1, 200, 0);

@@ -5,6 +5,8 @@
 
 #include <functional>
 
+#include "sim/cluster.h"
+
 namespace isthmus::sim {
 namespace {
 
@@ -66,12 +68,32 @@ TEST(Checkers, SpeakOfEveryLie) {
       {"for epoch 4", [](Story& s) { s.commit.commit.epoch = EpochId(4); }},
       {"committed after version", [](Story& s) { s.commit.commit.step = StepId(2); }},
       {"committed after version", [](Story& s) { s.after.push_back(s.commit); }},
+      {"counts 0 times", [](Story& s) {  // expelled, and nobody did its share again
+         s.admissions.push_back(ExpelRecord{SessionId(2), ""});
+         for (auto& report : s.reports) report.prepared_epoch = EpochId(6);
+         s.commit.commit.epoch = EpochId(6);
+       }},
+      {"had not prepared", [](Story& s) {  // an expulsion voids what was prepared before it
+         s.admissions.push_back(ExpelRecord{SessionId(4), ""});
+         s.commit.commit.epoch = EpochId(6);
+       }},
+      {"for epoch 5", [](Story& s) { s.admissions.push_back(ExpelRecord{SessionId(4), ""}); }},
       {"admitted twice", [](Story& s) { s.after.push_back(s.admissions[0]); }},
       {"with version 0 was admitted", [](Story& s) { s.after.push_back(AdmitRecord{{PeerId(1), SessionId(8), StageId(0), ReplicaId(0), {}, {}}, 0}); }},
+      {"with version 1 was admitted at version 0", [](Story& s) {
+         s.after.push_back(RollbackRecord{0, ""});
+         s.after.push_back(AdmitRecord{{PeerId(1), SessionId(8), StageId(0), ReplicaId(0), {}, {}}, 1});
+         s.held_version = s.weights_of = 0;
+       }},
+      {"expulsion of nobody", [](Story& s) {
+         s.after.push_back(ExpelRecord{SessionId(4), ""});
+         s.after.push_back(ExpelRecord{SessionId(4), ""});
+       }},
       {"expulsion of nobody", [](Story& s) { s.after.push_back(ExpelRecord{SessionId(8), ""}); }},
       {"into the future", [](Story& s) { s.after.push_back(RollbackRecord{3, ""}); }},
       {"is not on the disk", [](Story& s) { s.reports[1].checkpointed = 0; }},
       {"other weights", [](Story& s) { s.weights_of = 0; }},
+      {"at version 1, the log at 0", [](Story& s) { s.after.push_back(RollbackRecord{0, ""}); }},
       {"at version 2, the log at 1", [](Story& s) { s.held_version = s.weights_of = 2; }},
       {"keeps 101 bytes", [](Story& s) { s.custody = 101; }},
       {"holds 6 messages", [](Story& s) { s.held_messages = 6; }},
@@ -82,6 +104,45 @@ TEST(Checkers, SpeakOfEveryLie) {
     const auto violations = story.violations();
     ASSERT_FALSE(violations.empty()) << said;
     EXPECT_NE(violations.front().find(said), std::string::npos) << violations.front() << ", expected: " << said;
+  }
+}
+
+TEST(Checkers, SpeakOfARunThatDoesNotEndAsItShould) {
+  const auto said = [](std::uint64_t committed, const std::optional<RunEnded>& end) {
+    Checkers checkers(two_by_two(), 9);
+    checkers.logged(InitRecord{committed}, {});
+    checkers.over(end, seconds(180));
+    return checkers.violations();
+  };
+  RunEnded end;
+  end.finished = true;
+  EXPECT_TRUE(said(5, end).empty());  // four steps and the last evaluation
+  EXPECT_EQ(said(4, end), std::vector<std::string>({"the run says that it has finished, but the log has 4 of 5 steps"}));
+  EXPECT_EQ(said(4, std::nullopt), std::vector<std::string>({"the run has not finished 180 s after its last fault; 4 of 5 steps committed"}));
+  end.finished = false;
+  end.reason = "stage 1 has no worker left";
+  EXPECT_EQ(said(5, end), std::vector<std::string>({"the run ended before its time: stage 1 has no worker left"}));
+}
+
+// A run that stands still, and not only a story of one: two neighbours that cannot reach each other for longer than the run has.
+TEST(Checkers, SpeakOfARunThatStandsStill) {
+  Plan plan = two_by_two();
+  for (auto& stage : plan.stages) {
+    stage.replicas = 1;
+    stage.state_bytes = 3 * 8;
+  }
+  plan.tokens_per_microbatch = 1;
+  plan.forward_bytes = plan.backward_bytes = plan.part_width = plan.total_width = 8;
+  for (const bool healed : {true, false}) {
+    Cluster cluster(plan, {});
+    cluster.add({FaultKind::kPartition, cluster.now() + seconds(.1), healed ? seconds(5) : seconds(1e6), PeerId(1), PeerId(2), StageId(0), 0});
+    EXPECT_EQ(cluster.run(seconds(200)), healed);
+    cluster.check_end(seconds(180));
+    if (healed) {
+      EXPECT_TRUE(cluster.violations().empty()) << cluster.violations().front();
+    } else {
+      EXPECT_NE(cluster.violations().at(0).find("has not finished"), std::string::npos);
+    }
   }
 }
 

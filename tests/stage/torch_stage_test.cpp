@@ -3,12 +3,14 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cmath>
+#include <cstring>
 #include <filesystem>
 #include <map>
 
 #include "base/counter_random.h"
 #include "config/load_run.h"
-#include "model/token_shard.h"
+#include "model/write_byte_shard.h"
 #include "scheduler/learning_rate.h"
 #include "scheduler/make_plan.h"
 
@@ -89,6 +91,53 @@ class TorchStageTest : public ::testing::Test {
     }
   };
 
+  // A replica of a stage that is the whole model does these microbatches of a step.
+  static void accumulate(StageCompute& replica, std::uint64_t step, const std::vector<std::uint32_t>& microbatches) {
+    for (const std::uint32_t m : microbatches) {
+      ASSERT_TRUE(replica.forward(StepId(step), MicrobatchId(m), true, {}));
+      ASSERT_TRUE(replica.input_gradient(MicrobatchId(m), {}));
+      replica.weight_gradient(MicrobatchId(m));
+    }
+  }
+  // As the router does it: every replica adds up one slice of all parts, in the order of the members.
+  static std::vector<SharedBytes> combined(const Plan& plan, const std::vector<StageCompute*>& replicas) {
+    std::vector<SharedBytes> sums, totals;
+    for (StageCompute* replica : replicas) {
+      const auto sum = replica->close();
+      EXPECT_TRUE(sum.finite);
+      EXPECT_EQ(sum.bytes->size(), plan.stages[0].parameters * plan.part_width);
+      sums.push_back(sum.bytes);
+    }
+    for (std::size_t i = 0; i < replicas.size(); ++i) {
+      const Slice slice = slice_of(plan.stages[0].parameters, i, replicas.size());
+      std::vector<SharedBytes> parts;
+      for (const auto& sum : sums)
+        parts.push_back(share(Bytes(sum->begin() + static_cast<std::ptrdiff_t>(slice.first * plan.part_width),
+                                    sum->begin() + static_cast<std::ptrdiff_t>(slice.end * plan.part_width))));
+      totals.push_back(replicas[i]->add(parts));
+      EXPECT_EQ(totals.back()->size(), slice.size() * plan.total_width);
+    }
+    return totals;
+  }
+  static Commit commit_of(std::uint64_t step, const StageCompute::Prepared& prepared) {
+    double norm2 = 0;
+    for (const auto& unit : prepared.norms) norm2 += unit.norm2;
+    Commit commit;
+    commit.step = StepId(step);
+    commit.scale = std::min(1.0, 1.0 / std::sqrt(norm2));
+    return commit;
+  }
+  static std::vector<float> floats(const SharedBytes& bytes, std::uint64_t count) {
+    std::vector<float> values(count);
+    std::memcpy(values.data(), bytes->data(), count * sizeof(float));
+    return values;
+  }
+  static double distance(const std::vector<float>& a, const std::vector<float>& b) {
+    double square = 0;
+    for (std::size_t i = 0; i < a.size(); ++i) square += (double{a[i]} - b[i]) * (double{a[i]} - b[i]);
+    return std::sqrt(square);
+  }
+
   Pipeline trained(const RunConfig& run, int steps = 20) {
     Pipeline pipeline(run, folder_ + "/checkpoint");
     for (int s = 1; s <= steps; ++s) pipeline.step(static_cast<std::uint64_t>(s));
@@ -153,6 +202,124 @@ TEST_F(TorchStageTest, ContinuesFromACheckpointWithTheSameBits) {
     second.step(s);
   }
   EXPECT_EQ(first.digests(), second.digests());
+}
+
+// Two replicas that share a step, one that came too late for any of it, and one that computes nothing and is told the sum.
+TEST_F(TorchStageTest, ReplicasThatShareAStepEndWithTheWeightsOfOne) {
+  const RunConfig run = run_of("1", {"train.microbatches_per_step=4"});
+  Pipeline alone(run, folder_), first(run, folder_), second(run, folder_), idle(run, folder_), told(run, folder_);
+  const Plan& plan = alone.plan;
+  StageCompute &whole = *alone.stages[0], &a = *first.stages[0], &b = *second.stages[0], &c = *idle.stages[0], &d = *told.stages[0];
+  for (std::uint64_t step = 1; step <= 4; ++step) {
+    accumulate(whole, step, {0, 1, 2, 3});
+    accumulate(a, step, {2, 0});
+    accumulate(b, step, {1, 3});
+    const auto expected = whole.prepare({}, true);
+    const auto totals = combined(plan, {&a, &b, &c});
+    const double rate = learning_rate(run, StepId(step));
+    for (StageCompute* replica : {&a, &b, &c}) {
+      const auto prepared = replica->prepare(totals, true);
+      EXPECT_EQ(prepared.sum_digest, expected.sum_digest);
+      EXPECT_FALSE(prepared.sum_digest.empty());
+      ASSERT_EQ(prepared.norms.size(), expected.norms.size());
+      for (std::size_t i = 0; i < expected.norms.size(); ++i) EXPECT_EQ(prepared.norms[i].norm2, expected.norms[i].norm2);
+      EXPECT_TRUE(*replica->total() == *whole.total());
+    }
+    EXPECT_EQ(b.total()->size(), plan.stages[0].parameters * plan.total_width);
+    d.prepare({b.total()}, true);
+    for (StageCompute* replica : {&whole, &a, &b, &c, &d}) replica->apply(commit_of(step, expected), rate);
+    for (const Pipeline* replica : {&first, &second, &idle, &told}) EXPECT_EQ(replica->digests(), alone.digests()) << "step " << step;
+  }
+  for (const StageCompute* replica : {&a, &b, &c, &d}) EXPECT_TRUE(*replica->state() == *whole.state());  // the optimizer's, too
+}
+
+// Without fixed point the order of additions shows in the last bits, but replicas add in one order, so they stay equal.
+TEST_F(TorchStageTest, ReplicasStayEqualWithoutDeterminism) {
+  const RunConfig run = run_of("1", {"train.microbatches_per_step=4", "run.deterministic=false", "train.precision=fp32", "pipeline.threads=1"});
+  Pipeline alone(run, folder_), first(run, folder_), second(run, folder_), told(run, folder_);
+  const Plan& plan = alone.plan;
+  const std::uint64_t parameters = plan.stages[0].parameters;
+  StageCompute &whole = *alone.stages[0], &a = *first.stages[0], &b = *second.stages[0], &c = *told.stages[0];
+  const auto before = whole.state();
+  for (std::uint64_t step = 1; step <= 3; ++step) {
+    accumulate(whole, step, {0, 1, 2, 3});
+    accumulate(a, step, {2, 0});
+    accumulate(b, step, {1, 3});
+    const auto alone_prepared = whole.prepare({}, true);
+    const auto totals = combined(plan, {&a, &b});
+    const auto prepared = a.prepare(totals, true);
+    b.prepare(totals, true);
+    EXPECT_TRUE(prepared.sum_digest.empty());
+    const auto sum = floats(a.total(), parameters), expected = floats(whole.total(), parameters);
+    EXPECT_GT(distance(expected, std::vector<float>(parameters)), 0.0);
+    EXPECT_LT(distance(sum, expected), 1e-3 * distance(expected, std::vector<float>(parameters)));
+    c.prepare({b.total()}, true);
+    const double rate = learning_rate(run, StepId(step));
+    whole.apply(commit_of(step, alone_prepared), rate);
+    for (StageCompute* replica : {&a, &b, &c}) replica->apply(commit_of(step, prepared), rate);
+    EXPECT_EQ(first.digests(), second.digests()) << "step " << step;
+    EXPECT_EQ(first.digests(), told.digests()) << "step " << step;
+  }
+  EXPECT_TRUE(*a.state() == *b.state());
+  EXPECT_TRUE(*a.state() == *c.state());
+  const std::uint64_t numbers = 3 * parameters;
+  const auto ends = floats(whole.state(), numbers);
+  EXPECT_LT(distance(floats(a.state(), numbers), ends), 1e-2 * distance(floats(before, numbers), ends));
+}
+
+TEST_F(TorchStageTest, GoesOnFromTheStateOfAnotherWithTheSameBits) {
+  for (const char* precision : {"fp32", "bf16"}) {
+    const auto run = run_of("2", {std::string("train.precision=") + precision});
+    auto giver = trained(run, 3);
+    Pipeline taker(run, folder_);
+    taker.step(1);
+    ASSERT_NE(taker.digests(), giver.digests());
+    // It was in the middle of something: none of that may be left.
+    auto sent = taker.stages[0]->forward(StepId(2), MicrobatchId(0), true, {});
+    ASSERT_TRUE(sent);
+    ASSERT_TRUE(taker.stages[1]->forward(StepId(2), MicrobatchId(0), true, sent->output));
+    ASSERT_TRUE(taker.stages[1]->input_gradient(MicrobatchId(0), {}));
+    taker.stages[1]->weight_gradient(MicrobatchId(0));
+    for (std::size_t s = 0; s < 2; ++s) {
+      const auto state = giver.stages[s]->state();
+      EXPECT_EQ(state->size(), giver.plan.stages[s].state_bytes);
+      ASSERT_TRUE(taker.stages[s]->restore(*state));
+      EXPECT_TRUE(*taker.stages[s]->state() == *state);
+    }
+    EXPECT_EQ(taker.digests(), giver.digests());
+    for (std::uint64_t step = 4; step <= 6; ++step) {
+      giver.step(step);
+      taker.step(step);
+      EXPECT_EQ(taker.digests(), giver.digests()) << precision << ", step " << step;
+      EXPECT_EQ(taker.losses.back(), giver.losses.back());
+    }
+    for (std::size_t s = 0; s < 2; ++s) EXPECT_TRUE(*taker.stages[s]->state() == *giver.stages[s]->state());
+  }
+}
+
+TEST_F(TorchStageTest, RefusesAStateOfAnyOtherLengthAndStaysAsItWas) {
+  const auto run = run_of("1");
+  auto giver = trained(run, 2);
+  const Bytes foreign = *giver.stages[0]->state();
+  auto pipeline = trained(run, 1);
+  StageCompute& stage = *pipeline.stages[0];
+  accumulate(stage, 2, {0, 1});
+  const auto before = stage.state();
+  const auto sum = stage.prepare({}, true).sum_digest;
+  for (const std::size_t size : {std::size_t{0}, std::size_t{1}, foreign.size() / 2, foreign.size() - 8, foreign.size() - 1, foreign.size() + 1, 2 * foreign.size()}) {
+    Bytes other = foreign;
+    other.resize(size);
+    const auto refused = stage.restore(other);
+    ASSERT_FALSE(refused) << size;
+    EXPECT_NE(refused.error().message.find(std::to_string(size)), std::string::npos) << refused.error().message;
+    EXPECT_TRUE(*stage.state() == *before) << size;
+    EXPECT_EQ(stage.prepare({}, true).sum_digest, sum) << size;
+  }
+  accumulate(stage, 2, {2});  // and the step it was in goes on
+  auto twin = trained(run, 2);
+  stage.apply(commit_of(2, stage.prepare({}, true)), learning_rate(run, StepId(2)));
+  EXPECT_EQ(pipeline.digests(), twin.digests());
+  ASSERT_TRUE(stage.restore(foreign));
 }
 
 TEST_F(TorchStageTest, LeavesTheWeightsAloneInASkippedStepAndADroppedOne) {

@@ -3,23 +3,32 @@
 
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
+#include "app/codec_bench.h"
 #include "app/coordinator_process.h"
+#include "app/local_run.h"
 #include "app/simulate.h"
+#include "app/sweep.h"
 #include "app/train.h"
 #include "app/worker_process.h"
 #include "config/load_run.h"
 #include "config/nearest.h"
+#include "config/sweep_config.h"
 #include "model/ngram_baseline.h"
 #include "model/pack.h"
+#include "model/vocabulary.h"
 #include "scheduler/make_plan.h"
 #include "scheduler/plan_text.h"
 
@@ -40,20 +49,47 @@ struct RunArguments {
   }
 };
 
+int refuse(const std::vector<Problem>& problems, const std::string& file) {
+  for (const auto& problem : problems) fmt::print(stderr, "{}\n", problem.text());
+  fmt::print(stderr, "{} problem{} in {}\n", problems.size(), problems.size() == 1 ? "" : "s", file);
+  return kBadConfig;
+}
+
 // Loads the run file and calls `then`, or prints every problem.
 int with_run(const RunArguments& arguments, const std::function<int(const RunConfig&)>& then) {
   const auto run = load_run(arguments.file, arguments.overrides);
-  if (run) return then(*run);
-  for (const auto& problem : run.error()) fmt::print(stderr, "{}\n", problem.text());
-  fmt::print(stderr, "{} problem{} in {}\n", run.error().size(), run.error().size() == 1 ? "" : "s",
-             arguments.file);
-  return kBadConfig;
+  return run ? then(*run) : refuse(run.error(), arguments.file);
 }
 
 int report(const Status& status) {
   if (status) return 0;
   spdlog::error("{}", status.error().message);
   return 1;
+}
+
+int pack_and_report(PackOptions& options, bool as_json) {
+  int shown = -1;
+  if (::isatty(STDERR_FILENO))
+    options.progress = [&](std::uint64_t done, std::uint64_t total) {
+      if (const int percent = static_cast<int>(100.0 * static_cast<double>(done) / static_cast<double>(total)); percent != shown)
+        fmt::print(stderr, "\rpacking {:3} %{}", shown = percent, done == total ? "\n" : "");
+    };
+  const auto packed = pack(options);
+  if (!packed) {
+    if (shown >= 0 && shown < 100) fmt::print(stderr, "\n");
+    return report(tl::unexpected(packed.error()));
+  }
+  nlohmann::json json = {{"vocabulary", packed->vocabulary}};
+  for (const auto& [name, shard] : {std::pair("train", packed->train), std::pair("validation", packed->validation)}) {
+    json[name] = {{"bytes", shard.bytes}, {"tokens", shard.tokens}, {"bytes_per_token", shard.bytes_per_token()}};
+    if (!as_json)
+      fmt::print("{:<10}  {} bytes, {} tokens, {:.4f} bytes per token\n", name, shard.bytes, shard.tokens, shard.bytes_per_token());
+  }
+  if (as_json)
+    fmt::print("{}\n", json.dump());
+  else
+    fmt::print("model.vocabulary = {}; nats per byte = nats per token / {:.4f}\n", packed->vocabulary, packed->validation.bytes_per_token());
+  return 0;
 }
 
 // CLI11 only says that something is missing when a subcommand is misspelt.
@@ -176,16 +212,73 @@ int run_command_line(int argc, char** argv) {
     };
   });
 
+  auto* bench_command = app.add_subcommand("bench", "Measure training itself");
+  bench_command->require_subcommand(1);
+  std::string sweep_file;
+  SweepOptions sweep_options;
+  sweep_options.jobs = std::max(1u, std::thread::hardware_concurrency());
+  auto* convergence_command = bench_command->add_subcommand(
+      "convergence", "Loss against tokens, bytes and seconds of many runs under one protocol; goes on with a sweep that was stopped");
+  convergence_command->add_option("SWEEP.toml", sweep_file, "Sweep file: a base run, seeds, rows (configs/sweep.schema.json)")->required();
+  convergence_command->add_option("--out", sweep_options.out, "Folder the sweep leaves behind (default: runs/NAME)");
+  convergence_command->add_option("--jobs", sweep_options.jobs, "Runs at a time, one core each")->check(CLI::Range(1, 4096))->capture_default_str();
+  convergence_command->add_flag("--json", sweep_options.as_json, "Machine-readable output");
+  convergence_command->callback([&] {
+    chosen = [&] {
+      const auto sweep = load_sweep(sweep_file);
+      if (!sweep) return refuse(sweep.error(), sweep_file);
+      if (sweep_options.out.empty()) sweep_options.out = "runs/" + sweep->name;
+      return run_sweep(*sweep, sweep_options);
+    };
+  });
+  LocalRunOptions local_options;
+  CodecBenchOptions codec_options;
+  auto* codecs_command = bench_command->add_subcommand("codecs", "Speed of every boundary codec on one of a run's microbatches, beside the memory's");
+  run.add_to(*codecs_command);
+  codecs_command->add_option("--seconds", codec_options.seconds, "Time for each figure")->check(CLI::Range(0.01, 60.0))->capture_default_str();
+  codecs_command->add_flag("--json", codec_options.json, "Machine-readable output");
+  codecs_command->callback([&] {
+    chosen = [&] { return with_run(run, [&](const RunConfig& config) { return bench_codecs(config, codec_options); }); };
+  });
+
+  auto* local_command = bench_command->add_subcommand("run", "Run a whole run in this process (`convergence` starts it)");
+  local_command->group("");
+  run.add_to(*local_command);
+  local_command->add_option("--result", local_options.result, "File to write")->required();
+  local_command->add_option("--progress-fd", local_options.progress_fd, "Descriptor to tell the progress to");
+  local_command->callback([&] {
+    chosen = [&] {
+      return with_run(run, [&](const RunConfig& config) { return run_locally(config, local_options); });
+    };
+  });
+
   auto* data_command = app.add_subcommand("data", "Prepare training text");
   data_command->require_subcommand(1);
+  VocabularyOptions vocabulary_options;
+  auto* vocabulary_command = data_command->add_subcommand("vocabulary", "Train a sentencepiece vocabulary on UTF-8 text files");
+  vocabulary_command->add_option("FILE", vocabulary_options.files, "Text files, joined in this order")->required();
+  vocabulary_command->add_option("--out", vocabulary_options.out, "Model to write")->required();
+  vocabulary_command->add_option("--size", vocabulary_options.size, "Pieces, 256 single bytes among them")
+      ->check(CLI::Range(300, 1'000'000))->capture_default_str();
+  vocabulary_command->add_option("--validation-share", vocabulary_options.validation_share, "Share of the text not looked at, from its end, as `data pack` holds it out; 0: none")
+      ->capture_default_str();
+  vocabulary_command->callback([&] {
+    chosen = [&] {
+      if (::isatty(STDERR_FILENO)) spdlog::info("training a vocabulary of {}; takes up to a minute", vocabulary_options.size);
+      return report(train_vocabulary(vocabulary_options));
+    };
+  });
+
   PackOptions pack_options;
-  auto* pack_command = data_command->add_subcommand("pack", "Text files to byte shards");
+  auto* pack_command = data_command->add_subcommand("pack", "Text files to shards of bytes or of a vocabulary's ids");
   pack_command->add_option("FILE", pack_options.files, "Text files, joined in this order")->required();
   pack_command->add_option("--train", pack_options.train, "Shard to write")->required();
   pack_command->add_option("--validation", pack_options.validation, "Held-out shard to write")->required();
   pack_command->add_option("--validation-share", pack_options.validation_share, "Share of the text held out, from its end")
       ->capture_default_str();
-  pack_command->callback([&] { chosen = [&] { return report(pack(pack_options)); }; });
+  pack_command->add_option("--vocabulary", pack_options.vocabulary, "Model of `data vocabulary`; default: bytes");
+  pack_command->add_flag("--json", as_json, "Machine-readable output");
+  pack_command->callback([&] { chosen = [&] { return pack_and_report(pack_options, as_json); }; });
 
   std::string train_shard, validation_shard;
   auto* baseline_command = data_command->add_subcommand("baseline", "Loss of a trigram byte model with add-one smoothing");

@@ -1,0 +1,70 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "base/result.h"
+#include "base/time.h"
+#include "config/run_config.h"
+#include "scheduler/plan.h"
+#include "scheduler/step_result.h"
+#include "stage/stage_compute.h"
+
+namespace isthmus {
+
+// Payload bytes that crossed the boundaries, all of them together.
+struct BoundaryTraffic {
+  std::uint64_t forward = 0;   // values forward
+  std::uint64_t backward = 0;  // their gradients
+  std::uint64_t tokens = 0;    // token ids
+  std::uint64_t total() const { return forward + backward + tokens; }
+};
+
+// How long one stage's device worked on training, added up over the run; evaluation is not in it. On a CPU it is the
+// processor's time, so that runs side by side do not slow each other down on paper.
+struct StageTime {
+  Duration forward{};
+  Duration input_gradient{};
+  Duration weight_gradient{};
+  Duration update{};  // norms and optimizer
+};
+
+// Every stage of a run in this process: one replica each, one thread, no sockets. A microbatch goes down and up the
+// stages as encoded bytes, exactly what a real run would send, and a step ends with the same decision; with
+// run.deterministic the losses are those of `isthmus train`, to the bit.
+class LocalPipeline {
+ public:
+  // Errors: data shards, no such device.
+  static Result<LocalPipeline> open(const RunConfig& run);
+
+  // Runs the next step: 1 … plan().steps train, plan().final_step() only evaluates. Errors: a stage that refuses its
+  // neighbour's bytes, or a payload that has not the size the plan says.
+  Result<StepResult> run_step();
+
+  const Plan& plan() const { return plan_; }
+  StepId last_step() const { return step_; }
+  // Of training microbatches.
+  const BoundaryTraffic& traffic() const { return traffic_; }
+  const std::vector<StageTime>& times() const { return times_; }
+
+ private:
+  LocalPipeline(const RunConfig& run, std::vector<std::unique_ptr<StageCompute>> stages);
+  // All stages' F, from the tokens to the loss.
+  Result<MicrobatchLoss> forward(MicrobatchId m);
+  // All stages' I and W.
+  Status backward(MicrobatchId m);
+  Status check_forward(std::size_t boundary, const EncodedTensor& tensor) const;
+  // Calls `work` and adds how long the device took for it.
+  template <class Work>
+  auto timed(Duration& sum, Work&& work) const;
+
+  RunConfig run_;
+  Plan plan_;
+  std::vector<std::unique_ptr<StageCompute>> stages_;
+  StepId step_;
+  BoundaryTraffic traffic_;
+  std::vector<StageTime> times_;
+};
+
+}  // namespace isthmus

@@ -1,0 +1,28 @@
+#include "scheduler/step_result.h"
+
+#include <cmath>
+
+namespace isthmus {
+
+StepResult step_result(const Plan& plan, StepId step, double clip, const std::vector<UnitNorm>& norms, bool finite,
+                       const std::map<MicrobatchId, MicrobatchLoss>& losses) {
+  StepResult result;
+  StepFigures& figures = result.figures;
+  double training = 0, validation = 0;
+  std::uint64_t validation_tokens = 0;
+  for (const auto& [m, loss] : losses) {
+    const bool trains = plan.is_training(step, m);
+    (trains ? training : validation) += loss.sum;
+    (trains ? figures.tokens : validation_tokens) += loss.tokens;
+  }
+  double norm2 = 0;
+  for (const auto& unit : norms) norm2 += unit.norm2;
+  figures.grad_norm = std::sqrt(norm2);
+  if (figures.tokens > 0) figures.loss = training / static_cast<double>(figures.tokens);
+  if (validation_tokens > 0) figures.validation_loss = validation / static_cast<double>(validation_tokens);
+  result.apply = plan.training_count(step) > 0 && finite && std::isfinite(norm2);
+  if (clip > 0 && result.apply && figures.grad_norm > clip) result.scale = clip / figures.grad_norm;
+  return result;
+}
+
+}  // namespace isthmus

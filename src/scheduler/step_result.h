@@ -1,0 +1,26 @@
+#pragma once
+
+#include <map>
+#include <vector>
+
+#include "base/ids.h"
+#include "scheduler/decisions.h"
+#include "scheduler/plan.h"
+#include "scheduler/report.h"
+
+namespace isthmus {
+
+// What a finished step comes to, and what every stage does with its gradient.
+struct StepResult {
+  StepFigures figures;
+  double scale = 1;    // of the gradient: the clip of the whole model's norm
+  bool apply = false;  // false: nothing to train, or a gradient that is not finite
+};
+
+// `norms`: of every unit of the model, in the order of the layers, so that their sum is the same for every layout.
+// `finite`: what all stages say of their gradients. `clip`: largest norm, 0 = none. Pure: the coordinator and whoever
+// else runs a step decide alike.
+StepResult step_result(const Plan& plan, StepId step, double clip, const std::vector<UnitNorm>& norms, bool finite,
+                       const std::map<MicrobatchId, MicrobatchLoss>& losses);
+
+}  // namespace isthmus

@@ -1,0 +1,95 @@
+#pragma once
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <sstream>
+#include <string>
+#include <vector>
+
+// The program itself, in a folder of the test's own: shards of a small text and a run file "run.toml" that trains a
+// tiny model on them in two stages.
+class CommandLineTest : public ::testing::Test {
+ protected:
+  struct Finished {
+    int code = -1;
+    std::string output;  // stdout and stderr
+  };
+
+  void SetUp() override {
+    std::filesystem::create_directories(folder_);
+    std::ofstream text(folder_ + "/text");
+    for (int i = 0; i < 3000; ++i) text << "the quick brown fox " << i * i % 97 << " jumps over the lazy dog\n";
+    text.close();
+    ASSERT_EQ(run({"data", "pack", "--train", folder_ + "/train.bin", "--validation", folder_ + "/validation.bin", folder_ + "/text"}).code, 0);
+    std::ofstream(folder_ + "/run.toml") << R"([run]
+name = "test"
+steps = 20
+deterministic = true
+[model]
+layers = 4
+hidden = 32
+heads = 2
+context = 32
+[data]
+train = ")" + folder_ + R"(/train.bin"
+validation = ")" + folder_ + R"(/validation.bin"
+[train]
+sequences_per_microbatch = 2
+microbatches_per_step = 4
+evaluate_every = 10
+evaluation_microbatches = 2
+[boundary]
+rank = 8
+values = "fp32"
+factored_layers = 3
+[link]
+bandwidth_mbps = 800
+latency_ms = 1
+emulate = true
+[pipeline]
+layout = "auto"
+stages = 2
+[checkpoint]
+every = 5
+)";
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  pid_t start(const std::vector<std::string>& arguments, const std::string& output, const std::function<void()>& prepare = {}) const {
+    const pid_t pid = ::fork();
+    if (pid != 0) return pid;
+    const int out = ::open(output.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    const std::string binary = ISTHMUS_BINARY_DIR "/isthmus";
+    ::dup2(out, 1);
+    ::dup2(out, 2);
+    if (prepare) prepare();
+    std::vector<char*> argv = {const_cast<char*>(binary.c_str())};
+    for (const auto& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
+    argv.push_back(nullptr);
+    ::execv(binary.c_str(), argv.data());
+    ::_exit(127);
+  }
+  Finished finish(pid_t pid, const std::string& output) const {
+    int status = 0;
+    ::waitpid(pid, &status, 0);
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), read(output)};
+  }
+  Finished run(const std::vector<std::string>& arguments, const std::function<void()>& prepare = {}) const {
+    const std::string output = folder_ + "/output";
+    return finish(start(arguments, output, prepare), output);
+  }
+  static std::string read(const std::string& path) {
+    std::ifstream in(path);
+    std::stringstream text;
+    text << in.rdbuf();
+    return text.str();
+  }
+
+  const std::string folder_ = std::filesystem::temp_directory_path().string() + "/isthmus-run-" + std::to_string(::getpid());
+};

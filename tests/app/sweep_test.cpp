@@ -1,0 +1,191 @@
+// Sweeps through the command line: real processes and files.
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "app/command_line_test.h"
+
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+class SweepTest : public CommandLineTest {
+ protected:
+  void SetUp() override {
+    CommandLineTest::SetUp();
+    write_sweep("");
+  }
+  void write_sweep(const std::string& narrow_set, const std::string& more_rows = "") const {
+    std::ofstream(folder_ + "/sweep.toml") << R"(base = "run.toml"
+seeds = [1, 2]
+set = ["run.steps=12", "train.evaluate_every=4"]
+links = [{bandwidth_mbps = 80, latency_ms = 50}, {bandwidth_mbps = 8, latency_ms = 0}]
+baseline = "dense"
+reference = "dense"
+[[row]]
+name = "dense"
+set = ["boundary.codec=identity"]
+[[row]]
+name = "narrow"
+set = [)" << narrow_set << "]\n" << more_rows;
+  }
+  std::vector<std::string> sweep(const std::string& out, std::vector<std::string> more = {}) const {
+    std::vector<std::string> arguments = {"bench", "convergence", folder_ + "/sweep.toml", "--out", folder_ + "/" + out};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return arguments;
+  }
+  std::vector<json> lines(const std::string& path) const {
+    std::istringstream text(read(folder_ + "/" + path));
+    std::vector<json> all;
+    for (std::string line; std::getline(text, line);) all.push_back(json::parse(line));
+    return all;
+  }
+  std::string run_path(const std::string& out, const std::string& run) const { return folder_ + "/" + out + "/runs/" + run + ".json"; }
+  fs::file_time_type written(const std::string& out, const std::string& run) const { return fs::last_write_time(run_path(out, run)); }
+  // Without what depends on the time of day.
+  std::vector<json> curves(const std::string& out) const {
+    std::vector<json> all;
+    for (const auto& line : lines(out + "/results.jsonl")) all.push_back({line["row"], line["seed"], line["curve"], line["validation_loss"]});
+    return all;
+  }
+  // Waits until the run has left its result; a minute at most.
+  bool finishes(const std::string& out, const std::string& run) const {
+    for (int i = 0; i < 12000; ++i) {
+      if (fs::exists(run_path(out, run))) return true;
+      ::usleep(5000);
+    }
+    return false;
+  }
+};
+
+TEST_F(SweepTest, GivesEveryRowAndSeedAndDoesNothingTheSecondTime) {
+  // The README's, but for the folder.
+  const auto done = run(sweep("out", {"--jobs", "2"}));
+  ASSERT_EQ(done.code, 0) << done.output;
+  const auto results = lines("out/results.jsonl");
+  ASSERT_EQ(results.size(), 4u);
+  for (const auto& result : results) {
+    const bool dense = result["row"] == "dense";
+    // fp32 numbers: the hidden state of 32, or 8 coefficients; ids of one byte, one more than the context per sequence.
+    EXPECT_EQ(result["bytes_per_token_hop"]["forward"], dense ? 128 : 32);
+    EXPECT_EQ(result["bytes_per_token_hop"]["backward"], dense ? 128 : 32);
+    EXPECT_EQ(result["bytes_per_token_hop"]["token_ids"], 33.0 / 32);
+    ASSERT_EQ(result["curve"].size(), 12u);
+    EXPECT_EQ(result["curve"][11]["tokens"], 12 * 4 * 2 * 32);
+    EXPECT_EQ(result["curve"][11]["bytes"], 12 * 4 * 2 * (32 * (dense ? 256 : 64) + 33));
+    EXPECT_FALSE(result["curve"][0].contains("validation_loss"));
+    EXPECT_TRUE(result["curve"][3].contains("validation_loss"));
+    EXPECT_EQ(result["curve"][11]["validation_loss"], result["validation_loss"]);
+    EXPECT_LT(result["validation_loss"], result["curve"][0]["loss"]);
+    EXPECT_EQ(result["config"]["run"]["seed"], result["seed"]);
+    // The latency of the pipeline's two crossings and of the commit, at least.
+    EXPECT_GT(result["links"][0]["predicted_step_seconds"], 0.2);
+    EXPECT_EQ(result["links"].size(), 2u);
+    if (dense) {
+      EXPECT_EQ(result["baseline_gap"]["percent"], 0.0);
+    }
+  }
+  EXPECT_NE(results[0]["validation_loss"], results[1]["validation_loss"]);  // another seed
+  const std::string table = read(folder_ + "/out/table.md"), report = read(folder_ + "/out/report.html");
+  for (const char* word : {"| dense |", "| narrow |", "32 + 32", "2×"}) EXPECT_NE(table.find(word), std::string::npos) << word << "\n" << table;
+  EXPECT_NE(done.output.find(table), std::string::npos) << done.output;
+  for (const char* word : {"<svg", "narrow", "8 Mb/s, 0 ms"}) EXPECT_NE(report.find(word), std::string::npos) << word;
+  EXPECT_EQ(report.find("nan"), std::string::npos);
+
+  const auto before = written("out", "narrow-seed2");
+  const auto again = run(sweep("out"));
+  ASSERT_EQ(again.code, 0) << again.output;
+  EXPECT_NE(again.output.find("4 of 4 runs are in"), std::string::npos) << again.output;
+  EXPECT_EQ(written("out", "narrow-seed2"), before);
+  EXPECT_EQ(lines("out/results.jsonl"), results);
+
+  // What has become another run is run again, and nothing else.
+  write_sweep("\"boundary.rank=4\"");
+  const auto changed = run(sweep("out", {"--json"}));
+  ASSERT_EQ(changed.code, 0) << changed.output;
+  EXPECT_NE(changed.output.find("2 of 4 runs are in"), std::string::npos) << changed.output;
+  EXPECT_NE(written("out", "narrow-seed2"), before);
+  const json rows = json::parse(changed.output.substr(changed.output.find("\n{") + 1))["rows"];
+  EXPECT_EQ(rows[1]["columns"], 4);
+  EXPECT_EQ(rows[1]["dense_ratio"], 4.0);
+  EXPECT_EQ(rows[1]["seeds"], 2);
+}
+
+TEST_F(SweepTest, HasTheLossesOfTrain) {
+  ASSERT_EQ(run(sweep("out")).code, 0);
+  for (const std::string codec : {"identity", "subspace"}) {
+    const std::string out = folder_ + "/train-" + codec;
+    const auto done = run({"train", folder_ + "/run.toml", "--out", out, "--set", "run.steps=12", "--set", "train.evaluate_every=4", "--set", "run.seed=2",
+                           "--set", "boundary.codec=" + codec});
+    ASSERT_EQ(done.code, 0) << done.output;
+    const auto results = lines("out/results.jsonl");
+    const auto& curve = results[codec == "identity" ? 1 : 3]["curve"];
+    std::size_t compared = 0;
+    for (const auto& line : lines("train-" + codec + "/metrics.jsonl")) {
+      const auto& point = curve[line["step"].get<std::size_t>() - 1];
+      const char* key = line.contains("loss") ? "loss" : "validation_loss";
+      EXPECT_EQ(point.at(key), line[key]) << codec << " step " << line["step"];
+      ++compared;
+    }
+    EXPECT_EQ(compared, 15u);  // 12 steps, evaluations after 4, 8 and 12
+  }
+}
+
+TEST_F(SweepTest, GoesOnAfterItWasKilled) {
+  ASSERT_EQ(run(sweep("whole")).code, 0);
+  for (const int how : {SIGKILL, SIGINT}) {
+    const std::string out = how == SIGINT ? "stopped" : "killed";
+    const std::string output = folder_ + "/" + out + ".txt";
+    const pid_t parent = start(sweep(out, {"--jobs", "1"}), output);
+    ASSERT_TRUE(finishes(out, "dense-seed1"));
+    ::kill(parent, how);
+    const auto ended = finish(parent, output);
+    EXPECT_EQ(ended.code, how == SIGINT ? 130 : 128 + SIGKILL) << ended.output;
+    if (how == SIGINT) {
+      EXPECT_NE(ended.output.find("goes on from there"), std::string::npos) << ended.output;
+    }
+    EXPECT_FALSE(fs::exists(folder_ + "/" + out + "/table.md"));
+    EXPECT_FALSE(fs::exists(run_path(out, "narrow-seed2")));
+    const auto first = written(out, "dense-seed1");
+    const auto resumed = run(sweep(out, {"--jobs", "1"}));
+    ASSERT_EQ(resumed.code, 0) << resumed.output;
+    EXPECT_NE(resumed.output.find("of 4 runs are in"), std::string::npos) << resumed.output;
+    EXPECT_EQ(written(out, "dense-seed1"), first);
+    EXPECT_EQ(curves(out), curves("whole"));
+  }
+}
+
+TEST_F(SweepTest, FinishesTheOtherRowsWhenOneFails) {
+  // In the place where the result should go there is a folder.
+  fs::create_directories(run_path("out", "narrow-seed1"));
+  const auto done = run(sweep("out"));
+  EXPECT_EQ(done.code, 1) << done.output;
+  EXPECT_NE(done.output.find("error: narrow seed 1: cannot rename"), std::string::npos) << done.output;
+  EXPECT_EQ(lines("out/results.jsonl").size(), 3u);
+  EXPECT_TRUE(fs::exists(folder_ + "/out/report.html"));
+}
+
+TEST_F(SweepTest, SaysEverythingThatIsWrongAtOnce) {
+  write_sweep("\"boundary.rank=99\", \"boundary.rnak=3\"", "[[row]]\nname = \"dense\"\nrefrence = \"dens\"\n");
+  const auto done = run(sweep("out"));
+  EXPECT_EQ(done.code, 78) << done.output;
+  for (const char* words : {"sweep.toml:12:7: row \"narrow\": boundary.rank is 99, expected at most model.hidden = 32", "row \"narrow\": unknown key \"rnak\" in boundary, did you mean \"rank\"?",
+                            "sweep.toml:14:8: there are two rows \"dense\"", "unknown key \"refrence\" in row[2], did you mean \"reference\"?", "4 problems"})
+    EXPECT_NE(done.output.find(words), std::string::npos) << words << "\n" << done.output;
+  EXPECT_FALSE(fs::exists(folder_ + "/out"));
+  write_sweep("");
+  fs::remove(folder_ + "/train.bin");
+  EXPECT_EQ(run(sweep("out")).code, 1);
+  EXPECT_FALSE(fs::exists(folder_ + "/out"));
+}
+
+}  // namespace
