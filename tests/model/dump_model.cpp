@@ -1,21 +1,50 @@
 // Writes a model's initial weights, one microbatch, and what this project computes from them, for
-// tests/reference/reference.py to compare with its own: dump_model CODEC FOLDER
+// tests/reference/reference.py to compare with its own: dump_model FOLDER [section.key=value …]
 
 #include <torch/torch.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 #include "base/counter_random.h"
 #include "compress/subspace.h"
+#include "config/load_run.h"
 #include "model/optimizer.h"
 #include "model/stage_model.h"
 
 using namespace isthmus;
 
 namespace {
+
+constexpr const char* kRun = R"(
+[model]
+layers = 3
+hidden = 64
+heads = 4
+context = 128
+vocabulary = 97
+mlp = 96
+token_window = 3
+token_width = 5
+[data]
+train = "none"
+validation = "none"
+[train]
+sequences_per_microbatch = 2
+microbatches_per_step = 1
+precision = "fp32"
+[boundary]
+rank = 8
+values = "fp32"
+[pipeline]
+layout = "auto"
+stages = 3
+)";
 
 struct Dump {
   std::string folder;
@@ -29,64 +58,100 @@ struct Dump {
   }
 };
 
+// The run's stages in one process. What crosses a boundary is cut out of the graph, as the wire does it.
+struct Stages {
+  std::vector<StageModel> models;
+
+  explicit Stages(const RunConfig& run) {
+    models.reserve(run.pipeline.stage.size());
+    for (const auto& stage : run.pipeline.stage) models.emplace_back(run, stage.first_layer, stage.end_layer);
+  }
+  at::Tensor logits(const at::Tensor& ids) {
+    const torch::NoGradGuard no_graph;
+    at::Tensor tensor = torch::zeros({1});
+    for (std::size_t s = 0; s + 1 < models.size(); ++s) tensor = models[s].forward(ids, tensor, nullptr);
+    return models.back().logits(ids, tensor, nullptr);
+  }
+  // The sum of the losses; weight gradients of their mean go to `sums`.
+  double gradients(const at::Tensor& ids, double tokens, GradientSums& sums) {
+    std::vector<WeightWorkList> work(models.size());
+    std::vector<at::Tensor> inputs, outputs;
+    for (std::size_t s = 0; s < models.size(); ++s) {
+      inputs.push_back((s == 0 ? torch::zeros({1}) : outputs.back().detach().clone()).requires_grad_(true));
+      outputs.push_back(models[s].forward(ids, inputs.back(), &work[s]));
+    }
+    at::Tensor gradient = torch::full({}, 1.0 / tokens);
+    for (std::size_t s = models.size(); s-- > 0;) {
+      torch::autograd::backward({outputs[s]}, {gradient});
+      gradient = inputs[s].grad();
+    }
+    const torch::NoGradGuard no_graph;
+    for (const auto& list : work) sums.add(list);
+    return outputs.back().item<double>();
+  }
+};
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 3) return 2;
+  if (argc < 2) return 2;
   at::set_num_threads(1);
-  RunConfig run;
-  run.boundary.codec = argv[1];
-  run.boundary.rank = 8;
-  run.boundary.factored_layers = run.boundary.codec == "subspace" ? 2 : 0;
-  run.model = {3, 64, 4, 128, 97, 96};
-  run.train.precision = "fp32";
-  run.train.weight_decay = 0.1;
-  run.train.microbatches_per_step = 1;
-  Dump dump{argv[2], {}};
+  const auto parsed = parse_run(kRun, "dump_model", {argv + 2, argv + argc});
+  if (!parsed) {
+    for (const auto& problem : parsed.error()) std::fprintf(stderr, "%s\n", problem.text().c_str());
+    return 78;
+  }
+  const RunConfig& run = *parsed;
+  Dump dump{argv[1], {}};
+  dump.index["run"] = nlohmann::json::parse(resolved_json(run));
 
-  StageModel model(run, 0, run.model.layers);
+  Stages stages(run);
   Optimizer optimizer(run);
-  GradientSums sums(false);
-  // Larger weights than the initial ones, so that a wrong path shows.
-  for (auto& p : model.parameters()) {
-    if (p.spec.decays()) p.master.mul_(3.0);
-    dump.tensor("initial." + p.name, p.master);
+  // Other and larger weights than the initial ones, so that a wrong path shows: encoder and decoder start equal, gains
+  // with one.
+  for (auto& model : stages.models) {
+    for (auto& p : model.parameters()) {
+      const CounterRandom random(7, p.name);
+      at::Tensor noise = torch::empty_like(p.master);
+      for (std::int64_t i = 0; i < noise.numel(); ++i) noise.data_ptr<float>()[i] = static_cast<float>(0.1 * random.normal(static_cast<std::uint64_t>(i)));
+      p.spec.decays() ? p.master.mul_(3.0) : p.master.add_(noise);
+    }
+    model.settle();
+    for (const auto& p : model.parameters()) dump.tensor("initial." + p.name, p.master);
   }
   const auto table = [](std::vector<float> values, std::int64_t rows) { return torch::tensor(values).view({rows, -1}); };
   dump.tensor("basis", table(subspace_basis(run.run.seed, run.model.hidden, run.boundary.rank), run.model.hidden));
   dump.tensor("embedding", table(fixed_embedding(run.run.seed, run.model.vocabulary, run.model.hidden), run.model.vocabulary));
-  const isthmus::CounterRandom random(5, "ids");
-  at::Tensor ids = torch::empty({2, run.model.context + 1}, torch::kLong);
+  const CounterRandom random(5, "ids");
+  const std::int64_t sequences = run.train.sequences_per_microbatch;
+  at::Tensor ids = torch::empty({sequences, run.model.context + 1}, torch::kLong);
   for (std::int64_t i = 0; i < ids.numel(); ++i) ids.data_ptr<std::int64_t>()[i] = static_cast<std::int64_t>(random.below(run.model.vocabulary, static_cast<std::uint64_t>(i)));
   dump.tensor("ids", ids);
+  dump.tensor("logits", stages.logits(ids));
 
   nlohmann::json losses = nlohmann::json::array();
-  const double tokens = 2.0 * run.model.context;
+  const double tokens = static_cast<double>(sequences) * run.model.context;
   for (int step = 0; step < 10; ++step) {
-    WeightWorkList work;
-    const at::Tensor anchor = torch::zeros({1}).requires_grad_(true);
-    if (step == 0) {
-      const torch::NoGradGuard no_graph;
-      dump.tensor("logits", model.logits(ids, anchor, nullptr));
-    }
-    const at::Tensor loss = model.forward(ids, anchor, &work);
-    losses.push_back(loss.item<double>() / tokens);
-    torch::autograd::backward({loss}, {torch::full({}, 1.0 / tokens)});
+    GradientSums sums(false);
+    losses.push_back(stages.gradients(ids, tokens, sums) / tokens);
     const torch::NoGradGuard no_graph;
-    sums.add(work);
     double norm2 = 0;
-    for (const auto& p : model.parameters()) norm2 += sums.value(p).square().sum().item<double>();
-    if (step == 0)
-      for (const auto& p : model.parameters()) dump.tensor("gradient." + p.name, sums.value(p));
-    optimizer.step(model.parameters(), sums, std::min(1.0, 1.0 / std::sqrt(norm2)), 1e-3);
-    model.settle();
-    sums.clear(model.parameters());
+    for (auto& model : stages.models)
+      for (const auto& p : model.parameters()) {
+        norm2 += sums.value(p).square().sum().item<double>();
+        if (step == 0) dump.tensor("gradient." + p.name, sums.value(p));
+      }
+    const std::uint64_t taken = optimizer.steps();
+    for (auto& model : stages.models) {
+      optimizer.set_steps(taken);
+      optimizer.step(model.parameters(), sums, std::min(1.0, 1.0 / std::sqrt(norm2)), run.train.learning_rate);
+      model.settle();
+      sums.clear(model.parameters());
+    }
   }
   dump.index["losses"] = losses;
-  dump.index["codec"] = run.boundary.codec;
-  dump.index["heads"] = run.model.heads;
-  dump.index["layers"] = run.model.layers;
-  dump.index["factored"] = *run.boundary.factored_layers;
+  for (const auto& model : stages.models)
+    for (const auto& p : model.parameters()) dump.tensor("final." + p.name, p.master);
   std::ofstream(dump.folder + "/index.json") << dump.index.dump(1);
   return 0;
 }
