@@ -20,7 +20,7 @@ CASES = [
     "boundary.codec=subspace pipeline.stages=1 boundary.factored_layers=2",
     "boundary.codec=identity",
     "boundary.codec=subspace",
-    "boundary.codec=subspace train.scale_factored=false boundary.factored_layers=3",
+    "boundary.codec=subspace train.factored_learning_rate=2 boundary.factored_layers=3",
     "boundary.codec=narrow",
     "boundary.codec=projected",
     "boundary.codec=bottleneck",
@@ -178,7 +178,7 @@ class Reference:
         m.mul_(0.9).add_(0.1 * g)
         v.mul_(0.95).add_(0.05 * g * g)
         weight.mul_(1 - rate * decay)
-        larger = self.widening(name) if self.optimizer["scale_factored"] else 1.0
+        larger = self.optimizer["factored_learning_rate"] if self.widening(name) != 1.0 else 1.0
         weight.sub_(rate * larger * (m / (1 - 0.9 ** step)) / ((v / (1 - 0.95 ** step)).sqrt() + 1e-8))
 
     def muon(self, name, weight, g, momentum):

@@ -1,6 +1,7 @@
 #include "stage/torch_stage.h"
 
 #include <gtest/gtest.h>
+#include <torch/torch.h>
 #include <unistd.h>
 
 #include <cmath>
@@ -9,7 +10,9 @@
 #include <map>
 
 #include "base/counter_random.h"
+#include "compress/subspace.h"
 #include "config/load_run.h"
+#include "config/stage_tensors.h"
 #include "model/write_byte_shard.h"
 #include "scheduler/learning_rate.h"
 #include "scheduler/make_plan.h"
@@ -58,7 +61,26 @@ class TorchStageTest : public ::testing::Test {
     }
     // `order`: in which order the weight gradients of the step are added.
     void step(std::uint64_t number, const std::vector<std::uint32_t>& order = {2, 0, 1}) {
-      double loss = 0;
+      const double norm2 = gradients(number, order);
+      Commit commit;
+      commit.step = StepId(number);
+      commit.scale = std::min(1.0, 1.0 / std::sqrt(norm2));
+      for (auto& stage : stages) stage->apply(commit, learning_rate(run, StepId(number)));
+    }
+    // All of a step before its commit. The squared norm of the whole gradient.
+    double gradients(std::uint64_t number, const std::vector<std::uint32_t>& order = {2, 0, 1}) {
+      double loss = 0, norm2 = 0;
+      microbatches(number, loss);
+      for (auto& stage : stages) {
+        for (const std::uint32_t m : order) stage->weight_gradient(MicrobatchId(m));
+        const auto prepared = stage->prepare({}, true);
+        EXPECT_TRUE(prepared.finite);
+        for (const auto& unit : prepared.norms) norm2 += unit.norm2;
+      }
+      losses.push_back(loss / (3 * plan.tokens_per_microbatch));
+      return norm2;
+    }
+    void microbatches(std::uint64_t number, double& loss) {
       for (std::uint32_t m = 0; m < 3; ++m) {
         EncodedTensor tensor;
         for (auto& stage : stages) {
@@ -66,22 +88,23 @@ class TorchStageTest : public ::testing::Test {
           ASSERT_TRUE(result) << result.error().message;
           tensor = result->output;
           if (result->loss) loss += result->loss->sum;
+          ASSERT_EQ(tensor.values == nullptr, result->loss.has_value());
+          if (tensor.values) {
+            EXPECT_EQ(tensor.values->size(), plan.forward_bytes);
+            EXPECT_EQ(tensor.tokens->size(), plan.token_bytes);
+          }
         }
         tensor = {};
-        for (std::size_t s = stages.size(); s-- > 0;) tensor = *stages[s]->input_gradient(MicrobatchId(m), tensor);
+        for (std::size_t s = stages.size(); s-- > 0;) {
+          auto result = stages[s]->input_gradient(MicrobatchId(m), tensor);
+          ASSERT_TRUE(result) << result.error().message;
+          tensor = *result;
+          ASSERT_EQ(tensor.values == nullptr, s == 0);
+          if (tensor.values) {
+            EXPECT_EQ(tensor.values->size(), plan.backward_bytes);
+          }
+        }
       }
-      Commit commit;
-      commit.step = StepId(number);
-      double norm2 = 0;
-      for (auto& stage : stages) {
-        for (const std::uint32_t m : order) stage->weight_gradient(MicrobatchId(m));
-        const auto prepared = stage->prepare({}, true);
-        EXPECT_TRUE(prepared.finite);
-        for (const auto& unit : prepared.norms) norm2 += unit.norm2;
-      }
-      commit.scale = std::min(1.0, 1.0 / std::sqrt(norm2));
-      for (auto& stage : stages) stage->apply(commit, learning_rate(run, StepId(number)));
-      losses.push_back(loss / (3 * plan.tokens_per_microbatch));
     }
     std::map<std::string, std::string> digests() const {
       std::map<std::string, std::string> all;
@@ -144,6 +167,33 @@ class TorchStageTest : public ::testing::Test {
     return pipeline;
   }
 
+  // Floats of a stage taken apart as the plan lists its tensors; behind each, `moments` more of its size.
+  static void take_apart(const RunConfig& run, std::uint32_t s, ByteView bytes, bool moments, std::map<std::string, at::Tensor>& out) {
+    const auto& stage = run.pipeline.stage[s];
+    for (const auto& spec : stage_tensors(run, stage.first_layer, stage.end_layer)) {
+      at::Tensor tensor = torch::empty({spec.numbers()});
+      std::memcpy(tensor.mutable_data_ptr(), bytes.data(), tensor.nbytes());
+      bytes = bytes.subspan(tensor.nbytes() * (moments ? 1 + optimizer_moments(run, spec) : 1));
+      out[spec.name()] = spec.columns == 0 ? tensor : tensor.view({spec.rows, spec.columns});
+    }
+    EXPECT_EQ(bytes.size(), moments ? sizeof(std::uint64_t) : 0);
+  }
+  static std::map<std::string, at::Tensor> weights_of(const Pipeline& pipeline) {
+    std::map<std::string, at::Tensor> weights;
+    for (std::uint32_t s = 0; s < pipeline.stages.size(); ++s) take_apart(pipeline.run, s, *pipeline.stages[s]->state(), true, weights);
+    return weights;
+  }
+  // After Pipeline::gradients.
+  static std::map<std::string, at::Tensor> gradients_of(const Pipeline& pipeline) {
+    std::map<std::string, at::Tensor> gradients;
+    for (std::uint32_t s = 0; s < pipeline.stages.size(); ++s) take_apart(pipeline.run, s, *pipeline.stages[s]->total(), false, gradients);
+    return gradients;
+  }
+  static at::Tensor basis_of(const RunConfig& run) {
+    const std::int64_t d = run.model.hidden, k = run.boundary.rank;
+    return torch::tensor(subspace_basis(run.run.seed, d, k)).view({d, k});
+  }
+
   const std::string folder_ = ::testing::TempDir() + "/isthmus-stage-" + std::to_string(::getpid());
 };
 
@@ -158,16 +208,37 @@ TEST_F(TorchStageTest, EndsWithTheSameWeightsHoweverTheLayersAreCut) {
   }
 }
 
-TEST_F(TorchStageTest, EndsWithTheSameWeightsForADenseModel) {
-  const std::vector<std::string> dense = {"boundary.codec=identity"};
-  const auto strip = [&](const std::string& stages) {
-    const std::string text = "[run]\nsteps = 20\ndeterministic = true\n[model]\nlayers = 4\nhidden = 32\nheads = 2\ncontext = 64\n"
-                             "[data]\ntrain = \"" + folder_ + "/text.bin\"\nvalidation = \"" + folder_ + "/text.bin\"\n"
-                             "[train]\nsequences_per_microbatch = 2\nmicrobatches_per_step = 3\nwarmup_steps = 2\n"
-                             "[boundary]\ncodec = \"identity\"\nvalues = \"fp32\"\n[pipeline]\nlayout = \"auto\"\nstages = " + stages + "\n";
-    return *parse_run(text, "test.toml");
+// Where nothing is cut off at a boundary, nothing is a stage's own, and the numbers arrive as they are.
+TEST_F(TorchStageTest, EndsWithTheSameWeightsInEveryFormThatLosesNothing) {
+  const std::vector<std::vector<std::string>> forms = {
+      {"boundary.codec=identity"},
+      {"boundary.codec=identity", "train.optimizer=muon"},
+      {"boundary.codec=top_k", "boundary.rank=32"},
+      {"boundary.codec=subspace", "train.optimizer=muon"},
+      {"boundary.codec=subspace", "boundary.factored_layers=4", "train.factored_learning_rate=1.5"},
   };
-  EXPECT_EQ(trained(strip("1")).digests(), trained(strip("4")).digests());
+  for (const auto& form : forms) {
+    const auto one = trained(run_of("1", form), 6), three = trained(run_of("3", form), 6), four = trained(run_of("4", form), 6);
+    EXPECT_EQ(one.digests(), three.digests()) << ::testing::PrintToString(form);
+    EXPECT_EQ(one.digests(), four.digests()) << ::testing::PrintToString(form);
+    EXPECT_EQ(one.losses, four.losses) << ::testing::PrintToString(form);
+  }
+}
+
+// A boundary drops what of a gradient lies outside the subspace. A matrix that is kept in it cannot use that part, but
+// AdamW sees it where there is no boundary, so only gradients agree, and inside the subspace.
+TEST_F(TorchStageTest, HasTheSameGradientsInTheSubspaceHoweverAProjectedModelIsCut) {
+  const std::vector<std::string> projected = {"boundary.codec=projected", "train.precision=fp32"};
+  Pipeline one(run_of("1", projected), folder_), four(run_of("4", projected), folder_);
+  for (Pipeline* pipeline : {&one, &four}) pipeline->gradients(1);
+  EXPECT_NEAR(one.losses[0], four.losses[0], 1e-6);
+  const at::Tensor u = basis_of(one.run);
+  const auto expected = gradients_of(one), found = gradients_of(four);
+  for (const auto& spec : stage_tensors(one.run, 0, one.run.model.layers)) {
+    const auto seen = [&](const at::Tensor& g) { return spec.in_subspace == 1 ? u.t().mm(g) : spec.in_subspace == 2 ? g.mm(u) : g; };
+    const at::Tensor a = seen(expected.at(spec.name())), b = seen(found.at(spec.name()));
+    EXPECT_LT((a - b).norm().item<double>(), 1e-5 * a.norm().item<double>()) << spec.name();
+  }
 }
 
 TEST_F(TorchStageTest, Learns) {
@@ -358,6 +429,121 @@ TEST_F(TorchStageTest, NoticesAGradientThatIsNotFinite) {
   pipeline.stages[0]->weight_gradient(MicrobatchId(0));
   EXPECT_FALSE(pipeline.stages[0]->prepare({}, true).finite);
 }
+
+// Every form of the boundary, three stages, four bits a number.
+class EveryForm : public TorchStageTest, public ::testing::WithParamInterface<const char*> {
+ protected:
+  RunConfig run_with(std::vector<std::string> overrides = {}) const {
+    overrides.insert(overrides.begin(), {"boundary.values=int4", std::string("boundary.codec=") + GetParam()});
+    return run_of("3", overrides);
+  }
+  // What the optimizer and the token path add to the stage's state.
+  std::vector<RunConfig> runs() const {
+    return {run_with(), run_with({"train.optimizer=muon", "model.token_path=window"}), run_with({"model.token_path=table", "train.precision=fp32"})};
+  }
+};
+
+TEST_P(EveryForm, LearnsWithFourBitsANumber) {
+  const auto adamw = trained(run_with()), exact = trained(run_with({"boundary.values=fp32"}));
+  const auto muon = trained(run_with({"train.optimizer=muon", "train.learning_rate=4e-3"}));
+  // Six of 32 numbers are little to learn from.
+  const double share = adamw.run.boundary.codec == "top_k" ? 0.95 : 0.9;
+  EXPECT_LT(adamw.losses.back(), adamw.losses.front() * share);
+  EXPECT_NEAR(adamw.losses.back(), exact.losses.back(), 0.03);
+  EXPECT_LT(muon.losses.back(), muon.losses.front() * 0.8);
+}
+
+TEST_P(EveryForm, SendsTheBytesThatThePlanCounts) {
+  for (const char* forward : {"fp32", "bf16", "int8", "int4"})
+    for (const char* backward : {"fp32", "bf16", "int8", "int4"})
+      Pipeline(run_with({std::string("boundary.values=") + forward, std::string("boundary.gradient_values=") + backward}), folder_).step(1);
+}
+
+TEST_P(EveryForm, HasTheStateThatThePlanCounts) {
+  for (const auto& run : runs()) {
+    Pipeline pipeline(run, folder_);
+    for (std::size_t s = 0; s < pipeline.stages.size(); ++s) {
+      EXPECT_EQ(pipeline.stages[s]->state()->size(), pipeline.plan.stages[s].state_bytes);
+      EXPECT_EQ(pipeline.stages[s]->close().bytes->size(), pipeline.plan.stages[s].parameters * pipeline.plan.part_width);
+      EXPECT_EQ(pipeline.stages[s]->total()->size(), pipeline.plan.stages[s].parameters * pipeline.plan.total_width);
+    }
+  }
+}
+
+TEST_P(EveryForm, ContinuesFromACheckpointAndFromASiblingWithTheSameBits) {
+  for (const auto& run : runs()) {
+    const std::string folder = folder_ + "/" + run.model.token_path;
+    Pipeline first(run, folder), loaded(run, folder), restored(run, folder);
+    for (std::uint64_t s = 1; s <= 2; ++s) first.step(s);
+    for (std::size_t s = 0; s < first.stages.size(); ++s) {
+      ASSERT_TRUE(first.stages[s]->save(2, 0));
+      const auto status = loaded.stages[s]->load(2);
+      ASSERT_TRUE(status) << status.error().message;
+      ASSERT_TRUE(restored.stages[s]->restore(*first.stages[s]->state()));
+    }
+    EXPECT_EQ(first.digests(), loaded.digests());
+    EXPECT_EQ(first.digests(), restored.digests());
+    for (std::uint64_t s = 3; s <= 5; ++s)
+      for (Pipeline* pipeline : {&first, &loaded, &restored}) pipeline->step(s);
+    for (const Pipeline* pipeline : {&loaded, &restored})
+      for (std::size_t s = 0; s < first.stages.size(); ++s) EXPECT_EQ(*first.stages[s]->state(), *pipeline->stages[s]->state()) << s;
+  }
+}
+
+TEST_P(EveryForm, ComputesTheSameBitsAgain) {
+  for (const auto& run : runs()) {
+    RunConfig recomputing = run;
+    recomputing.pipeline.recompute = "always";
+    const auto once = trained(run, 3), again = trained(run, 3), recomputed = trained(recomputing, 3);
+    EXPECT_EQ(once.digests(), again.digests());
+    EXPECT_EQ(once.losses, again.losses);
+    EXPECT_EQ(once.digests(), recomputed.digests());
+  }
+}
+
+// A replica that takes a microbatch over sends what the first one sent: stochastic rounding included.
+TEST_P(EveryForm, SendsTheSameBytesWhoeverComputesThem) {
+  Pipeline one(run_with(), folder_), other(run_with(), folder_);
+  const auto sent = [](Pipeline& p, std::uint64_t step, std::uint32_t m) {
+    const MicrobatchId microbatch(m);
+    EncodedTensor forward = p.stages[0]->forward(StepId(step), microbatch, true, {})->output;
+    forward = p.stages[1]->forward(StepId(step), microbatch, true, forward)->output;
+    (void)p.stages[2]->forward(StepId(step), microbatch, true, forward);
+    const EncodedTensor backward = *p.stages[1]->input_gradient(microbatch, *p.stages[2]->input_gradient(microbatch, {}));
+    return std::pair(*forward.values, *backward.values);
+  };
+  (void)sent(other, 1, 2);  // what was computed before does not matter
+  EXPECT_EQ(sent(one, 1, 0), sent(other, 1, 0));
+}
+
+TEST_P(EveryForm, KeepsItsConstraintsInEveryStep) {
+  for (const auto& run : runs()) {
+    auto pipeline = trained(run, 3);
+    const at::Tensor u = basis_of(run);
+    const auto weights = weights_of(pipeline);
+    int inside = 0, orthonormal = 0;
+    for (const auto& stage : run.pipeline.stage)
+      for (const auto& spec : stage_tensors(run, stage.first_layer, stage.end_layer)) {
+        const at::Tensor w = weights.at(spec.name());
+        if (spec.in_subspace != 0) {
+          const at::Tensor columns = spec.in_subspace == 1 ? w : w.t();
+          EXPECT_LT(((columns - u.mm(u.t().mm(columns))).norm() / columns.norm()).item<double>(), 1e-5) << spec.name();
+          ++inside;
+        }
+        if (run.boundary.codec == "learned" && (spec.kind == TensorSpec::Kind::kEncoder || spec.kind == TensorSpec::Kind::kDecoder)) {
+          EXPECT_LT((w.t().mm(w) - torch::eye(w.size(1))).abs().max().item<double>(), 1e-5) << spec.name();
+          EXPECT_GT((w - u).abs().max().item<double>(), 1e-4) << spec.name() << " has not moved";
+          ++orthonormal;
+        }
+      }
+    EXPECT_EQ(inside, run.boundary.codec == "projected" ? 1 + 2 * 3 : 0);  // the table, two matrices a layer
+    EXPECT_EQ(orthonormal, run.boundary.codec == "learned" ? 2 * 2 : 0);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Forms, EveryForm,
+                         ::testing::Values("subspace", "projected", "narrow", "bottleneck", "learned", "projection", "top_k", "identity"),
+                         [](const auto& test) { return std::string(test.param); });
 
 }  // namespace
 }  // namespace isthmus
