@@ -1,5 +1,7 @@
 #include "config/load_run.h"
 
+#include <algorithm>
+
 #include "config/boundary_form.h"
 #include "config/config_file.h"
 #include "config/layer_map.h"
@@ -20,6 +22,7 @@ void resolve(RunConfig& run) {
   run.pipeline.replicas = 1;
   run.pipeline.stages = static_cast<std::uint32_t>(run.pipeline.stage.size());
   if (run.model.mlp == 0) run.model.mlp = ((run.model.hidden * 8 + 2) / 3 + 31) / 32 * 32;
+  if (run.boundary.rank == 0) run.boundary.rank = std::max(1u, run.model.hidden * 4 / 17);
   if (run.boundary.gradient_values.empty()) run.boundary.gradient_values = run.boundary.values;
   if (!boundary_form(run.boundary.codec).constrained)
     run.boundary.factored_layers = 0;

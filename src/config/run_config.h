@@ -31,7 +31,7 @@ struct RunConfig {
     std::uint32_t mlp = 0;
     // What a stage learns from the token ids that arrive with the coefficients, at no cost on the wire:
     // none | table (of each token) | window (an MLP over the last token_window tokens).
-    std::string token_path = "none";
+    std::string token_path = "window";
     std::uint32_t token_window = 8;
     std::uint32_t token_width = 32;  // numbers per token in the window's table
     friend bool operator==(const Model&, const Model&) = default;
@@ -46,7 +46,7 @@ struct RunConfig {
   struct Train {
     std::uint32_t sequences_per_microbatch = 4;
     std::uint32_t microbatches_per_step = 16;
-    std::string optimizer = "adamw";  // adamw | muon: the layers' matrices by Muon, all else by AdamW
+    std::string optimizer = "muon";  // adamw | muon: the layers' matrices by Muon, all else by AdamW
     double learning_rate = 1e-3;
     // AdamW's steps of tensors that hold coefficients, in steps of the others. Their numbers are sqrt(hidden / rank)
     // larger than those they stand for; steps as much larger were measured to be too large.
@@ -72,8 +72,11 @@ struct RunConfig {
     // What crosses (config/boundary_form.h): subspace | projected | narrow | bottleneck | learned | projection | top_k |
     // identity.
     std::string codec = "subspace";
-    std::uint32_t rank = 16;      // numbers per token that cross; identity: all of them do
-    std::string values = "bf16";  // fp32 | bf16 | int8 | int4: format of a number, forward
+    // Numbers per token that cross; identity: all of them do. Absent: 4/17 of hidden, which in int4 is a sixteenth of
+    // the bytes of the whole stream in bf16; resolved by the loader.
+    std::uint32_t rank = 0;
+    // fp32 | bf16 | int8 | int4: format of a number, forward. At equal bytes twice the numbers in half the bits lose less.
+    std::string values = "int4";
     std::string gradient_values;  // backward. Absent: as forward; resolved by the loader
     // Adds to what is sent what the codec dropped of the microbatch before (top_k only).
     bool error_feedback = false;

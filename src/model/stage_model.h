@@ -26,6 +26,9 @@ namespace isthmus {
 class StageModel {
  public:
   StageModel(const RunConfig& run, std::uint32_t first_layer, std::uint32_t end_layer);
+  // A copy would point at the original's parameters.
+  StageModel(StageModel&&) = default;
+  StageModel(const StageModel&) = delete;
 
   bool has_embedding() const { return first_layer_ == 0; }
   bool has_head() const { return end_layer_ == run_.model.layers; }

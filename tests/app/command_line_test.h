@@ -36,6 +36,7 @@ layers = 4
 hidden = 32
 heads = 2
 context = 32
+token_path = "none"
 [data]
 train = ")" + folder_ + R"(/train.bin"
 validation = ")" + folder_ + R"(/validation.bin"
@@ -44,6 +45,7 @@ sequences_per_microbatch = 2
 microbatches_per_step = 4
 evaluate_every = 10
 evaluation_microbatches = 2
+optimizer = "adamw"
 [boundary]
 rank = 8
 values = "fp32"

@@ -23,7 +23,8 @@ TEST(LoadRun, FillsInDefaults) {
   expected.pipeline.stage = {{0, 8, 1}};
   expected.pipeline.stages = 1;
   expected.boundary.factored_layers = 0;
-  expected.boundary.gradient_values = "bf16";  // as values
+  expected.boundary.gradient_values = "int4";  // as values
+  expected.boundary.rank = 60;                 // 4/17 of 256
   EXPECT_EQ(*run, expected);
 }
 

@@ -29,6 +29,7 @@ heads = 4
 context = 128
 vocabulary = 97
 mlp = 96
+token_path = "none"
 token_window = 3
 token_width = 5
 [data]
@@ -38,6 +39,7 @@ validation = "none"
 sequences_per_microbatch = 2
 microbatches_per_step = 1
 precision = "fp32"
+optimizer = "adamw"
 [boundary]
 rank = 8
 values = "fp32"

@@ -35,9 +35,9 @@ class TorchStageTest : public ::testing::Test {
   void TearDown() override { fs::remove_all(folder_); }
 
   RunConfig run_of(const std::string& stages, std::vector<std::string> overrides = {}) const {
-    const std::string text = "[run]\nsteps = 20\ndeterministic = true\n[model]\nlayers = 4\nhidden = 32\nheads = 2\ncontext = 64\n"
+    const std::string text = "[run]\nsteps = 20\ndeterministic = true\n[model]\nlayers = 4\nhidden = 32\nheads = 2\ncontext = 64\ntoken_path = \"none\"\n"
                              "[data]\ntrain = \"" + folder_ + "/text.bin\"\nvalidation = \"" + folder_ + "/text.bin\"\n"
-                             "[train]\nsequences_per_microbatch = 2\nmicrobatches_per_step = 3\nwarmup_steps = 2\n"
+                             "[train]\nsequences_per_microbatch = 2\nmicrobatches_per_step = 3\nwarmup_steps = 2\noptimizer = \"adamw\"\n"
                              "[boundary]\nrank = 6\nfactored_layers = 3\nvalues = \"fp32\"\n"
                              "[pipeline]\nlayout = \"auto\"\nstages = " + stages + "\n";
     const auto run = parse_run(text, "test.toml", overrides);
