@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
-#include <numeric>
+#include <functional>
 #include <utility>
 #include <vector>
 
@@ -29,18 +29,16 @@ class TopK final : public BoundaryCodec {
     const std::uint64_t bytes_each = width(shape);
     std::vector<float> chosen(inner.numbers());
     Bytes columns(inner.numbers() * bytes_each);
-    std::vector<std::uint32_t> order(shape.columns);
+    // Magnitudes order as their bits do; NaN comes first, so it is not lost. Ties: the lower column.
+    std::vector<std::uint64_t> keys(shape.columns);
+    std::vector<std::uint32_t> order(inner.columns);
     for (std::uint64_t t = 0; t < shape.tokens && inner.columns > 0; ++t) {
       const float* row = values.data() + t * shape.columns;
-      std::iota(order.begin(), order.end(), 0u);
-      // Magnitudes order as their bits do; NaN comes first, so it is not lost. Ties: the lower column.
-      const auto larger = [&](std::uint32_t a, std::uint32_t b) {
-        const auto left = std::bit_cast<std::uint32_t>(row[a]) & 0x7FFFFFFFu, right = std::bit_cast<std::uint32_t>(row[b]) & 0x7FFFFFFFu;
-        return left != right ? left > right : a < b;
-      };
-      const auto end = order.begin() + static_cast<std::ptrdiff_t>(inner.columns);
-      std::nth_element(order.begin(), end - 1, order.end(), larger);
-      std::sort(order.begin(), end);
+      for (std::uint32_t i = 0; i < shape.columns; ++i) keys[i] = std::uint64_t{std::bit_cast<std::uint32_t>(row[i]) & 0x7FFFFFFFu} << 32 | ~i;
+      std::nth_element(keys.begin(), keys.begin() + static_cast<std::ptrdiff_t>(inner.columns - 1), keys.end(), std::greater<>());
+      std::ranges::transform(keys.begin(), keys.begin() + static_cast<std::ptrdiff_t>(inner.columns), order.begin(),
+                             [](std::uint64_t key) { return ~static_cast<std::uint32_t>(key); });
+      std::ranges::sort(order);
       for (std::uint64_t i = 0; i < inner.columns; ++i) {
         const std::uint64_t at = t * inner.columns + i;
         chosen[at] = row[order[i]];

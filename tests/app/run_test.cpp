@@ -445,6 +445,26 @@ TEST_F(RunTest, SimulatesItsProtocolAndReplaysASeed) {
   EXPECT_EQ(run({"simulate", ISTHMUS_SOURCE_DIR "/configs/webster.toml", "--any-shape", "--seed", "1", "--runs", "20"}).code, 0);
 }
 
+TEST_F(RunTest, MeasuresItsCodecs) {
+  const auto done = run({"bench", "codecs", folder_ + "/run.toml", "--seconds", "0.02", "--json"});
+  ASSERT_EQ(done.code, 0) << done.output;
+  const json found = json::parse(done.output);
+  EXPECT_EQ(found["hidden"], 32);
+  EXPECT_GE(found["codecs"].size(), 7u);
+  for (const auto& codec : found["codecs"]) {
+    EXPECT_GT(codec["encode_gb_per_second"], 0) << codec;
+    EXPECT_GT(codec["decode_gb_per_second"], 0) << codec;
+  }
+  EXPECT_EQ(found["codecs"][0]["bytes_per_number"], 4.0);
+  EXPECT_EQ(found["run"]["columns"], 8);
+  EXPECT_GT(found["run"]["share"], 0);
+  EXPECT_LT(found["run"]["share"], 1);
+  // For people.
+  const auto text = run({"bench", "codecs", folder_ + "/run.toml", "--seconds", "0.02"});
+  EXPECT_EQ(text.code, 0);
+  EXPECT_NE(text.output.find("int4, stochastic"), std::string::npos) << text.output;
+}
+
 TEST_F(RunTest, TrainsOnAVocabulary) {
   const std::string model = folder_ + "/W.model", t = folder_ + "/words.bin", v = folder_ + "/words-validation.bin";
   // The README's, but for the size: the text is small.
