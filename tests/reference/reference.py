@@ -107,13 +107,13 @@ class Reference:
             rows[:, back:, back] = self.w[name + "table"][tokens[:, : tokens.shape[1] - back]]
         return gelu_tanh(rows.flatten(2) @ self.w[name + "in"].T) @ self.w[name + "out"].T
 
-    def crossing(self, at, rest):
-        """What is left of the full-width stream behind the boundary in front of layer `at`."""
+    def crossing(self, at, z, rest):
+        """What is left of the stream, z and full width, behind the boundary in front of layer `at`."""
         if self.form in ("projected", "projection"):
-            return rest @ (self.U @ self.U.T)
+            return z, rest @ (self.U @ self.U.T)
         if self.form in ("bottleneck", "learned"):
-            return rest @ self.w[f"border.{at}.encoder.matrix"] @ self.w[f"border.{at}.decoder.matrix"].T
-        return rest
+            return z, rest @ self.w[f"border.{at}.encoder.matrix"] @ self.w[f"border.{at}.decoder.matrix"].T
+        return z, rest
 
     def logits(self):
         tokens = self.ids[:, :-1]
@@ -128,7 +128,7 @@ class Reference:
         for first, end in self.stages:
             B = self.w[f"basis.{first}.matrix"] if self.form == "narrow" else self.U
             if first > 0:
-                rest = self.crossing(first, rest)
+                z, rest = self.crossing(first, z, rest)
             # An ordinary model has one stream and no base: what the token path adds stays in it.
             path = self.token_path(first, tokens)
             base = 0 if ordinary else self.E[tokens] + path
@@ -150,10 +150,8 @@ class Reference:
     def below_factored(self, name):
         return name.split(".")[0] == "layer" and name.split(".")[2] in WRITERS and int(name.split(".")[1]) < self.factored
 
-    def widening(self, name):
-        """How much larger a tensor of coefficients is than the full-width one."""
-        holds = self.form in ("subspace", "narrow") and (name == "embedding.table" or self.below_factored(name))
-        return math.sqrt(self.E.shape[1] / self.U.shape[1]) if holds else 1.0
+    def holds_coefficients(self, name):
+        return self.form in ("subspace", "narrow") and (name == "embedding.table" or self.below_factored(name))
 
     def decays(self, name):
         return self.w[name].ndim == 2 and name.split(".")[0] not in ("basis", "border")
@@ -178,7 +176,7 @@ class Reference:
         m.mul_(0.9).add_(0.1 * g)
         v.mul_(0.95).add_(0.05 * g * g)
         weight.mul_(1 - rate * decay)
-        larger = self.optimizer["factored_learning_rate"] if self.widening(name) != 1.0 else 1.0
+        larger = self.optimizer["factored_learning_rate"] if self.holds_coefficients(name) else 1.0
         weight.sub_(rate * larger * (m / (1 - 0.9 ** step)) / ((v / (1 - 0.95 ** step)).sqrt() + 1e-8))
 
     def muon(self, name, weight, g, momentum):
@@ -190,22 +188,28 @@ class Reference:
             turned = newton_schulz((g + share * momentum)[at : at + rows])
             weight[at : at + rows] -= rate * 0.2 * math.sqrt(max(turned.shape)) * turned
 
+    def moments(self):
+        return {n: (torch.zeros_like(t), torch.zeros_like(t)) for n, t in self.w.items()}
+
+    def update(self, loss, step, moments):
+        grads = dict(zip(self.w, torch.autograd.grad(loss, list(self.w.values()))))
+        norm = math.sqrt(sum(g.double().square().sum().item() for g in grads.values()))
+        with torch.no_grad():
+            for name, weight in self.w.items():
+                g = grads[name] * min(1.0, 1.0 / norm)
+                if self.is_muons(name):
+                    self.muon(name, weight, g, moments[name][0])
+                else:
+                    self.adamw(name, weight, g, step, moments[name])
+            self.settle()
+
     def train(self, steps):
-        moments = {n: (torch.zeros_like(t), torch.zeros_like(t)) for n, t in self.w.items()}
+        moments = self.moments()
         losses = []
         for step in range(1, steps + 1):
             loss = self.loss(self.logits())
             losses.append(loss.item())
-            grads = dict(zip(self.w, torch.autograd.grad(loss, list(self.w.values()))))
-            norm = math.sqrt(sum(g.double().square().sum().item() for g in grads.values()))
-            with torch.no_grad():
-                for name, weight in self.w.items():
-                    g = grads[name] * min(1.0, 1.0 / norm)
-                    if self.is_muons(name):
-                        self.muon(name, weight, g, moments[name][0])
-                    else:
-                        self.adamw(name, weight, g, step, moments[name])
-                self.settle()
+            self.update(loss, step, moments)
         return losses
 
 
