@@ -244,7 +244,7 @@ class TorchStage final : public StageCompute {
     if (!fits) return tl::unexpected(fits.error());
     for (auto& [target, values] : copies) target.copy_(values);
     optimizer_.set_steps((static_cast<std::uint64_t>(steps[0].item<float>()) << 20) | static_cast<std::uint64_t>(steps[1].item<float>()));
-    refresh_compute_copies(model_.parameters());
+    begin_anew();
     return loaded->timeline;
   }
 
@@ -269,7 +269,7 @@ class TorchStage final : public StageCompute {
     for (auto& p : model_.parameters())
       for (const auto& tensor : trained_tensors(p)) tensor.copy_(take_floats(state, tensor));
     optimizer_.set_steps(*take_le<std::uint64_t>(state));
-    refresh_compute_copies(model_.parameters());
+    begin_anew();
     return {};
   }
 
@@ -306,6 +306,13 @@ class TorchStage final : public StageCompute {
                                        {values.data_ptr<float>(), static_cast<std::size_t>(values.numel())});
     if (!status) return tl::unexpected(status.error());
     return values.to(model_.device());
+  }
+
+  // After the masters came from elsewhere.
+  void begin_anew() {
+    refresh_compute_copies(model_.parameters());
+    forward_feedback_.clear();
+    backward_feedback_.clear();
   }
 
   // What a replica needs to go on as another: weights, then what the optimizer keeps.
