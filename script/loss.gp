@@ -4,7 +4,7 @@ set output out."/loss.svg"
 set xlabel "bytes of text seen"
 set ylabel "loss, nats per byte"
 set format x "%.1s%c"
-set yrange [1.5:4]
+set yrange [1.2:4]
 set grid lc rgb "#dddddd"
 set key top right
 plot out."/loss.dat" index 0 with lines lc rgb "#9bbcd8" title "training", \
