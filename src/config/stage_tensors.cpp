@@ -37,7 +37,7 @@ std::vector<TensorSpec> stage_tensors(const RunConfig& run, std::uint32_t first_
     TensorSpec table{"embedding", "table", Kind::kTable, v, form.coefficients ? k : d, 0.02};
     table.coefficients = form.coefficients;
     if (table.coefficients) table.deviation *= widen;
-    if (form.constrained && !form.coefficients) table.in_subspace = 2;
+    if (form.constrained && !form.coefficients) table.in_subspace = TensorSpec::InSubspace::kRows;
     out.push_back(table);
   } else {
     if (learned_border) out.push_back({fmt::format("border.{}.decoder", first_layer), "matrix", Kind::kDecoder, d, k});
@@ -55,7 +55,7 @@ std::vector<TensorSpec> stage_tensors(const RunConfig& run, std::uint32_t first_
         tensor.coefficients = true;
         tensor.deviation *= widen;
       } else if (constrained) {
-        tensor.in_subspace = 1;
+        tensor.in_subspace = TensorSpec::InSubspace::kColumns;
       }
       return tensor;
     };

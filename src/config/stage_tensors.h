@@ -29,8 +29,8 @@ struct TensorSpec {
   bool coefficients = false;  // stands for a full-width tensor, by coefficients in the subspace
   // Matrices that stand on each other in it and are multiplied in one go.
   std::int64_t stacked = 1;
-  // Full matrices that codec projected keeps in the span of U; where U meets them: 0 nowhere, 1 rows, 2 columns.
-  int in_subspace = 0;
+  // Which side of a full matrix codec projected keeps in the span of U.
+  enum class InSubspace { kNone, kColumns, kRows } in_subspace = InSubspace::kNone;
 
   std::string name() const { return unit + "." + part; }
   std::int64_t numbers() const { return columns == 0 ? rows : rows * columns; }

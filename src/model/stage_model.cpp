@@ -62,8 +62,8 @@ Parameter& StageModel::of_layer(std::size_t layer, std::size_t which) {
 void StageModel::settle() {
   const at::NoGradGuard no_graph;
   for (auto& p : parameters_) {
-    if (p.spec.in_subspace == 1) p.master.copy_(at::mm(wide_basis_, at::mm(wide_basis_.t(), p.master)));
-    if (p.spec.in_subspace == 2) p.master.copy_(at::mm(at::mm(p.master, wide_basis_), wide_basis_.t()));
+    if (p.spec.in_subspace == TensorSpec::InSubspace::kColumns) p.master.copy_(at::mm(wide_basis_, at::mm(wide_basis_.t(), p.master)));
+    if (p.spec.in_subspace == TensorSpec::InSubspace::kRows) p.master.copy_(at::mm(at::mm(p.master, wide_basis_), wide_basis_.t()));
   }
   // The nearest point of the Stiefel manifold along the step: the Q of QR, with the signs that keep R's diagonal
   // positive.

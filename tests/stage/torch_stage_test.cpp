@@ -235,7 +235,7 @@ TEST_F(TorchStageTest, HasTheSameGradientsInTheSubspaceHoweverAProjectedModelIsC
   const at::Tensor u = basis_of(one.run);
   const auto expected = gradients_of(one), found = gradients_of(four);
   for (const auto& spec : stage_tensors(one.run, 0, one.run.model.layers)) {
-    const auto seen = [&](const at::Tensor& g) { return spec.in_subspace == 1 ? u.t().mm(g) : spec.in_subspace == 2 ? g.mm(u) : g; };
+    const auto seen = [&](const at::Tensor& g) { return spec.in_subspace == TensorSpec::InSubspace::kColumns ? u.t().mm(g) : spec.in_subspace == TensorSpec::InSubspace::kRows ? g.mm(u) : g; };
     const at::Tensor a = seen(expected.at(spec.name())), b = seen(found.at(spec.name()));
     EXPECT_LT((a - b).norm().item<double>(), 1e-5 * a.norm().item<double>()) << spec.name();
   }
@@ -525,8 +525,8 @@ TEST_P(EveryForm, KeepsItsConstraintsInEveryStep) {
     for (const auto& stage : run.pipeline.stage)
       for (const auto& spec : stage_tensors(run, stage.first_layer, stage.end_layer)) {
         const at::Tensor w = weights.at(spec.name());
-        if (spec.in_subspace != 0) {
-          const at::Tensor columns = spec.in_subspace == 1 ? w : w.t();
+        if (spec.in_subspace != TensorSpec::InSubspace::kNone) {
+          const at::Tensor columns = spec.in_subspace == TensorSpec::InSubspace::kColumns ? w : w.t();
           EXPECT_LT(((columns - u.mm(u.t().mm(columns))).norm() / columns.norm()).item<double>(), 1e-5) << spec.name();
           ++inside;
         }
