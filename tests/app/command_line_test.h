@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -85,6 +86,16 @@ every = 5
   Finished run(const std::vector<std::string>& arguments, const std::function<void()>& prepare = {}) const {
     const std::string output = folder_ + "/output";
     return finish(start(arguments, output, prepare), output);
+  }
+  // Waits until `condition` holds; a minute at most. Whether it did.
+  template <class Condition>
+  static bool eventually(Condition&& condition) {
+    const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    while (!condition()) {
+      if (std::chrono::steady_clock::now() > give_up) return false;
+      ::usleep(5000);
+    }
+    return true;
   }
   static std::string read(const std::string& path) {
     std::ifstream in(path);

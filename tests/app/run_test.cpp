@@ -45,15 +45,12 @@ class RunTest : public CommandLineTest {
     for (const auto& line : metrics(out)) all.push_back(line.contains("loss") ? line["loss"] : line["validation_loss"]);
     return all;
   }
-  // Waits until the run has committed `steps`; half a minute at most.
+  // Waits until the run has committed `steps`.
   bool reaches(const std::string& out, std::size_t steps) const {
-    const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-    while (std::chrono::steady_clock::now() < give_up) {
+    return eventually([&] {
       const std::string text = read(folder_ + "/" + out + "/metrics.jsonl");
-      if (static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n')) >= steps) return true;
-      ::usleep(5000);
-    }
-    return false;
+      return static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n')) >= steps;
+    });
   }
   // Processes of this test's run: their command lines name its folder.
   std::vector<std::pair<pid_t, std::string>> processes(const std::string& out) const {
@@ -100,8 +97,7 @@ class RunTest : public CommandLineTest {
   static bool stops_while_writing(const std::string& stage, pid_t worker, const std::string& file);
   void expect_nothing_left(const std::string& out) const {
     // A killed process may take a moment to leave the table.
-    for (int i = 0; i < 400 && !processes(out).empty(); ++i) ::usleep(5000);
-    EXPECT_TRUE(processes(out).empty()) << processes(out).front().second;
+    EXPECT_TRUE(eventually([&] { return processes(out).empty(); })) << processes(out).front().second;
   }
 };
 
@@ -203,7 +199,7 @@ TEST_F(RunTest, LosesNothingWhenReplicasAreKilledOneByOne) {
       const std::size_t before = count("killed", "\"admitted\"");
       ::kill(process("killed", peer), SIGKILL);
       // The next one only when this one is replaced: two at once may be a whole stage.
-      for (int i = 0; i < 12000 && count("killed", "\"admitted\"") <= before; ++i) ::usleep(5000);
+      EXPECT_TRUE(eventually([&] { return count("killed", "\"admitted\"") > before; }));
       step = metrics("killed").size() + 3;
     }
   });
@@ -284,7 +280,7 @@ TEST_F(RunTest, LoadsNoCheckpointWhoseWriterWasKilled) {
           EXPECT_TRUE(loaded) << loaded.error().message;
         }
         ::kill(worker, SIGKILL);
-        for (int i = 0; i < 12000 && count("torn", "\"admitted\"") <= admitted; ++i) ::usleep(5000);
+        EXPECT_TRUE(eventually([&] { return count("torn", "\"admitted\"") > admitted; }));
       }
   });
   EXPECT_EQ(count("torn", "\"rolled back\""), 0u);
@@ -315,12 +311,12 @@ TEST_F(RunTest, LetsAFrozenReplicaBackInOnceItHasCaughtUp) {
     ASSERT_TRUE(reaches("thawed", 4));
     const pid_t worker = process("thawed", "--peer 3");
     ::kill(worker, SIGSTOP);
-    for (int i = 0; i < 12000 && count("thawed", "\"expelled\"") == 0; ++i) ::usleep(5000);
+    EXPECT_TRUE(eventually([&] { return count("thawed", "\"expelled\"") > 0; }));
     const std::size_t before = metrics("thawed").size();
     EXPECT_TRUE(reaches("thawed", before + 4));  // the others do not wait for it
     const std::size_t admitted = count("thawed", "\"admitted\"");
     ::kill(worker, SIGCONT);
-    for (int i = 0; i < 12000 && count("thawed", "\"admitted\"") <= admitted && process("thawed", "--peer 3") == worker; ++i) ::usleep(5000);
+    EXPECT_TRUE(eventually([&] { return count("thawed", "\"admitted\"") > admitted || process("thawed", "--peer 3") != worker; }));
   });
   EXPECT_GE(count("thawed", "\"expelled\""), 1u);
 }
@@ -333,7 +329,7 @@ TEST_F(RunTest, SurvivesAFrozenWorker) {
   const pid_t worker = process("frozen", "--peer 1");
   ::kill(worker, SIGSTOP);
   // Frozen until the others have noticed, however long this machine takes for that.
-  for (int i = 0; i < 6000 && read(folder_ + "/frozen/events.jsonl").find("expelled") == std::string::npos; ++i) ::usleep(5000);
+  EXPECT_TRUE(eventually([&] { return count("frozen", "expelled") > 0; }));
   ::kill(worker, SIGCONT);
   const auto done = finish(parent, output);
   ASSERT_EQ(done.code, 0) << done.output;

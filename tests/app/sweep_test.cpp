@@ -57,13 +57,9 @@ set = [)" << narrow_set << "]\n" << more_rows;
     for (const auto& line : lines(out + "/results.jsonl")) all.push_back({line["row"], line["seed"], line["curve"], line["validation_loss"]});
     return all;
   }
-  // Waits until the run has left its result; a minute at most.
+  // Waits until the run has left its result.
   bool finishes(const std::string& out, const std::string& run) const {
-    for (int i = 0; i < 12000; ++i) {
-      if (fs::exists(run_path(out, run))) return true;
-      ::usleep(5000);
-    }
-    return false;
+    return eventually([&] { return fs::exists(run_path(out, run)); });
   }
 };
 

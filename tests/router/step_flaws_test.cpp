@@ -306,6 +306,27 @@ TEST_F(StepFlaws, AnotherAttemptOfTheStepStartsFromNothing) {
   EXPECT_TRUE(sent<Forward>().empty());
 }
 
+// Later stages may have added the microbatch on the full path already: a sum of two different functions.
+TEST_F(StepFlaws, AnEmptyStageIsNotSkippedInTheRunningAttempt) {
+  passes_on();
+  expel(kC);
+  expel(kD);
+  see();
+  wait(kAskAfter);
+  EXPECT_TRUE(sent<Forward>().empty());
+  // Nor does the stage behind one that is empty take what should have come through it.
+  WorkerSteps behind(plan_, {kC, StageId(2), ReplicaId(0), {}, kAskAfter}, {}, 9);
+  View view = view_;
+  ++view.epoch.value;
+  view.live = {{kA, SessionId(11), StageId(0), ReplicaId(0), {}, {}}, {kC, behind.session(), StageId(2), ReplicaId(0), {}, {}}};
+  view.last_session = behind.session();
+  (void)behind.view_received(view, now_);
+  const StepTag tag{SessionId(11), behind.session(), view.epoch, view.step, view.attempt};
+  out_ = behind.message_received(kA, Forward{tag, MicrobatchId(0), 1, false, {}}, now_);
+  EXPECT_TRUE(all<RunOperation>().empty());
+  EXPECT_TRUE(sent<Held>().empty());
+}
+
 TEST_F(StepFlaws, ALostForwardIsAskedForAndSentAgain) {
   const PeerId successor = passes_on();
   const std::uint32_t n = sent<Forward>().front().second.n;
