@@ -29,6 +29,18 @@ json shares_of(const CommitRecord& record) {
   return shares;
 }
 
+json stages_of(const std::vector<StageId>& stages) {
+  json list = json::array();
+  for (const auto stage : stages) list.push_back(stage.value);
+  return list;
+}
+
+std::vector<StageId> stages_from(const json& list) {
+  std::vector<StageId> stages;
+  for (const auto& stage : list) stages.push_back(StageId(stage));
+  return stages;
+}
+
 json to_json(const LogRecord& record) {
   return std::visit(
       [](const auto& r) -> json {
@@ -54,6 +66,8 @@ json to_json(const LogRecord& record) {
                   {"epoch", r.commit.epoch.value},
                   {"scale", r.commit.scale},
                   {"apply", r.commit.apply},
+                  {"without", stages_of(r.commit.absent)},
+                  {"next_without", stages_of(r.absent)},
                   {"head_share", shares_of(r)},
                   {"loss", r.figures.loss},
                   {"tokens", r.figures.tokens},
@@ -62,6 +76,8 @@ json to_json(const LogRecord& record) {
                   {"replayed", r.figures.replayed}};
         } else if constexpr (std::is_same_v<R, RollbackRecord>) {
           return {{"record", "rollback"}, {"version", r.version}, {"reason", r.reason}};
+        } else if constexpr (std::is_same_v<R, AttemptRecord>) {
+          return {{"record", "attempt"}, {"without", stages_of(r.absent)}};
         } else {
           return {{"record", "checkpoint"}, {"stage", r.stage.value}, {"version", r.version}};
         }
@@ -82,10 +98,12 @@ LogRecord from_json(const json& j) {
   if (kind == "init") return InitRecord{j.at("version")};
   if (kind == "expel") return ExpelRecord{SessionId(j.at("session")), j.at("reason")};
   if (kind == "checkpoint") return CheckpointRecord{StageId(j.at("stage")), j.at("version")};
+  if (kind == "attempt") return AttemptRecord{stages_from(j.at("without"))};
   if (kind == "rollback") return RollbackRecord{j.at("version"), j.at("reason")};
   if (kind == "commit") {
     CommitRecord record;
-    record.commit = Commit{StepId(j.at("step")), j.at("attempt"), EpochId(j.at("epoch")), j.at("scale"), j.at("apply")};
+    record.commit = Commit{StepId(j.at("step")), j.at("attempt"), EpochId(j.at("epoch")), j.at("scale"), j.at("apply"), stages_from(j.at("without"))};
+    record.absent = stages_from(j.at("next_without"));
     for (const auto& share : j.at("head_share")) record.head_share[SessionId(share.at(0))] = share.at(1);
     record.figures.loss = j.at("loss").is_number() ? j.at("loss").get<double>() : std::nan("");
     record.figures.tokens = j.at("tokens");

@@ -52,6 +52,7 @@ Result<MicrobatchLoss> LocalPipeline::forward(MicrobatchId m) {
   const MicrobatchId index = training ? m : MicrobatchId(m.value - plan_.training_count(step_));
   EncodedTensor input;
   for (std::size_t s = 0; s < stages_.size(); ++s) {
+    if (!paths_.visits(m, StageId(static_cast<std::uint32_t>(s)))) continue;
     Duration evaluation{};
     auto result = timed(training ? times_[s].forward : evaluation, [&] { return stages_[s]->forward(step_, index, training, input); });
     if (!result) return tl::unexpected(result.error());
@@ -72,6 +73,7 @@ Result<MicrobatchLoss> LocalPipeline::forward(MicrobatchId m) {
 Status LocalPipeline::backward(MicrobatchId m) {
   EncodedTensor gradient;
   for (std::size_t s = stages_.size(); s-- > 0;) {
+    if (!paths_.visits(m, StageId(static_cast<std::uint32_t>(s)))) continue;
     auto result = timed(times_[s].input_gradient, [&] { return stages_[s]->input_gradient(m, gradient); });
     if (!result) return tl::unexpected(result.error());
     gradient = std::move(*result);
@@ -90,6 +92,7 @@ Status LocalPipeline::backward(MicrobatchId m) {
 
 Result<StepResult> LocalPipeline::run_step() {
   step_ = StepId(step_.value + 1);
+  paths_ = StepPaths(plan_, step_, {});
   std::map<MicrobatchId, MicrobatchLoss> losses;
   for (std::uint32_t i = 0; i < plan_.count(step_); ++i) {
     const MicrobatchId m(i);
@@ -104,7 +107,8 @@ Result<StepResult> LocalPipeline::run_step() {
   bool finite = true;
   for (std::size_t s = 0; s < stages_.size(); ++s) {
     const auto prepared = timed(times_[s].update, [&] { return stages_[s]->prepare({}, true); });
-    norms.insert(norms.end(), prepared.norms.begin(), prepared.norms.end());
+    const double weight = paths_.weight(StageId(static_cast<std::uint32_t>(s)));
+    for (const auto& unit : prepared.norms) norms.push_back({unit.unit, unit.norm2 * weight * weight});
     finite = finite && prepared.finite;
   }
   StepResult result = step_result(plan_, step_, run_.train.clip, norms, finite, losses);
@@ -115,7 +119,7 @@ Result<StepResult> LocalPipeline::run_step() {
   const double rate = learning_rate(run_, step_);
   for (std::size_t s = 0; s < stages_.size(); ++s)
     timed(times_[s].update, [&] {
-      stages_[s]->apply(commit, rate);
+      stages_[s]->apply(paths_.for_stage(commit, StageId(static_cast<std::uint32_t>(s))), rate);
       return Status();
     });
   return result;

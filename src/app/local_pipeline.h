@@ -8,6 +8,7 @@
 #include "base/time.h"
 #include "config/run_config.h"
 #include "scheduler/plan.h"
+#include "scheduler/step_paths.h"
 #include "scheduler/step_result.h"
 #include "stage/stage_compute.h"
 
@@ -63,6 +64,7 @@ class LocalPipeline {
   Plan plan_;
   std::vector<std::unique_ptr<StageCompute>> stages_;
   StepId step_;
+  StepPaths paths_;  // of that step
   BoundaryTraffic traffic_;
   std::vector<StageTime> times_;
 };

@@ -7,6 +7,7 @@
 
 #include "config/load_run.h"
 #include "scheduler/learning_rate.h"
+#include "scheduler/step_paths.h"
 
 namespace isthmus {
 
@@ -147,6 +148,9 @@ Status RunRecord::committed(const StepOutcome& outcome, Time now) {
   stepped_seconds_ += step_seconds;
   stepped_tokens_ += outcome.figures.tokens;
   wire_bytes_total_ += wire_bytes;
+  const StepPaths paths(plan_, step, outcome.commit.absent);
+  std::vector<std::uint32_t> coverage;
+  for (std::uint32_t s = 0; s < plan_.stages.size(); ++s) coverage.push_back(paths.training_count(StageId(s)));
   json line = {{"step", step.value},
                {"tokens", figures_.tokens},
                {"loss", outcome.figures.loss},
@@ -157,7 +161,9 @@ Status RunRecord::committed(const StepOutcome& outcome, Time now) {
                {"tokens_per_second", figures_.tokens_per_second},
                {"wire_bytes", wire_bytes},
                {"wire_bytes_per_token_hop", figures_.wire_bytes_per_token_hop},
-               {"skipped_microbatches", 0},
+               {"skipped_microbatches", paths.skipped()},
+               {"skip_ratio", paths.skip_ratio()},
+               {"coverage", coverage},
                {"replayed_microbatches", outcome.figures.replayed}};
   if (!outcome.commit.apply) line["skipped_step"] = true;
   return metrics_.append(line.dump());

@@ -29,6 +29,8 @@ struct BoundaryForm {
   bool narrow = true;
   // … as values and positions.
   bool sparse = false;
+  // What crosses means the same at every boundary, so that a stage may be skipped.
+  constexpr bool shared() const { return border != Border::kFree && border != Border::kOrthonormal; }
 };
 
 // REQUIRES: a codec that configs/run.schema.json lists.

@@ -40,4 +40,11 @@ std::vector<RunConfig::Stage> layer_map(const RunConfig& run) {
   return stages;
 }
 
+double skip_share_max(std::size_t stages, std::uint32_t microbatches) {
+  if (stages < 3 || microbatches == 0) return 0;
+  const double by_path = static_cast<double>(stages / 3) * microbatches;
+  const double by_stage = static_cast<double>(stages - 2) * (microbatches / 2);
+  return std::min(by_path, by_stage) / (static_cast<double>(stages) * microbatches);
+}
+
 }  // namespace isthmus

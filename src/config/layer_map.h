@@ -18,4 +18,7 @@ std::vector<RunConfig::Stage> balanced_layers(std::uint32_t layers, std::uint32_
 // REQUIRES: the run has passed the checks of its map.
 std::vector<RunConfig::Stage> layer_map(const RunConfig& run);
 
+// Largest pipeline.skip_share that the paths of a step can have (scheduler/step_paths.h).
+double skip_share_max(std::size_t stages, std::uint32_t microbatches);
+
 }  // namespace isthmus

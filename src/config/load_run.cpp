@@ -23,6 +23,7 @@ void resolve(RunConfig& run) {
   run.pipeline.stages = static_cast<std::uint32_t>(run.pipeline.stage.size());
   if (run.model.mlp == 0) run.model.mlp = ((run.model.hidden * 8 + 2) / 3 + 31) / 32 * 32;
   if (run.boundary.rank == 0) run.boundary.rank = std::max(1u, run.model.hidden * 4 / 17);
+  if (!run.recovery.skip_after_s) run.recovery.skip_after_s = run.run.deterministic || !boundary_form(run.boundary.codec).shared() ? 0 : 20;
   if (run.boundary.gradient_values.empty()) run.boundary.gradient_values = run.boundary.values;
   if (!boundary_form(run.boundary.codec).constrained)
     run.boundary.factored_layers = 0;

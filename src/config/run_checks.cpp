@@ -184,6 +184,20 @@ class RunChecks {
     return whole;
   }
 
+  void check_skipping(const BoundaryForm& form, bool map_is_sound) {
+    const double share = run_.pipeline.skip_share;
+    for (const auto& [path, asked] : {std::pair("pipeline.skip_share", share > 0), std::pair("recovery.skip_after_s", run_.recovery.skip_after_s.value_or(0) > 0)})
+      if (asked && !form.shared())
+        add(path, fmt::format("{} with boundary.codec = \"{}\"", path, run_.boundary.codec),
+            "0: each boundary has an encoding of its own, so no stage can be passed by");
+    if (!map_is_sound || share == 0 || !sound({"pipeline.skip_share", "train.microbatches_per_step"})) return;
+    const double most = skip_share_max(layer_map(run_).size(), run_.train.microbatches_per_step);
+    if (share > most + 1e-9)
+      add("pipeline.skip_share", fmt::format("pipeline.skip_share is {}", share),
+          fmt::format("at most {:.3f} with these stages and microbatches: neither end is skipped, no two neighbours, a third of a path at most, and every "
+                      "stage sees half of the microbatches", most));
+  }
+
   void check_boundary(bool map_is_sound) {
     const auto& b = run_.boundary;
     if (!sound({"boundary.codec"})) return;
@@ -200,6 +214,7 @@ class RunChecks {
     if (b.error_feedback && form.sparse && run_.run.deterministic)
       add("boundary.error_feedback", "boundary.error_feedback with run.deterministic",
           "one of them: what is fed back depends on the order of the microbatches");
+    check_skipping(form, map_is_sound);
     if (!form.narrow) return;
     if (sound({"boundary.rank", "model.hidden"}) && b.rank > run_.model.hidden)
       add("boundary.rank", fmt::format("boundary.rank is {}", b.rank),

@@ -48,9 +48,9 @@ struct RunConfig {
     std::uint32_t microbatches_per_step = 16;
     std::string optimizer = "muon";  // adamw | muon: the layers' matrices by Muon, all else by AdamW
     double learning_rate = 1e-3;
-    // AdamW's steps of tensors that hold coefficients, in steps of the others. Their numbers are sqrt(hidden / rank)
-    // larger than those they stand for; steps as much larger were measured to be too large.
-    double factored_learning_rate = 1;
+    // Steps of the matrices that write into the residual stream (attention_out, down), in steps of the others. Every later
+    // layer reads what they write; smaller steps were measured to be better (configs/convergence/optimizers.toml).
+    double writer_learning_rate = 0.25;
     double momentum = 0.95;  // Muon's
     // Linear warm-up, then cosine down to final_learning_rate × learning_rate at the last step.
     std::uint64_t warmup_steps = 20;
@@ -109,6 +109,9 @@ struct RunConfig {
     std::vector<Stage> stage;
     std::string schedule = "deep";  // deep: F / I / W apart, credits as below; 1f1b: I and W together, P - i credits
     std::string routing = "finish_time";  // finish_time | round_robin: which replica gets a microbatch
+    // Share of all visits of a stage by a microbatch that each step leaves out on purpose (Skip-Pipe): the microbatch passes the
+    // stage by unchanged. Every stage is left out equally often, never the first or the last.
+    double skip_share = 0;
     std::string credits = "auto";   // auto, or a number: microbatches in flight at any stage
     std::string device = "cpu";     // cpu | cuda | emulated
     std::uint32_t threads = 0;      // compute threads per worker; 0: cores / workers, 1 in deterministic mode
@@ -143,6 +146,12 @@ struct RunConfig {
     std::uint64_t journal_mb = 1024;
     // `isthmus train` starts a process that died again.
     bool replace = true;
+    // A stage between the first and the last that nobody has served for so long is skipped until somebody does; 0: the
+    // run waits for it. Absent: 20, or 0 in deterministic mode and where only neighbours understand each other
+    // (boundary.codec bottleneck, learned); resolved by the loader.
+    std::optional<std::uint32_t> skip_after_s;
+    // For so many steps in a row at most; then the run waits.
+    std::uint32_t skip_steps = 100;
     friend bool operator==(const Recovery&, const Recovery&) = default;
   } recovery;
 

@@ -28,7 +28,7 @@ void for_each_field(Run& r, Visit&& visit) {
   visit("train", "microbatches_per_step", r.train.microbatches_per_step);
   visit("train", "optimizer", r.train.optimizer);
   visit("train", "learning_rate", r.train.learning_rate);
-  visit("train", "factored_learning_rate", r.train.factored_learning_rate);
+  visit("train", "writer_learning_rate", r.train.writer_learning_rate);
   visit("train", "momentum", r.train.momentum);
   visit("train", "warmup_steps", r.train.warmup_steps);
   visit("train", "final_learning_rate", r.train.final_learning_rate);
@@ -56,6 +56,7 @@ void for_each_field(Run& r, Visit&& visit) {
   visit("pipeline", "replicas", r.pipeline.replicas);
   visit("pipeline", "schedule", r.pipeline.schedule);
   visit("pipeline", "routing", r.pipeline.routing);
+  visit("pipeline", "skip_share", r.pipeline.skip_share);
   visit("pipeline", "credits", r.pipeline.credits);
   visit("pipeline", "device", r.pipeline.device);
   visit("pipeline", "threads", r.pipeline.threads);
@@ -72,6 +73,8 @@ void for_each_field(Run& r, Visit&& visit) {
   visit("checkpoint", "keep", r.checkpoint.keep);
   visit("recovery", "journal_mb", r.recovery.journal_mb);
   visit("recovery", "replace", r.recovery.replace);
+  visit("recovery", "skip_after_s", r.recovery.skip_after_s);
+  visit("recovery", "skip_steps", r.recovery.skip_steps);
 }
 
 }  // namespace isthmus

@@ -35,8 +35,7 @@ std::vector<TensorSpec> stage_tensors(const RunConfig& run, std::uint32_t first_
   std::vector<TensorSpec> out;
   if (first_layer == 0) {
     TensorSpec table{"embedding", "table", Kind::kTable, v, form.coefficients ? k : d, 0.02};
-    table.coefficients = form.coefficients;
-    if (table.coefficients) table.deviation *= widen;
+    if (form.coefficients) table.deviation *= widen;
     if (form.constrained && !form.coefficients) table.in_subspace = TensorSpec::InSubspace::kRows;
     out.push_back(table);
   } else {
@@ -50,9 +49,9 @@ std::vector<TensorSpec> stage_tensors(const RunConfig& run, std::uint32_t first_
     // What writes into the residual stream.
     const auto writer = [&](const char* part, std::int64_t columns) {
       TensorSpec tensor{unit, part, Kind::kMatrix, d, columns, output};
+      tensor.writes = true;
       if (constrained && form.coefficients) {
         tensor.rows = k;
-        tensor.coefficients = true;
         tensor.deviation *= widen;
       } else if (constrained) {
         tensor.in_subspace = TensorSpec::InSubspace::kColumns;

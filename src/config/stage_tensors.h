@@ -26,7 +26,7 @@ struct TensorSpec {
   std::int64_t rows = 0;
   std::int64_t columns = 0;  // 0: a vector of `rows`
   double deviation = 0;      // of its first, normally distributed numbers (kNorm: ones; kBasis, kEncoder, kDecoder: U)
-  bool coefficients = false;  // stands for a full-width tensor, by coefficients in the subspace
+  bool writes = false;       // into the residual stream
   // Matrices that stand on each other in it and are multiplied in one go.
   std::int64_t stacked = 1;
   // Which side of a full matrix codec projected keeps in the span of U.

@@ -13,8 +13,8 @@ at::Tensor orthogonalized(const at::Tensor& matrix, at::ScalarType arithmetic);
 
 // Updates `weight` and `momentum` by one step with Nesterov momentum and decoupled weight decay. The update has the root mean square of AdamW's, 0.2 ·
 // sqrt(max(rows, columns)) times the orthogonal matrix (J. Liu et al., arXiv 2502.16982), so one learning rate serves
-// both. A factored matrix A (k × n) needs nothing of its own: U (d × k) is orthonormal, so the singular values of U·A are
-// those of A, and its larger side is the full matrix's, n, unless an MLP is narrower than the stream (n < d).
+// both. U (d × k) is orthonormal, so a factored matrix A (k × n) has the singular values of U·A and takes
+// the same step, unless an MLP is narrower than the stream (n < d).
 void muon_step(const at::Tensor& weight, const at::Tensor& momentum, const at::Tensor& gradient, double learning_rate, double momentum_share,
                double decay, at::ScalarType arithmetic);
 

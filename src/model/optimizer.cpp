@@ -15,14 +15,16 @@ void Optimizer::step(std::vector<Parameter>& parameters, const GradientSums& sum
   // What one call of the kernel updates: equal steps and equal decay.
   std::map<std::pair<double, bool>, std::vector<Parameter*>> groups;
   for (auto& p : parameters) {
+    const double factor = p.spec.writes ? t.writer_learning_rate : 1.0;
     if (p.moments.size() == 1) {
       const at::Tensor gradient = sums.value(p);
       const auto weights = p.master.chunk(p.spec.stacked), momenta = p.moments[0].chunk(p.spec.stacked), gradients = gradient.chunk(p.spec.stacked);
       for (std::size_t i = 0; i < weights.size(); ++i)
-        muon_step(weights[i], momenta[i], scale == 1.0 ? gradients[i] : gradients[i].mul(scale), learning_rate, t.momentum, t.weight_decay,
+        muon_step(weights[i], momenta[i], scale == 1.0 ? gradients[i] : gradients[i].mul(scale), learning_rate * factor, t.momentum,
+                  t.weight_decay / factor,
                   t.precision == "bf16" ? at::kBFloat16 : at::kFloat);
     } else {
-      groups[{p.spec.coefficients ? t.factored_learning_rate : 1.0, p.spec.decays()}].push_back(&p);
+      groups[{factor, p.spec.decays()}].push_back(&p);
     }
   }
   // The share of a weight that decays in a step is the same for all.

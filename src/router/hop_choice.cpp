@@ -71,15 +71,18 @@ Time HopChoice::finish(SessionId session, std::uint64_t bytes, Time now) const {
   return std::max(arrives, replica.ready) + service_of(replica);
 }
 
-SessionId HopChoice::choose(const std::vector<SessionId>& suspected, std::uint64_t bytes, Time now, SessionId avoid) {
-  const auto rank = [&](const auto& entry) {
-    const bool last_resort = entry.first == avoid || std::ranges::find(suspected, entry.first) != suspected.end();
+SessionId HopChoice::choose(const std::vector<const Member*>& among, const std::vector<SessionId>& suspected, std::uint64_t bytes, Time now,
+                            SessionId avoid) {
+  const auto rank = [&](const Member* member) {
+    const SessionId session = member->session;
+    const Replica& replica = replicas_.at(session);
+    const bool last_resort = session == avoid || std::ranges::find(suspected, session) != suspected.end();
     // Unconfirmed ones break the ties of the first moments, when nobody has said how fast it is.
-    const Time when = routing_ == Routing::kFinishTime ? finish(entry.first, bytes, now) : Time{};
-    const std::uint32_t unconfirmed = routing_ == Routing::kFinishTime ? entry.second.unconfirmed : 0;
-    return std::tuple(last_resort, when, unconfirmed, entry.second.given);
+    const Time when = routing_ == Routing::kFinishTime ? finish(session, bytes, now) : Time{};
+    const std::uint32_t unconfirmed = routing_ == Routing::kFinishTime ? replica.unconfirmed : 0;
+    return std::tuple(last_resort, when, unconfirmed, replica.given, session);
   };
-  return std::ranges::min_element(replicas_, {}, rank)->first;
+  return (*std::ranges::min_element(among, {}, rank))->session;
 }
 
 void HopChoice::charge(SessionId session, std::uint64_t bytes, Time now) {

@@ -34,7 +34,7 @@ class LinkEstimate {
   double seconds_per_byte_ = 0;
 };
 
-// Which replica of the next stage gets a microbatch: the one with the smallest virtual finish time (SWARM, Ryabinin et
+// Which replica of the next stage on its path gets a microbatch: the one with the smallest virtual finish time (SWARM, Ryabinin et
 // al., ICML 2023, with the link in it): ready + bytes / uplink + latency + compute. A choice is charged at once and
 // corrected by the receiver's next receipt; what was refused or cancelled is given back. Pure; one thread.
 class HopChoice {
@@ -45,8 +45,8 @@ class HopChoice {
   // Returns the newcomers: each wants one probe.
   std::vector<SessionId> set_members(const std::vector<const Member*>& members, Time now);
 
-  // REQUIRES: members not empty. Suspected ones only if there are no others. `avoid`: not this one, if there is another.
-  SessionId choose(const std::vector<SessionId>& suspected, std::uint64_t bytes, Time now,
+  // REQUIRES: `among` are members, and not empty. Suspected ones only if there are no others. `avoid`: not this one, if there is another.
+  SessionId choose(const std::vector<const Member*>& among, const std::vector<SessionId>& suspected, std::uint64_t bytes, Time now,
                    SessionId avoid = kNoSession);
   void charge(SessionId session, std::uint64_t bytes, Time now);
   // The microbatch went elsewhere.

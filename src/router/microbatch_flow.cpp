@@ -28,10 +28,8 @@ void MicrobatchFlow::clear() {
 }
 
 void MicrobatchFlow::view_changed(bool epoch_changed, Time now) {
-  if (epoch_changed) {
-    for (const auto newcomer : hops_.set_members(context_.next_stage(), now))
-      context_.send_to(newcomer, Probe{context_.tag_to(newcomer), static_cast<std::uint64_t>(now.count() / 1000)});
-  }
+  for (const auto newcomer : hops_.set_members(context_.successors(), now))
+    context_.send_to(newcomer, Probe{context_.tag_to(newcomer), static_cast<std::uint64_t>(now.count() / 1000)});
   create_head_records();
   if (epoch_changed) replace_lost_successors(now);
 }
@@ -254,7 +252,7 @@ void MicrobatchFlow::accumulated(MicrobatchId m, StepRecord& record) {
 
 std::vector<SessionId> MicrobatchFlow::suspected() const {
   std::vector<SessionId> sessions = context_.view.suspected;
-  for (const Member* member : context_.next_stage())
+  for (const Member* member : context_.successors())
     if (cut_.contains(member->peer)) sessions.push_back(member->session);
   return sessions;
 }
@@ -263,12 +261,13 @@ void MicrobatchFlow::send_forward(MicrobatchId m, StepRecord& record, Time now, 
   record.searching = record.cancelling = record.too_late = record.confirmed = false;
   record.answered_free.clear();
   record.retry_due = kNever;
-  if (context_.next_stage().empty()) {
+  const auto members = context_.next_stage(m);
+  if (members.empty()) {
     record.successor = kNoSession;
     record.ask_due = kNever;
     return;  // the view that brings one comes back here
   }
-  record.successor = hops_.choose(suspected(), record.sent.bytes(), now, avoid);
+  record.successor = hops_.choose(members, suspected(), record.sent.bytes(), now, avoid);
   ++record.n;
   hops_.charge(record.successor, record.sent.bytes(), now);
   record.in_flight = hops_.bytes_in_flight();
@@ -296,7 +295,7 @@ void MicrobatchFlow::choose_another(MicrobatchId m, StepRecord& record, SessionI
   record.successor = kNoSession;
   record.cancelling = false;
   record.ask_due = kNever;
-  const bool all_refused = std::ranges::all_of(context_.next_stage(), [&](const Member* member) { return record.refused.contains(member->session); });
+  const bool all_refused = std::ranges::all_of(context_.next_stage(m), [&](const Member* member) { return record.refused.contains(member->session); });
   if (!all_refused) {
     send_forward(m, record, now, refuser);
     return;
@@ -313,9 +312,9 @@ void MicrobatchFlow::cancel_if_slow(MicrobatchId m, StepRecord& record, Time now
   if (record.successor == kNoSession || record.searching || record.gradient_here || record.cancelling ||
       record.too_late || !context_.training(m) || now - record.sent_at < 2 * context_.identity.ask_after)
     return;
-  const auto members = context_.next_stage();
+  const auto members = context_.next_stage(m);
   if (members.size() < 2 || !context_.view.find(record.successor)) return;
-  const SessionId other = hops_.choose(suspected(), record.sent.bytes(), now, record.successor);
+  const SessionId other = hops_.choose(members, suspected(), record.sent.bytes(), now, record.successor);
   const Duration here = hops_.finish(record.successor, 0, now) - now;
   const Duration there = hops_.finish(other, record.sent.bytes(), now) - now;
   if (2 * there >= here) return;
@@ -335,7 +334,7 @@ void MicrobatchFlow::search(MicrobatchId m, StepRecord& record, Time now) {
 // Free is a promise: its sender refuses from now on what a dead holder may still have in flight. So if every live
 // member of the next stage has given it, the microbatch can go to any of them.
 void MicrobatchFlow::forward_if_nobody_holds(MicrobatchId m, StepRecord& record, Time now) {
-  const auto members = context_.next_stage();
+  const auto members = context_.next_stage(m);
   const bool nobody = !members.empty() && std::ranges::all_of(members, [&](const Member* member) {
     return record.answered_free.contains(member->session);
   });
@@ -357,7 +356,7 @@ bool MicrobatchFlow::wants_answer(MicrobatchId m, const StepRecord& record) cons
 void MicrobatchFlow::ask(MicrobatchId m, StepRecord& record, Time now) {
   record.ask_due = now + context_.identity.ask_after;
   if (record.searching) {
-    for (const Member* member : context_.next_stage())
+    for (const Member* member : context_.next_stage(m))
       if (!record.answered_free.contains(member->session))
         context_.send_to(member->session, Ask{context_.tag_to(member->session), m, record.n});
   } else if (record.cancelling) {

@@ -77,7 +77,7 @@ bool SiblingFetch::received(const Chunk& chunk, PeerId from, std::uint64_t& vers
   const bool snapshot = wants_ == Wants::kSnapshot;
   stop();
   if (!snapshot) {
-    context_.run(RunFollow{commit_, share(std::move(whole))});
+    context_.run(RunFollow{context_.for_own_stage(commit_), share(std::move(whole))});
     version = version_;
   } else if (digest_hex(whole) == digest_) {
     restoring_ = true;

@@ -17,8 +17,7 @@ constexpr std::uint32_t kRunningMax = 12;
 
 void StageRebuild::stop() {
   if (commit_) context_.run(RunDropStep{});
-  inputs_.clear();
-  gradients_.clear();
+  requests_.clear();
   commit_.reset();
   microbatches_.clear();
   running_ = finished_ = 0;
@@ -26,8 +25,7 @@ void StageRebuild::stop() {
   impossible_.clear();
 }
 
-std::vector<const Member*> StageRebuild::neighbours(int offset) const {
-  const StageId stage(static_cast<std::uint32_t>(static_cast<int>(context_.identity.stage.value) + offset));
+std::vector<const Member*> StageRebuild::members_of(StageId stage) const {
   std::vector<const Member*> members = context_.view.replicas_of(stage);
   // One that joins still has the journal of its earlier life.
   for (const auto& member : context_.view.joining)
@@ -35,24 +33,37 @@ std::vector<const Member*> StageRebuild::neighbours(int offset) const {
   return members;
 }
 
+PieceRequests& StageRebuild::of_piece(const Piece& piece) {
+  const MicrobatchId m(piece.index);
+  const StageId own = context_.identity.stage;
+  return of_stage(piece.kind == PieceKind::kInput ? paths_.previous(m, own) : paths_.next(m, own));
+}
+
+void StageRebuild::forget_asked(PeerId peer) {
+  for (auto& [stage, requests] : requests_) requests.forget_asked(peer);
+}
+
 void StageRebuild::begin(const Commit& commit) {
-  commit_ = commit;
+  paths_ = StepPaths(context_.plan, commit.step, commit.absent);
+  commit_ = paths_.for_stage(commit, context_.identity.stage);
   // No session is that small: results of an earlier try at the same step are not taken for this one's.
   tag_ = {commit.step, commit.attempt, SessionId(++tries_)};
   microbatches_.clear();
   running_ = finished_ = 0;
   context_.run(RunDropStep{});
-  const std::uint32_t count = commit.apply ? context_.plan.training_count(commit.step) : 0;
+  const auto want = [&](const Piece& piece) { of_piece(piece).want(piece); };
+  const std::uint32_t count = commit_->apply ? context_.plan.training_count(commit.step) : 0;
   for (std::uint32_t m = 0; m < count; ++m) {
+    if (!paths_.visits(MicrobatchId(m), context_.identity.stage)) continue;
     auto& microbatch = microbatches_[m];
     if (context_.is_head())
       microbatch.input.emplace();
     else
-      inputs_.want({PieceKind::kInput, commit.step.value, commit.attempt, m});
+      want({PieceKind::kInput, commit.step.value, commit.attempt, m});
     if (context_.is_tail())
       microbatch.gradient.emplace();
     else
-      gradients_.want({PieceKind::kGradient, commit.step.value, commit.attempt, m});
+      want({PieceKind::kGradient, commit.step.value, commit.attempt, m});
   }
 }
 
@@ -69,23 +80,18 @@ void StageRebuild::pursue(std::uint64_t& version, Time now) {
     version = commit_->step.value;
     commit_.reset();
   }
-  for (const auto* requests : {&inputs_, &gradients_})
-    if (const auto lost = requests->lost())
+  for (const auto& [stage, requests] : requests_)
+    if (const auto lost = requests.lost())
       lose(fmt::format("no journal holds the {} of microbatch {} in step {}", lost->kind == PieceKind::kInput ? "input" : "gradient", lost->index, lost->version), now);
   if (missing_since_ != kNever && now - asked_again_ >= kAskAgain) {
     asked_again_ = now;
-    inputs_.forget_absences();
-    gradients_.forget_absences();
+    for (auto& [stage, requests] : requests_) requests.forget_absences();
   }
-  if (!context_.is_head()) {
-    const auto before = neighbours(-1);
-    if (before.empty()) lose("nobody is left of the stage before it", now);
-    inputs_.ask(before, now);
-  }
-  if (!context_.is_tail()) {
-    const auto after = neighbours(1);
-    if (after.empty()) lose("nobody is left of the stage after it", now);
-    gradients_.ask(after, now);
+  for (auto& [stage, requests] : requests_) {
+    if (requests.empty()) continue;
+    const auto members = members_of(stage);
+    if (members.empty()) lose(fmt::format("nobody is left of stage {}", stage), now);
+    requests.ask(members, now);
   }
   run_ready();
 }
@@ -112,7 +118,8 @@ void StageRebuild::run_ready() {
 
 bool StageRebuild::received(const Chunk& chunk, PeerId from, std::uint64_t& version, Time now) {
   const bool is_input = chunk.piece.kind == PieceKind::kInput;
-  if (!commit_ || !(is_input ? inputs_ : gradients_).arrived(chunk.piece, from)) return false;
+  const auto wanted = [&](auto& entry) { return entry.second.wants(chunk.piece); };
+  if (!commit_ || std::ranges::none_of(requests_, wanted) || !of_piece(chunk.piece).arrived(chunk.piece, from)) return false;
   auto& microbatch = microbatches_[chunk.piece.index];
   (is_input ? microbatch.input : microbatch.gradient) = chunk.tensor;
   missing_since_ = kNever;
@@ -121,8 +128,7 @@ bool StageRebuild::received(const Chunk& chunk, PeerId from, std::uint64_t& vers
 }
 
 void StageRebuild::received(const Absent& absent, PeerId from) {
-  const bool is_input = absent.piece.kind == PieceKind::kInput;
-  (is_input ? inputs_ : gradients_).absent(absent.piece, from);
+  for (auto& [stage, requests] : requests_) requests.absent(absent.piece, from);
 }
 
 bool StageRebuild::operation_done(const OperationDone& done) {
@@ -134,7 +140,8 @@ bool StageRebuild::operation_done(const OperationDone& done) {
 
 Time StageRebuild::next_due() const {
   if (!commit_) return kNever;
-  const Time due = std::min(inputs_.next_due(), gradients_.next_due());
+  Time due = kNever;
+  for (const auto& [stage, requests] : requests_) due = std::min(due, requests.next_due());
   return missing_since_ == kNever ? due : std::min(due, asked_again_ + kAskAgain);
 }
 

@@ -15,7 +15,7 @@ namespace isthmus {
 // gradients that the next stage's hold. Same weights, same inputs, same decisions: in deterministic mode the same bits.
 class StageRebuild {
  public:
-  explicit StageRebuild(WorkerContext& context) : context_(context), inputs_(context), gradients_(context) {}
+  explicit StageRebuild(WorkerContext& context) : context_(context) {}
 
   void stop();
   // REQUIRES: not a member, behind, no live replica of the stage. Call on every view and tick. May move `version` on.
@@ -24,10 +24,7 @@ class StageRebuild {
   void received(const Absent& absent, PeerId from);
   // True if the result was of a repeated operation.
   bool operation_done(const OperationDone& done);
-  void forget_asked(PeerId peer) {
-    inputs_.forget_asked(peer);
-    gradients_.forget_asked(peer);
-  }
+  void forget_asked(PeerId peer);
   Time next_due() const;
   // Why it cannot be done; empty while it may.
   const std::string& impossible() const { return impossible_; }
@@ -40,14 +37,17 @@ class StageRebuild {
     bool given = false;  // to the device
   };
   void begin(const Commit& commit);
-  std::vector<const Member*> neighbours(int offset) const;
+  std::vector<const Member*> members_of(StageId stage) const;
+  // Inputs are asked of the stages before, gradients of those behind, each of the stage on the microbatch's path.
+  PieceRequests& of_stage(StageId stage) { return requests_.try_emplace(stage, context_).first->second; }
+  PieceRequests& of_piece(const Piece& piece);
   void lose(const std::string& why, Time now);
   void run_ready();
 
   WorkerContext& context_;
-  PieceRequests inputs_;     // of the previous stage
-  PieceRequests gradients_;  // of the next
-  std::optional<Commit> commit_;  // of the step that is being repeated
+  std::map<StageId, PieceRequests> requests_;
+  std::optional<Commit> commit_;  // of the step that is being repeated, as it concerns this stage
+  StepPaths paths_;               // of that step
   JobTag tag_;
   std::uint64_t tries_ = 0;
   std::map<std::uint32_t, Microbatch> microbatches_;

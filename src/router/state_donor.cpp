@@ -49,9 +49,10 @@ void StateDonor::received(const Fetch& fetch, PeerId from, std::uint64_t version
   const Request request{fetch.from, fetch.piece};
   const bool journal = fetch.piece.kind == PieceKind::kInput || fetch.piece.kind == PieceKind::kGradient;
   if (journal) {
-    // Inputs are asked for by the stage after this one, gradients by the stage before.
-    const int offset = fetch.piece.kind == PieceKind::kInput ? 1 : -1;
-    if (static_cast<int>(asker->stage.value) != static_cast<int>(context_.identity.stage.value) + offset) return;
+    // Inputs are asked for by a stage after this one, gradients by one before. The path of that step may have left one out.
+    const bool later = asker->stage > context_.identity.stage;
+    const std::uint32_t distance = context_.distance(asker->stage);
+    if (distance == 0 || distance > context_.plan.reach() || later != (fetch.piece.kind == PieceKind::kInput)) return;
     context_.run(RunRecall{fetch.from, fetch.piece});
     return;
   }

@@ -7,6 +7,7 @@
 #include "base/time.h"
 #include "router/effects.h"
 #include "scheduler/plan.h"
+#include "scheduler/step_paths.h"
 #include "scheduler/view.h"
 #include "wire/message.h"
 
@@ -30,6 +31,7 @@ struct WorkerContext {
   const Plan plan;
   const WorkerIdentity identity;
   View view;
+  StepPaths paths;  // of the view's step
   SessionId session;
   std::vector<WorkerEffect> effects;
 
@@ -38,8 +40,22 @@ struct WorkerContext {
   bool is_tail() const { return identity.stage == plan.last_stage(); }
   bool live() const { return view.find(session) != nullptr; }
   bool training(MicrobatchId m) const { return plan.is_training(view.step, m); }
-  std::vector<const Member*> next_stage() const { return view.replicas_of(StageId(identity.stage.value + 1)); }
+  // Who may get the microbatch next. REQUIRES: not the tail.
+  std::vector<const Member*> next_stage(MicrobatchId m) const { return view.replicas_of(paths.next(m, identity.stage)); }
+  // Who may get any microbatch next.
+  std::vector<const Member*> successors() const {
+    std::vector<const Member*> members;
+    for (const auto& member : view.live)
+      if (member.stage > identity.stage && distance(member.stage) <= plan.reach()) members.push_back(&member);
+    return members;
+  }
+  std::uint32_t distance(StageId stage) const {
+    return stage > identity.stage ? stage.value - identity.stage.value : identity.stage.value - stage.value;
+  }
+  // Microbatches of the step that visit this stage.
+  std::uint32_t expected() const { return paths.stages() == 0 ? 0 : paths.count(identity.stage); }
   std::vector<const Member*> own_stage() const { return view.replicas_of(identity.stage); }
+  Commit for_own_stage(const Commit& commit) const { return StepPaths(plan, commit.step, commit.absent).for_stage(commit, identity.stage); }
   StepTag tag_to(SessionId to) const { return {session, to, view.epoch, view.step, view.attempt}; }
   JobTag job_tag() const { return {view.step, view.attempt, session}; }
 

@@ -33,7 +33,7 @@ constexpr int direction() {
 
 WorkerSteps::WorkerSteps(const Plan& plan, WorkerIdentity identity, Origin origin, std::uint64_t session_seed)
     : session_source_(session_seed, "session"),
-      context_{plan, std::move(identity), {}, kNoSession, {}},
+      context_{plan, std::move(identity), {}, {}, kNoSession, {}},
       flow_(context_),
       combination_(context_),
       donor_(context_),
@@ -75,6 +75,7 @@ void WorkerSteps::adopt(const View& view, Time now) {
   const bool step_changed = view.step != context_.view.step || view.attempt != context_.view.attempt;
   const bool members_changed = view.live != context_.view.live || view.joining != context_.view.joining;
   context_.view = view;
+  if (step_changed) context_.paths = StepPaths(context_.plan, view.step, view.absent);
   if (members_changed) {
     std::vector<Member> known = view.live;
     known.insert(known.end(), view.joining.begin(), view.joining.end());
@@ -141,7 +142,7 @@ void WorkerSteps::apply_commit(const Commit& commit) {
     donor_.applied(commit, {prepared_->total});
   else
     donor_.applied(commit, combination_.totals());
-  context_.run(RunApply{commit});
+  context_.run(RunApply{context_.for_own_stage(commit)});
   ++version_;
   clear_step(false);
   const Plan& plan = context_.plan;
@@ -216,8 +217,10 @@ void WorkerSteps::trim_journal() {
   std::uint64_t needed = UINT64_MAX;
   const auto& versions = context_.view.checkpointed;
   const std::size_t s = context_.identity.stage.value;
-  if (s > 0 && s - 1 < versions.size()) needed = std::min(needed, versions[s - 1]);
-  if (s + 1 < versions.size()) needed = std::min(needed, versions[s + 1]);
+  for (std::size_t distance = 1; distance <= context_.plan.reach(); ++distance) {
+    if (s >= distance && s - distance < versions.size()) needed = std::min(needed, versions[s - distance]);
+    if (s + distance < versions.size()) needed = std::min(needed, versions[s + distance]);
+  }
   if (needed == UINT64_MAX || needed <= trimmed_) return;
   trimmed_ = needed;
   context_.run(RunTrim{needed});
@@ -229,7 +232,7 @@ void WorkerSteps::prepare_if_complete(Time now) {
   if (!context_.live()) return;
   const View& view = context_.view;
   if (context_.own_stage().size() == 1) {
-    if (!flow_.done().full() || preparing_alone_) return;
+    if (!share_is_done() || preparing_alone_) return;
     if (!prepared_) {
       preparing_alone_ = true;
       context_.run(RunPrepare{context_.job_tag(), EpochId(0), {}, true, donor_.is_followed(now)});
@@ -281,6 +284,15 @@ WorkerSteps::Fence WorkerSteps::fence(PeerId from, const StepTag& tag) const {
   return Fence::kPass;
 }
 
+// Whether the microbatch comes from (way 1), or comes back from (way -1), that stage to this one.
+bool WorkerSteps::is_neighbour(MicrobatchId m, StageId sender, int way) const {
+  const StageId own = context_.identity.stage;
+  const StepPaths& paths = context_.paths;
+  if (m.value >= context_.plan.count(context_.view.step) || !paths.visits(m, own)) return false;
+  if (way > 0) return !context_.is_head() && paths.previous(m, own) == sender;
+  return !context_.is_tail() && paths.next(m, own) == sender;
+}
+
 template <class Body>
 void WorkerSteps::dispatch_tagged(PeerId from, const Body& body, Time now) {
   switch (fence(from, body.tag)) {
@@ -295,10 +307,13 @@ void WorkerSteps::dispatch_tagged(PeerId from, const Body& body, Time now) {
     case Fence::kPass:
       break;
   }
-  if constexpr (OfMicrobatch<Body>)
-    if (body.microbatch.value >= context_.plan.count(context_.view.step)) return refuse();
-  const auto sender_stage = static_cast<std::int64_t>(context_.view.find(body.tag.from)->stage.value);
-  if (sender_stage + direction<Body>() != static_cast<std::int64_t>(context_.identity.stage.value)) return refuse();
+  const StageId sender = context_.view.find(body.tag.from)->stage;
+  if constexpr (OfMicrobatch<Body>) {
+    if (!is_neighbour(body.microbatch, sender, direction<Body>())) return refuse();
+  } else {
+    const int way = sender < context_.identity.stage ? 1 : sender > context_.identity.stage ? -1 : 0;
+    if (way != direction<Body>()) return refuse();
+  }
   if constexpr (direction<Body>() == 0) {
     if (body.tag.epoch != context_.view.epoch) return refuse();  // a sum of another combination
     combination_.received(body, now);
@@ -357,7 +372,7 @@ std::vector<WorkerEffect> WorkerSteps::job_done(JobResult result, Time now) {
     const bool alone = prepared->epoch == EpochId(0);
     const bool current = prepared->tag == context_.job_tag() && context_.live();
     if (current && alone) preparing_alone_ = false;
-    if (current && alone && flow_.done().full() && context_.own_stage().size() == 1) {
+    if (current && alone && share_is_done() && context_.own_stage().size() == 1) {
       prepared_ = std::move(*prepared);
       prepared_alone_ = true;
       prepare_if_complete(now);
@@ -504,7 +519,7 @@ void WorkerSteps::report(Time now) {
   for (const auto& [peer, since] : cut_since_)
     if (now - since >= kUnreachable)
       for (const auto& member : context_.view.live)
-        if (member.peer == peer && std::abs(static_cast<int>(member.stage.value) - static_cast<int>(context_.identity.stage.value)) <= 1)
+        if (member.peer == peer && context_.distance(member.stage) <= context_.plan.reach())
           report.unreachable.push_back(member.session);
   report.stats = stats_;
   report.stats.service_us = flow_.load().service_us;
@@ -525,7 +540,7 @@ std::string WorkerSteps::waiting_for() const {
   }
   const auto& schedule = flow_.schedule();
   if (combination_.started()) return "its siblings' gradients";
-  if (flow_.done().full()) return "the commit";
+  if (share_is_done()) return "the commit";
   if (schedule.waits_for_credit()) return "a credit: gradients of what is in flight";
   if (schedule.in_flight() > 0) return fmt::format("gradients from stage {}", context_.identity.stage.value + 1);
   if (context_.is_head()) return "its share of the step";

@@ -86,6 +86,9 @@ class WorkerSteps {
   void prepare_if_complete(Time now);
   void release_held(Time now);
 
+  // Everything that visits this stage in this step and is this replica's, as far as it knows, is in its sum.
+  bool share_is_done() const { return flow_.done().size() == context_.expected(); }
+  bool is_neighbour(MicrobatchId m, StageId sender, int way) const;
   Fence fence(PeerId from, const StepTag& tag) const;
   void dispatch(PeerId from, const Message& message, Time now);
   template <class Body>

@@ -23,7 +23,7 @@ Coordinator::Coordinator(const Plan& plan, std::vector<Seat> seats, Options opti
 
 void Coordinator::replay(const std::vector<LogRecord>& log) {
   for (const auto& record : log) decisions_.apply(record);
-  ledger_.begin(plan_.count(decisions_.step));
+  begin_attempt();
   if (decisions_.last_commit && decisions_.last_commit->step == plan_.final_step())
     phase_ = Phase::kFinished;
 }
@@ -47,11 +47,15 @@ void Coordinator::happened(std::string event, PeerId peer, std::string reason) {
   effects_.push_back(Happened{std::move(event), decisions_.step, peer, std::move(reason)});
 }
 
-void Coordinator::append(LogRecord record) {
+void Coordinator::begin_attempt() {
+  ledger_.begin(plan_.count(decisions_.step));
+  paths_ = StepPaths(plan_, decisions_.step, decisions_.absent);
+}
 
+void Coordinator::append(LogRecord record) {
   const bool is_decision = !std::holds_alternative<CheckpointRecord>(record);
   const bool new_step = std::holds_alternative<InitRecord>(record) || std::holds_alternative<CommitRecord>(record) ||
-                        std::holds_alternative<RollbackRecord>(record);
+                        std::holds_alternative<RollbackRecord>(record) || std::holds_alternative<AttemptRecord>(record);
   if (const auto* expel = std::get_if<ExpelRecord>(&record)) {
     if (const auto at = ledger_.entries().find(expel->session); at != ledger_.entries().end())
       replayed_ += at->second.done.size();
@@ -60,7 +64,7 @@ void Coordinator::append(LogRecord record) {
   }
   decisions_.apply(record);
   effects_.push_back(AppendRecord{std::move(record)});
-  if (new_step) ledger_.begin(plan_.count(decisions_.step));
+  if (new_step) begin_attempt();
   if (is_decision) preparing_ = false;
 }
 
@@ -74,6 +78,7 @@ void Coordinator::send_view(PeerId peer) {
   view.live = decisions_.live;
   view.head_owner = decisions_.head_owner;
   view.head_again = decisions_.head_again;
+  view.absent = decisions_.absent;
   view.last_commit = decisions_.last_commit;
   view.preparing = preparing_;
   if (preparing_)
@@ -179,6 +184,45 @@ void Coordinator::expel_the_gone(Time now) {
     return;
   }
   for (const auto& [member, reason] : gone) expel(member, reason);
+}
+
+// ------------------------------------------------------------------------------------------- skipping
+
+// Stages that the next step goes without: those the running one does, unless somebody has come back or it has been
+// too long; then the run waits.
+std::vector<StageId> Coordinator::still_absent() const {
+  std::vector<StageId> absent;
+  for (const auto stage : decisions_.absent)
+    if (decisions_.stage_is_empty(stage) && decisions_.steps_without[stage.value] < plan_.skip_steps) absent.push_back(stage);
+  return absent;
+}
+
+// The step begins again without a stage that nobody has served for a while. Before the first commit every stage is
+// still on its way.
+void Coordinator::skip_the_empty(Time now) {
+  if (phase_ != Phase::kRunning || plan_.skip_after == Duration{} || !decisions_.last_commit || decisions_.step > plan_.final_step()) return;
+  std::vector<StageId> absent = still_absent();
+  bool more = false;
+  for (std::uint32_t s = 0; s < plan_.stages.size(); ++s) {
+    const StageId stage(s);
+    if (!decisions_.stage_is_empty(stage)) {
+      empty_since_.erase(stage);
+      continue;
+    }
+    const Time since = empty_since_.try_emplace(stage, now).first->second;
+    if (decisions_.is_absent(stage) || now - since < plan_.skip_after || decisions_.steps_without[s] >= plan_.skip_steps) continue;
+    std::vector<StageId> with = absent;
+    with.push_back(stage);
+    std::ranges::sort(with);
+    if (!may_be_absent(plan_, with)) continue;
+    absent = std::move(with);
+    more = true;
+    happened("skipped", kCoordinator, fmt::format("stage {}: nobody has served it for {:.1f} s", stage, to_seconds(now - since)));
+  }
+  if (!more) return;
+  for (const auto& [session, entry] : ledger_.entries()) replayed_ += entry.done.size();
+  append(AttemptRecord{absent});
+  send_views();
 }
 
 // -------------------------------------------------------------------------------------------- reports
@@ -356,7 +400,7 @@ bool Coordinator::waits_for_joiner(Time now) {
 }
 
 void Coordinator::evaluate(Time now) {
-  const auto verdict = ledger_.verdict(decisions_.live, static_cast<std::uint32_t>(plan_.stages.size()));
+  const auto verdict = ledger_.verdict(decisions_.live, paths_);
   if (verdict.duplicate) {
     const Member twice = *decisions_.find(*verdict.duplicate);
     expel(twice, "a microbatch has two owners in its stage");
@@ -401,7 +445,10 @@ void Coordinator::commit() {
   for (const auto& member : decisions_.live) {
     const auto& entry = ledger_.entries().at(member.session);
     finite = finite && entry.finite;
-    if (counted != member.stage) norms.insert(norms.end(), entry.norms.begin(), entry.norms.end());
+    if (counted != member.stage) {
+      const double weight = paths_.weight(member.stage);
+      for (const auto& unit : entry.norms) norms.push_back({unit.unit, unit.norm2 * weight * weight});
+    }
     counted = member.stage;
     losses.insert(entry.losses.begin(), entry.losses.end());
     const WorkerStats& stats = outcome.stats[member.peer] = reports_[member.peer].stats;
@@ -416,6 +463,8 @@ void Coordinator::commit() {
   outcome.commit.epoch = decisions_.epoch;
   outcome.commit.apply = result.apply;
   outcome.commit.scale = result.scale;
+  outcome.commit.absent = decisions_.absent;
+  record.absent = still_absent();
 
   const StepId step = decisions_.step;
   const bool bad = plan_.training_count(step) > 0 && !outcome.commit.apply;
@@ -498,6 +547,7 @@ std::vector<CoordinatorEffect> Coordinator::tick(Time now) {
   suspect(now);
   expel_the_gone(now);
   admit_candidates(now);
+  skip_the_empty(now);
   if (phase_ == Phase::kRunning && decisions_.epoch != EpochId(0)) evaluate(now);
   if (now >= next_repeat_) {
     next_repeat_ = now + options_.repeat;

@@ -14,6 +14,7 @@
 #include "scheduler/ledger.h"
 #include "scheduler/plan.h"
 #include "scheduler/report.h"
+#include "scheduler/step_paths.h"
 #include "scheduler/view.h"
 
 namespace isthmus {
@@ -46,8 +47,8 @@ struct StepCommitted {
 };
 // A line of events.jsonl.
 struct Happened {
-  // "admitted", "joining", "suspected", "expelled", "committed", "checkpoint", "rolled back", "fault", "warning",
-  // "refused", "stopping", "finished"
+  // "admitted", "joining", "suspected", "expelled", "committed", "checkpoint", "rolled back", "skipped", "fault",
+  // "warning", "refused", "stopping", "finished"
   std::string event;
   StepId step;
   PeerId peer;
@@ -109,6 +110,7 @@ class Coordinator {
   };
 
   void append(LogRecord record);
+  void begin_attempt();
   void send_view(PeerId peer);
   void send_views();
   void happened(std::string event, PeerId peer, std::string reason);
@@ -122,6 +124,8 @@ class Coordinator {
   void consider_rollback(const Seat& seat, const Report& report, const std::string& why);
   void suspect(Time now);
   void expel_the_gone(Time now);
+  void skip_the_empty(Time now);
+  std::vector<StageId> still_absent() const;
   std::optional<Member> dissenter() const;
   bool waits_for_joiner(Time now);
   void evaluate(Time now);
@@ -139,6 +143,8 @@ class Coordinator {
   Options options_;
   Decisions decisions_;
   Ledger ledger_;
+  StepPaths paths_;  // of the running step
+  std::map<StageId, Time> empty_since_;
   bool preparing_ = false;
   std::uint32_t replayed_ = 0;  // in this step
   Phase phase_ = Phase::kRunning;

@@ -4,7 +4,7 @@
 
 namespace isthmus {
 
-Decisions::Decisions(const Plan& plan) : checkpointed(plan.stages.size(), 0), plan_(plan) {}
+Decisions::Decisions(const Plan& plan) : steps_without(plan.stages.size(), 0), checkpointed(plan.stages.size(), 0), plan_(plan) {}
 
 const Member* Decisions::find(SessionId session) const {
   const auto at = std::ranges::find(live, session, &Member::session);
@@ -20,8 +20,21 @@ bool Decisions::stage_is_empty(StageId stage) const {
   return std::ranges::find(live, stage, &Member::stage) == live.end();
 }
 
-void Decisions::begin_step(StepId next) {
+bool Decisions::is_absent(StageId stage) const { return std::ranges::find(absent, stage) != absent.end(); }
+
+void Decisions::begin_step(StepId next, std::vector<StageId> without) {
   step = next;
+  absent = std::move(without);
+  for (std::uint32_t s = 0; s < steps_without.size(); ++s) {
+    if (is_absent(StageId(s)))
+      ++steps_without[s];
+    else if (!stage_is_empty(StageId(s)))
+      steps_without[s] = 0;
+  }
+  deal_anew();
+}
+
+void Decisions::deal_anew() {
   head_owner.assign(plan_.count(step), kNoSession);
   head_again.assign(plan_.count(step), false);
   deal_heads();
@@ -30,7 +43,7 @@ void Decisions::begin_step(StepId next) {
 void Decisions::deal_heads() {
   // Before every stage has somebody nothing can come back, and whoever is the first head to arrive would get it all.
   for (std::uint32_t s = 0; s < plan_.stages.size(); ++s)
-    if (stage_is_empty(StageId(s))) return;
+    if (stage_is_empty(StageId(s)) && !is_absent(StageId(s))) return;
   std::vector<SessionId> heads;
   for (const auto& member : live)
     if (member.stage == StageId(0)) heads.push_back(member.session);
@@ -66,7 +79,7 @@ void Decisions::apply(const LogRecord& record) {
     ++attempt;
     // The process that began again holds checkpoints of this version, or the initial weights.
     checkpointed.assign(checkpointed.size(), init->version);
-    begin_step(StepId(init->version + 1));
+    begin_step(StepId(init->version + 1), {});
   } else if (const auto* admit = std::get_if<AdmitRecord>(&record)) {
     live.push_back(admit->member);
     std::ranges::sort(live, {}, [](const Member& m) { return std::tuple(m.stage, m.replica); });
@@ -85,7 +98,7 @@ void Decisions::apply(const LogRecord& record) {
     last_commit = commit->commit;
     commits.push_back(commit->commit);
     head_share_ = commit->head_share;
-    begin_step(StepId(commit->commit.step.value + 1));
+    begin_step(StepId(commit->commit.step.value + 1), commit->absent);
   } else if (const auto* checkpoint = std::get_if<CheckpointRecord>(&record)) {
     auto& version = checkpointed.at(checkpoint->stage.value);
     version = std::max(version, checkpoint->version);
@@ -99,7 +112,12 @@ void Decisions::apply(const LogRecord& record) {
     ++attempt;
     rollbacks.push_back(rollback->version);
     for (auto& version : checkpointed) version = std::min(version, rollback->version);
-    begin_step(StepId(rollback->version + 1));
+    begin_step(StepId(rollback->version + 1), {});
+  } else if (const auto* again = std::get_if<AttemptRecord>(&record)) {
+    ++attempt;
+    absent = again->absent;
+    for (const auto stage : absent) steps_without[stage.value] = std::max(1u, steps_without[stage.value]);
+    deal_anew();
   }
 }
 

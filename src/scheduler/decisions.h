@@ -43,6 +43,7 @@ struct CommitRecord {
   Commit commit;
   // Microbatches of the next step are dealt to the head's replicas in these proportions; absent ones count as the greatest.
   std::map<SessionId, std::uint32_t> head_share;
+  std::vector<StageId> absent;  // what the next step goes without
   StepFigures figures;
   friend bool operator==(const CommitRecord&, const CommitRecord&) = default;
 };
@@ -57,7 +58,12 @@ struct RollbackRecord {
   std::string reason;
   friend bool operator==(const RollbackRecord&, const RollbackRecord&) = default;
 };
-using LogRecord = std::variant<InitRecord, AdmitRecord, ExpelRecord, CommitRecord, CheckpointRecord, RollbackRecord>;
+// The step begins again without these stages: what was summed on the full path fits no gradient of a shorter one.
+struct AttemptRecord {
+  std::vector<StageId> absent;
+  friend bool operator==(const AttemptRecord&, const AttemptRecord&) = default;
+};
+using LogRecord = std::variant<InitRecord, AdmitRecord, ExpelRecord, CommitRecord, CheckpointRecord, RollbackRecord, AttemptRecord>;
 
 // What the log says: a pure function of its records. Everything else the coordinator knows returns in Reports.
 // Checkpoint records do not count as decisions: a new epoch would void combinations that are under way.
@@ -75,6 +81,8 @@ class Decisions {
   std::vector<Member> live;             // by (stage, replica)
   std::vector<SessionId> head_owner;    // per microbatch
   std::vector<bool> head_again;         // per microbatch
+  std::vector<StageId> absent;          // stages that the running step goes without
+  std::vector<std::uint32_t> steps_without;  // per stage: steps that went without it since somebody last served it
   std::optional<Commit> last_commit;
   std::map<PeerId, SessionId> last_session;
   std::set<SessionId> used_sessions;    // every session ever admitted
@@ -85,9 +93,11 @@ class Decisions {
   const Member* find(SessionId session) const;
   const Member* live_of(PeerId peer) const;
   bool stage_is_empty(StageId stage) const;
+  bool is_absent(StageId stage) const;
 
  private:
-  void begin_step(StepId next);
+  void begin_step(StepId next, std::vector<StageId> without);
+  void deal_anew();
   // Gives every microbatch without an owner to a live head member, in turn.
   void deal_heads();
   std::map<SessionId, std::uint32_t> head_share_;

@@ -24,8 +24,8 @@ void Ledger::record(const Report& report) {
   }
 }
 
-Ledger::Verdict Ledger::verdict(const std::vector<Member>& live, std::uint32_t stages) const {
-  std::vector<DoneSet> owned(stages, DoneSet(count_));
+Ledger::Verdict Ledger::verdict(const std::vector<Member>& live, const StepPaths& paths) const {
+  std::vector<DoneSet> owned(paths.stages(), DoneSet(count_));
   for (const auto& member : live) {
     const auto at = entries_.find(member.session);
     if (at == entries_.end()) continue;
@@ -34,7 +34,9 @@ Ledger::Verdict Ledger::verdict(const std::vector<Member>& live, std::uint32_t s
     stage.merge(at->second.done);
     if (stage.size() != before + at->second.done.size()) return {false, member.session};
   }
-  return {std::ranges::all_of(owned, &DoneSet::full), std::nullopt};
+  for (std::uint32_t s = 0; s < owned.size(); ++s)
+    if (owned[s].size() != paths.count(StageId(s))) return {false, std::nullopt};
+  return {true, std::nullopt};
 }
 
 bool Ledger::all_prepared(const std::vector<Member>& live, EpochId epoch) const {

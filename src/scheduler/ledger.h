@@ -9,6 +9,7 @@
 #include "base/done_set.h"
 #include "base/ids.h"
 #include "scheduler/report.h"
+#include "scheduler/step_paths.h"
 #include "scheduler/view.h"
 
 namespace isthmus {
@@ -33,12 +34,12 @@ class Ledger {
   void record(const Report& report);
 
   struct Verdict {
-    // Every (stage, microbatch) has exactly one owner.
+    // Every visit of a stage by a microbatch has exactly one owner.
     bool complete = false;
     // A second owner of a microbatch inside one stage: impossible by the protocol, so one of them has to go.
     std::optional<SessionId> duplicate;
   };
-  Verdict verdict(const std::vector<Member>& live, std::uint32_t stages) const;
+  Verdict verdict(const std::vector<Member>& live, const StepPaths& paths) const;
   bool all_prepared(const std::vector<Member>& live, EpochId epoch) const;
 
   std::uint32_t count() const { return count_; }

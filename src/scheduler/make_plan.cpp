@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <string>
 
 #include "base/digest.h"
@@ -45,6 +46,9 @@ Plan make_plan(const RunConfig& run) {
   plan.schedule = run.pipeline.schedule == "1f1b" ? ScheduleKind::kOneForwardOneBackward : ScheduleKind::kDeep;
   plan.routing = run.pipeline.routing == "round_robin" ? Routing::kRoundRobin : Routing::kFinishTime;
   plan.steps = run.run.steps;
+  plan.planned_skips = static_cast<std::uint32_t>(std::lround(run.pipeline.skip_share * static_cast<double>(run.pipeline.stage.size() * run.train.microbatches_per_step)));
+  plan.skip_after = std::chrono::seconds(run.recovery.skip_after_s.value_or(0));
+  plan.skip_steps = run.recovery.skip_steps;
   plan.microbatches = run.train.microbatches_per_step;
   plan.evaluation_microbatches = run.train.evaluation_microbatches;
   plan.evaluate_every = run.train.evaluate_every;

@@ -34,6 +34,11 @@ struct Plan {
   std::vector<StagePlan> stages;
   ScheduleKind schedule = ScheduleKind::kDeep;
   Routing routing = Routing::kFinishTime;
+  // Visits of a stage by a microbatch that a step leaves out on purpose (scheduler/step_paths.h).
+  std::uint32_t planned_skips = 0;
+  // An inner stage that nobody has served for so long is skipped until somebody does (0: waited for), for so many steps in a row.
+  Duration skip_after{};
+  std::uint32_t skip_steps = 0;
   std::uint64_t steps = 0;
   std::uint32_t microbatches = 0;             // training, per step
   std::uint32_t evaluation_microbatches = 0;  // per evaluation
@@ -48,6 +53,8 @@ struct Plan {
   std::uint32_t part_width = 4;
   std::uint32_t total_width = 4;
 
+  // Whom a stage exchanges tensors with: stages up to this far away. Of two neighbours one is skipped at most.
+  std::uint32_t reach() const { return planned_skips > 0 || skip_after > Duration{} ? 2 : 1; }
   StageId last_stage() const { return StageId(static_cast<std::uint32_t>(stages.size()) - 1); }
 
   // Steps 1 … steps train; step steps + 1 only evaluates the final weights.

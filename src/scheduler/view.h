@@ -40,6 +40,8 @@ struct Commit {
   EpochId epoch;  // the epoch whose combination is meant; sums prepared in another epoch are void
   double scale = 1;
   bool apply = true;
+  // Stages that nobody served, so that the step went without them (scheduler/step_paths.h).
+  std::vector<StageId> absent;
   friend bool operator==(const Commit&, const Commit&) = default;
 };
 
@@ -72,6 +74,7 @@ struct View {
   std::vector<Member> live;
   std::vector<SessionId> head_owner;  // per microbatch of the step; kNoSession: nobody yet
   std::vector<bool> head_again;       // per microbatch: an earlier owner may have sent it on
+  std::vector<StageId> absent;        // stages that this attempt goes without
   std::optional<Commit> last_commit;
   bool preparing = false;
   std::map<SessionId, DoneSet> owners;      // while preparing

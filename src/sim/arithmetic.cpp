@@ -1,6 +1,7 @@
 #include "sim/arithmetic.h"
 
 #include "base/little_endian.h"
+#include "scheduler/step_paths.h"
 
 namespace isthmus::sim {
 
@@ -57,8 +58,15 @@ Reference::Reference(const Plan& plan, std::uint64_t seed) : plan_(plan), seed_(
     versions_[0].push_back(initial_weights(seed, StageId(s), plan.stages[s].parameters));
 }
 
+void Reference::taken(StepId step, const std::vector<StageId>& absent) {
+  if (absent_[step] == absent) return;
+  absent_[step] = absent;
+  if (versions_.size() > step.value) versions_.resize(step.value);
+}
+
 void Reference::take_step() {
   const StepId step(versions_.size());
+  const StepPaths paths(plan_, step, absent_[step]);
   std::vector<Weights> weights = versions_.back();
   const std::size_t stages = weights.size();
   std::vector<std::uint64_t> prints;
@@ -68,16 +76,19 @@ void Reference::take_step() {
     sums.emplace_back(w.size(), 0);
   }
   for (std::uint32_t m = 0; m < plan_.training_count(step); ++m) {
+    const auto visits = [&](std::size_t s) { return paths.visits(MicrobatchId(m), StageId(static_cast<std::uint32_t>(s))); };
     std::vector<std::uint64_t> inputs = {head_input(seed_, step, MicrobatchId(m))};
-    for (std::size_t s = 0; s + 1 < stages; ++s) inputs.push_back(forward(inputs[s], prints[s]));
+    for (std::size_t s = 0; s + 1 < stages; ++s) inputs.push_back(visits(s) ? forward(inputs[s], prints[s]) : inputs[s]);
     std::uint64_t gradient = loss_gradient(inputs.back(), prints.back());
     for (std::size_t s = stages; s-- > 0;) {
+      if (!visits(s)) continue;
       for (std::size_t p = 0; p < sums[s].size(); ++p) sums[s][p] += weight_gradient(gradient, inputs[s], prints[s], p);
       gradient = input_gradient(gradient, inputs[s], prints[s]);
     }
   }
   if (plan_.training_count(step) > 0 && !is_bad_step(seed_, step))
-    for (std::size_t s = 0; s < stages; ++s) add_step(weights[s], sums[s]);
+    for (std::uint32_t s = 0; s < stages; ++s)
+      if (paths.training_count(StageId(s)) > 0) add_step(weights[s], sums[s]);
   versions_.push_back(std::move(weights));
 }
 

@@ -40,12 +40,15 @@ class Reference {
  public:
   Reference(const Plan& plan, std::uint64_t seed);
   const Weights& weights(StageId stage, std::uint64_t version);
+  // The step was, in the end, taken without these stages.
+  void taken(StepId step, const std::vector<StageId>& absent);
 
  private:
   void take_step();
   const Plan plan_;
   const std::uint64_t seed_;
   std::vector<std::vector<Weights>> versions_;  // [version][stage]
+  std::map<StepId, std::vector<StageId>> absent_;
 };
 
 }  // namespace isthmus::sim

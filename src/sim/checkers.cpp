@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "scheduler/step_paths.h"
+
 namespace isthmus::sim {
 
 namespace {
@@ -23,6 +25,17 @@ void Checkers::reported(const Report& report) {
   durable = std::max(durable, report.checkpointed);
 }
 
+// Nobody may be left out who could have taken part, nor so many, or such, that the rest learns a different model.
+void Checkers::without(const std::vector<StageId>& absent) {
+  for (std::size_t i = 0; i < absent.size(); ++i) {
+    const std::uint32_t stage = absent[i].value;
+    if (std::ranges::find(live_, absent[i], &Live::stage) != live_.end()) violation(fmt::format("stage {} is skipped although it is served", stage));
+    if (stage == 0 || stage + 1 >= plan_.stages.size()) violation(fmt::format("stage {}, an end of the pipeline, is skipped", stage));
+    if (i > 0 && stage <= absent[i - 1].value + 1) violation(fmt::format("stages {} and {} are skipped", absent[i - 1], stage));
+  }
+  if (3 * absent.size() > plan_.stages.size()) violation(fmt::format("{} of {} stages are skipped", absent.size(), plan_.stages.size()));
+}
+
 void Checkers::logged(const LogRecord& record, const std::map<SessionId, std::multiset<std::uint32_t>>& sums) {
   if (const auto* admit = std::get_if<AdmitRecord>(&record)) {
     if (!admitted_.insert(admit->member.session).second) violation("a session was admitted twice");
@@ -34,6 +47,7 @@ void Checkers::logged(const LogRecord& record, const std::map<SessionId, std::mu
     const StepId step = commit->commit.step;
     if (step.value != version_ + 1) violation(fmt::format("step {} committed after version {}", step, version_));
     if (commit->commit.epoch.value != epoch_) violation(fmt::format("step {} was committed for epoch {}, decided in {}", step, commit->commit.epoch, epoch_));
+    const StepPaths paths(plan_, step, commit->commit.absent);
     for (std::uint32_t s = 0; s < plan_.stages.size(); ++s) {
       std::multiset<std::uint32_t> stage;
       for (const auto& member : live_) {
@@ -45,8 +59,11 @@ void Checkers::logged(const LogRecord& record, const std::map<SessionId, std::mu
       }
       if (stage.contains(UINT32_MAX)) continue;
       for (std::uint32_t m = 0; m < plan_.training_count(step); ++m)
-        if (stage.count(m) != 1) violation(fmt::format("step {}: microbatch {} counts {} times in stage {}", step, m, stage.count(m), s));
+        if (stage.count(m) != (paths.visits(MicrobatchId(m), StageId(s)) ? 1 : 0))
+          violation(fmt::format("step {}: microbatch {} counts {} times in stage {}", step, m, stage.count(m), s));
     }
+    reference_.taken(step, commit->commit.absent);
+    without(commit->absent);
     version_ = step.value;
     ++commits_;
   } else if (const auto* rollback = std::get_if<RollbackRecord>(&record)) {
@@ -58,6 +75,8 @@ void Checkers::logged(const LogRecord& record, const std::map<SessionId, std::mu
     for (const auto& member : live_)
       if (member.stage == checkpoint->stage && durable_[member.session] < checkpoint->version)
         violation(fmt::format("version {} of stage {} is not on the disk of every replica", checkpoint->version, checkpoint->stage));
+  } else if (const auto* attempt = std::get_if<AttemptRecord>(&record)) {
+    without(attempt->absent);
   } else if (const auto* init = std::get_if<InitRecord>(&record)) {
     version_ = init->version;
     live_.clear();

@@ -37,6 +37,7 @@ class Checkers {
   Reference& reference() { return reference_; }
 
  private:
+  void without(const std::vector<StageId>& absent);
   struct Live {
     SessionId session;
     StageId stage;

@@ -43,6 +43,12 @@ Plan draw_plan(std::uint64_t seed) {
     stage.parameters = 5;
     stage.state_bytes = 5 * 8;
   }
+  // Some plans leave visits out on purpose, and some go on without a stage that is gone.
+  if (below(3) == 0) plan.planned_skips = below(stages * plan.microbatches / 2 + 1);
+  if (below(2) == 0) {
+    plan.skip_after = std::chrono::milliseconds(500 + below(4000));
+    plan.skip_steps = 1 + below(6);
+  }
   return plan;
 }
 

@@ -68,13 +68,19 @@ void write(Writer& out, const Member& m) {
   write(out, m.endpoints);
 }
 
+void write(Writer& out, const std::vector<StageId>& stages) {
+  out.array(stages.size());
+  for (const auto stage : stages) out.id(stage);
+}
+
 void write(Writer& out, const Commit& c) {
-  out.array(5);
+  out.array(6);
   out.id(c.step);
   out.number(c.attempt);
   out.id(c.epoch);
   out.real(c.scale);
   out.flag(c.apply);
+  write(out, c.absent);
 }
 
 void write(Writer& out, const Load& load) {
@@ -83,7 +89,7 @@ void write(Writer& out, const Load& load) {
 }
 
 void write(Writer& out, const View& v) {
-  out.array(17);
+  out.array(18);
   out.id(v.epoch);
   out.id(v.step);
   out.number(v.attempt);
@@ -93,6 +99,7 @@ void write(Writer& out, const View& v) {
   for (const auto owner : v.head_owner) out.id(owner);
   out.array(v.head_again.size());
   for (const bool again : v.head_again) out.flag(again);
+  write(out, v.absent);
   out.array(v.last_commit ? 1 : 0);
   if (v.last_commit) write(out, *v.last_commit);
   out.flag(v.preparing);
@@ -347,14 +354,25 @@ Member read_member(Reader& in, const Limits& limits) {
   return member;
 }
 
-Commit read_commit(Reader& in) {
-  auto c = in.array(5, 5);
+std::vector<StageId> read_absent(Reader& in, const Limits& limits) {
+  std::vector<StageId> stages;
+  for (auto list = in.array(0, limits.stages); !list.done();) {
+    stages.push_back(list.id<StageId>(limits.stages - 1));
+    // A path without an end would be followed for ever.
+    if (stages.back() == StageId(0) || stages.back().value + 1 == limits.stages) throw std::runtime_error("the first or the last stage is said to be absent");
+  }
+  return stages;
+}
+
+Commit read_commit(Reader& in, const Limits& limits) {
+  auto c = in.array(6, 6);
   Commit commit;
   commit.step = c.id<StepId>();
   commit.attempt = static_cast<std::uint32_t>(c.number(UINT32_MAX));
   commit.epoch = c.id<EpochId>();
   commit.scale = c.real();
   commit.apply = c.flag();
+  commit.absent = read_absent(c, limits);
   if (!std::isfinite(commit.scale)) throw std::runtime_error("a commit's scale is not finite");
   return commit;
 }
@@ -369,7 +387,7 @@ Load read_load(Reader& in) {
 }
 
 View read_view(const msgpack::object& object, const Limits& limits) {
-  Reader in(object, 17, 17);
+  Reader in(object, 18, 18);
   View v;
   v.epoch = in.id<EpochId>();
   v.step = in.id<StepId>();
@@ -379,7 +397,8 @@ View read_view(const msgpack::object& object, const Limits& limits) {
     v.head_owner.push_back(owners.id<SessionId>());
   for (auto again = in.array(0, limits.microbatches); !again.done();) v.head_again.push_back(again.flag());
   if (v.head_again.size() != v.head_owner.size()) throw std::runtime_error("head owners and flags differ in number");
-  if (auto c = in.array(0, 1); !c.done()) v.last_commit = read_commit(c);
+  v.absent = read_absent(in, limits);
+  if (auto c = in.array(0, 1); !c.done()) v.last_commit = read_commit(c, limits);
   v.preparing = in.flag();
   for (auto owners = in.array(0, limits.members); !owners.done();) {
     auto o = owners.array(3, 3);
@@ -393,7 +412,7 @@ View read_view(const msgpack::object& object, const Limits& limits) {
   for (auto suspected = in.array(0, limits.members); !suspected.done();) v.suspected.push_back(suspected.id<SessionId>());
   for (auto joining = in.array(0, limits.members); !joining.done();) v.joining.push_back(read_member(joining, limits));
   for (auto rollbacks = in.array(0, kReplayMax); !rollbacks.done();) v.rollbacks.push_back(rollbacks.number());
-  for (auto replay = in.array(0, kReplayMax); !replay.done();) v.replay.push_back(read_commit(replay));
+  for (auto replay = in.array(0, kReplayMax); !replay.done();) v.replay.push_back(read_commit(replay, limits));
   return v;
 }
 
@@ -490,7 +509,7 @@ DecodedBody read_chunk(const msgpack::object& object, const Limits& limits) {
   DecodedBody decoded;
   auto chunk = read_piece<Chunk>(in, limits);
   chunk.digest = in.text(kDigestMax);
-  chunk.commit = read_commit(in);
+  chunk.commit = read_commit(in, limits);
   const std::uint64_t values = in.number(), tokens = in.number();
   switch (chunk.piece.kind) {
     case PieceKind::kSnapshot:

@@ -321,6 +321,38 @@ TEST_F(RunTest, LetsAFrozenReplicaBackInOnceItHasCaughtUp) {
   EXPECT_GE(count("thawed", "\"expelled\""), 1u);
 }
 
+// The only replica of the middle stage stands still: the others go on without it, and take it back in.
+TEST_F(RunTest, SkipsAStageThatNobodyServesUntilSomebodyDoes) {
+  const std::string output = folder_ + "/skipped.txt";
+  const pid_t parent = start(train("skipped", {"--set", "run.steps=4000", "--set", "pipeline.stages=3", "--set", "recovery.skip_after_s=1", "--set",
+                                               "recovery.skip_steps=100000", "--set", "link.latency_ms=5"}), output);
+  const auto coverage = [&] {
+    for (const auto lines = metrics("skipped"); const auto& line : lines | std::views::reverse)
+      if (line.contains("coverage")) return line["coverage"].get<std::vector<int>>();
+    return std::vector<int>();
+  };
+  const auto steps = [&] { return metrics("skipped").size(); };
+  ASSERT_TRUE(reaches("skipped", 4));
+  const auto all = coverage();
+  ASSERT_EQ(all.size(), 3u);
+  EXPECT_EQ(all[1], all[0]);
+  const pid_t worker = process("skipped", "--peer 2");
+  ::kill(worker, SIGSTOP);
+  EXPECT_TRUE(eventually([&] { return coverage() == std::vector<int>{all[0], 0, all[2]}; }));
+  const std::size_t before = steps();
+  EXPECT_TRUE(reaches("skipped", before + 3));
+  ::kill(worker, SIGCONT);
+  EXPECT_TRUE(eventually([&] { return coverage() == all; }));
+  EXPECT_TRUE(reaches("skipped", steps() + 3));
+  EXPECT_GE(count("skipped", "\"skipped\""), 1u);
+  EXPECT_EQ(count("skipped", "\"rolled back\""), 0u);
+  for (const auto& line : metrics("skipped"))
+    if (line.contains("coverage")) EXPECT_EQ(line["skipped_microbatches"], line["coverage"][1] == 0 ? all[0] : 0) << line;
+  ::kill(parent, SIGINT);
+  EXPECT_EQ(finish(parent, output).code, 130);
+  expect_nothing_left("skipped");
+}
+
 TEST_F(RunTest, SurvivesAFrozenWorker) {
   ASSERT_EQ(run(train("whole", {"--set", "run.steps=40"})).code, 0);
   const std::string output = folder_ + "/frozen.txt";

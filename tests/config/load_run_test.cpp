@@ -25,6 +25,7 @@ TEST(LoadRun, FillsInDefaults) {
   expected.boundary.factored_layers = 0;
   expected.boundary.gradient_values = "int4";  // as values
   expected.boundary.rank = 60;                 // 4/17 of 256
+  expected.recovery.skip_after_s = 20;
   EXPECT_EQ(*run, expected);
 }
 
@@ -38,10 +39,11 @@ TEST(LoadRun, ReadsEveryKey) {
   expected.train = {2, 6, "muon", 3.7e-4, 1.5, 0.9, 4, 0, 0.91, 0.955, 1e-9, 0.01, 0, "fp32", 10, 3};
   expected.boundary = {"subspace", 12, "int4", "fp32", false, 6};
   expected.link = {12.5, 20, 0.1, 0.003, true};
-  expected.pipeline = {"explicit", 2, 1,    {{0, 3, 1}, {3, 8, 1}}, "1f1b", "round_robin", "9", "emulated", 1,
+  expected.pipeline = {"explicit", 2, 1,    {{0, 3, 1}, {3, 8, 1}}, "1f1b", "round_robin", 0, "9", "emulated", 1,
                        100,        "always"};
   expected.emulated = {1.5, 2, 0.3, 1000, 2000};
   expected.checkpoint = {5, 3};
+  expected.recovery = {17, false, 9, 11};
   EXPECT_EQ(*run, expected);
 }
 
@@ -250,6 +252,23 @@ TEST(LoadRun, RefusesKeysOfAnotherCodec) {
   EXPECT_THAT(with_codec("codec = \"top_k\"\nerror_feedback = true\n[run]\ndeterministic = true\n"),
               ElementsAre(HasSubstr("depends on the order of the microbatches")));
   EXPECT_THAT(with_codec("codec = \"top_k\"\nrank = 300\n"), ElementsAre(HasSubstr("at most model.hidden = 256")));
+}
+
+TEST(LoadRun, SkipsStagesOnlyWhereThatMakesSense) {
+  const auto with_rest = [](const std::string& rest) {
+    return problems_of(with(kShortest, "[[pipeline.stage]]\nlayers = \"0:8\"\n", "[pipeline]\nlayout = \"auto\"\nstages = 4\n") + rest);
+  };
+  EXPECT_THAT(with_rest("skip_share = 0.25\n"), IsEmpty());
+  EXPECT_THAT(with_rest("skip_share = 0.26\n"), ElementsAre(HasSubstr("pipeline.skip_share is 0.26, expected at most 0.250")));
+  EXPECT_THAT(with_rest("skip_share = 0.2\n[boundary]\ncodec = \"learned\"\n"), ElementsAre(HasSubstr("no stage can be passed by")));
+  EXPECT_THAT(with_rest("[recovery]\nskip_after_s = 3\n[boundary]\ncodec = \"bottleneck\"\n"),
+              ElementsAre(HasSubstr("recovery.skip_after_s with boundary.codec")));
+  EXPECT_THAT(problems_of(with(kShortest, "[[pipeline.stage]]\nlayers = \"0:8\"\n", "[pipeline]\nskip_share = 0.1\nlayout = \"auto\"\nstages = 2\n")), ElementsAre(HasSubstr("at most 0.000")));
+  const auto seconds = [](const std::string& rest) { return parse_run(std::string(kShortest) + rest, "run.toml")->recovery.skip_after_s; };
+  EXPECT_EQ(seconds(""), 20u);
+  EXPECT_EQ(seconds("[run]\ndeterministic = true\n"), 0u);
+  EXPECT_EQ(seconds("[boundary]\ncodec = \"learned\"\n"), 0u);
+  EXPECT_EQ(seconds("[recovery]\nskip_after_s = 7\n"), 7u);
 }
 
 TEST(LoadRun, RefusesEmulatedTimesOnARealDevice) {

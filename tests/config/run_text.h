@@ -40,7 +40,7 @@ sequences_per_microbatch = 2
 microbatches_per_step = 6
 optimizer = "muon"
 learning_rate = 3.7e-4
-factored_learning_rate = 1.5
+writer_learning_rate = 1.5
 momentum = 0.9
 warmup_steps = 4
 final_learning_rate = 0
@@ -82,6 +82,11 @@ backward_bytes = 2000
 [checkpoint]
 every = 5
 keep = 3
+[recovery]
+journal_mb = 17
+replace = false
+skip_after_s = 9
+skip_steps = 11
 )";
 
 // Every problem of a text, as a user reads it; empty if it is a run.

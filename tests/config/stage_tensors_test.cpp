@@ -48,7 +48,7 @@ bool belongs_to_a_stage(const TensorSpec& t) {
 // All there is to say about a tensor.
 std::string text_of(const TensorSpec& t) {
   std::string text = t.name();
-  for (const double number : {static_cast<double>(t.kind), static_cast<double>(t.rows), static_cast<double>(t.columns), t.deviation, static_cast<double>(t.coefficients),
+  for (const double number : {static_cast<double>(t.kind), static_cast<double>(t.rows), static_cast<double>(t.columns), t.deviation, static_cast<double>(t.writes),
                               static_cast<double>(t.stacked), static_cast<double>(t.in_subspace)})
     text += " " + std::to_string(number);
   return text;

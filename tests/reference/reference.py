@@ -20,7 +20,7 @@ CASES = [
     "boundary.codec=subspace pipeline.stages=1 boundary.factored_layers=2",
     "boundary.codec=identity",
     "boundary.codec=subspace",
-    "boundary.codec=subspace train.factored_learning_rate=2 boundary.factored_layers=3",
+    "boundary.codec=subspace train.writer_learning_rate=2 boundary.factored_layers=3",
     "boundary.codec=narrow",
     "boundary.codec=projected",
     "boundary.codec=bottleneck",
@@ -150,11 +150,11 @@ class Reference:
     def below_factored(self, name):
         return name.split(".")[0] == "layer" and name.split(".")[2] in WRITERS and int(name.split(".")[1]) < self.factored
 
-    def holds_coefficients(self, name):
-        return self.form in ("subspace", "narrow") and (name == "embedding.table" or self.below_factored(name))
-
     def decays(self, name):
         return self.w[name].ndim == 2 and name.split(".")[0] not in ("basis", "border")
+
+    def share_of_step(self, name):
+        return self.optimizer["writer_learning_rate"] if name.split(".")[-1] in WRITERS else 1.0
 
     def is_muons(self, name):
         part = name.split(".")[-1]
@@ -176,13 +176,13 @@ class Reference:
         m.mul_(0.9).add_(0.1 * g)
         v.mul_(0.95).add_(0.05 * g * g)
         weight.mul_(1 - rate * decay)
-        larger = self.optimizer["factored_learning_rate"] if self.holds_coefficients(name) else 1.0
-        weight.sub_(rate * larger * (m / (1 - 0.9 ** step)) / ((v / (1 - 0.95 ** step)).sqrt() + 1e-8))
+        weight.sub_(rate * self.share_of_step(name) * (m / (1 - 0.9 ** step)) / ((v / (1 - 0.95 ** step)).sqrt() + 1e-8))
 
     def muon(self, name, weight, g, momentum):
         rate, share = self.optimizer["learning_rate"], self.optimizer["momentum"]
         momentum.mul_(share).add_(g)
         weight.mul_(1 - rate * self.optimizer["weight_decay"])
+        rate *= self.share_of_step(name)
         rows = weight.shape[0] // STACKED.get(name.split(".")[-1], 1)
         for at in range(0, weight.shape[0], rows):
             turned = newton_schulz((g + share * momentum)[at : at + rows])

@@ -26,11 +26,13 @@ Plan one_stage() {
   Plan plan;
   plan.stages.push_back({0, 1, 3, 1, kStateBytes / 8, kStateBytes});
   plan.total_width = 8;
+  plan.steps = 100;
+  plan.microbatches = 1;
   return plan;
 }
 
 WorkerContext context_of(std::uint32_t peer, SessionId session) {
-  WorkerContext context{one_stage(), {PeerId(peer), StageId(0), ReplicaId(peer - 1), {}, seconds(2), 10e6}, {}, session, {}};
+  WorkerContext context{one_stage(), {PeerId(peer), StageId(0), ReplicaId(peer - 1), {}, seconds(2), 10e6}, {}, {}, session, {}};
   context.view.epoch = EpochId(3);
   context.view.step = StepId(5);
   for (std::uint32_t p = 1; p <= 2; ++p) context.view.live.push_back({PeerId(p), SessionId(10 + p), StageId(0), ReplicaId(p - 1), {}, {}});

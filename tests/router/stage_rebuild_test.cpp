@@ -35,7 +35,7 @@ class Rebuild : public ::testing::Test {
   };
 
   explicit Rebuild(std::uint32_t stage = 1)
-      : context_{three_stages(), {PeerId(3), StageId(stage), ReplicaId(0), {}, seconds(2), 10e6}, {}, kOurs, {}} {
+      : context_{three_stages(), {PeerId(3), StageId(stage), ReplicaId(0), {}, seconds(2), 10e6}, {}, {}, kOurs, {}} {
     View& view = context_.view;
     view.epoch = EpochId(20);
     view.step = StepId(6);
@@ -291,7 +291,7 @@ TEST_F(Rebuild, SaysThatItCannotWhenAWholeNeighbourIsGone) {
   EXPECT_TRUE(rebuild_.impossible().empty());
   now_ += std::chrono::milliseconds(1);
   pursue();
-  EXPECT_EQ(rebuild_.impossible(), "nobody is left of the stage after it");
+  EXPECT_EQ(rebuild_.impossible(), "nobody is left of stage 2");
 }
 
 TEST_F(Rebuild, AsksAgainWhenANeighbourStaysSilent) {

@@ -215,7 +215,7 @@ TEST_F(TorchStageTest, EndsWithTheSameWeightsInEveryFormThatLosesNothing) {
       {"boundary.codec=identity", "train.optimizer=muon"},
       {"boundary.codec=top_k", "boundary.rank=32"},
       {"boundary.codec=subspace", "train.optimizer=muon"},
-      {"boundary.codec=subspace", "boundary.factored_layers=4", "train.factored_learning_rate=1.5"},
+      {"boundary.codec=subspace", "boundary.factored_layers=4", "train.writer_learning_rate=1.5"},
   };
   for (const auto& form : forms) {
     const auto one = trained(run_of("1", form), 6), three = trained(run_of("3", form), 6), four = trained(run_of("4", form), 6);

@@ -33,7 +33,8 @@ std::vector<Message> one_of_each() {
   view.live = {{PeerId(1), SessionId(11), StageId(0), ReplicaId(0), {1, 2, 3}, {"tcp://a:1", "tcp://a:2"}}};
   view.head_owner = {SessionId(11), kNoSession};
   view.head_again = {false, true};
-  view.last_commit = Commit{StepId(2), 0, EpochId(8), 0.125, true};
+  view.absent = {StageId(1)};
+  view.last_commit = Commit{StepId(2), 0, EpochId(8), 0.125, true, {StageId(1)}};
   view.preparing = true;
   DoneSet done(70);
   done.insert(MicrobatchId(69));
