@@ -244,7 +244,7 @@ std::optional<ReplicaMove> Rebalance::evaluate(const SwarmLoad& load, Time now) 
   for (std::size_t length = 1; length <= options_.chain; ++length) {
     const std::size_t to = arrangement.slowest();
     if (stages[to].places.empty()) break;
-    const auto step = arrangement.best_step_to(to, (1 - options_.significant) * stages[to].seconds(), true);
+    const auto step = arrangement.best_step_to(to, stages[to].seconds(), true);
     if (!step) break;
     const Duration duration = takes(*step);
     chain_takes += duration + options_.cool_down * 3 / 2;

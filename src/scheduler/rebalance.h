@@ -57,8 +57,8 @@ struct ReplicaMove {
 
 // Decides when a replica leaves its stage for a poorer one (after SWARM, Ryabinin et al., ICML 2023, whose rule is: every
 // 300 s from the richest stage to the poorest). The moves it thinks of form a chain: each takes from another stage the
-// replica whose loss and gain leave the smallest maximum of the two, and gives it to the slowest stage, which must win by
-// `significant`. A chain, because with several equally slow stages no single move shortens the step. Only its first move
+// replica whose loss and gain leave the smallest maximum of the two, below what the slowest stage needs now, and gives it
+// to that stage. A chain, because with several equally slow stages no single move shortens the step. Only its first move
 // is made; the rest is thought of anew. Since every move makes the slowest stage faster and no other as slow, a chain
 // ends, and the throughput is never below what it was, not even while the mover fetches.
 //
@@ -75,7 +75,7 @@ class Rebalance {
     double large_gain = 0.75;  // moves that bring the step below this share of today's are worth any cost
     // Otherwise the seconds they save in this time must exceed their cost. About as long as an arrangement lasts.
     Duration horizon = seconds(3600);
-    double significant = 0.05;  // what is won at less than this may be noise
+    double significant = 0.05;  // a chain that wins less may be noise
     double bits_per_second = 80e6;  // of a link, up and down
     Duration catch_up = seconds(5);   // from the snapshot to the current weights
     // Share of the throughput that a move is charged with while it lasts: donors give a quarter of their uplink, and most

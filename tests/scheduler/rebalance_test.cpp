@@ -142,6 +142,34 @@ TEST(Rebalance, MovesOnlyForMoreThanItCosts) {
   EXPECT_EQ(evaluate(rebalance, swarm, 4).size(), 1u);
 }
 
+TEST(Rebalance, ChargesForTheTimeAMoveTakes) {
+  // A gigabyte from eleven siblings: 100 s, and then some.
+  const auto moves = [](Duration horizon, double disturbance) {
+    Swarm swarm({std::vector(13, 1.0), std::vector(11, 1.0)}, 1'000'000'000);
+    Rebalance::Options options;
+    options.horizon = horizon;
+    options.disturbance = disturbance;
+    Rebalance rebalance(options, 1);
+    return evaluate(rebalance, swarm, 4).size();
+  };
+  EXPECT_EQ(moves(seconds(1000), 0), 1u);
+  EXPECT_EQ(moves(seconds(100), 0), 0u);
+  EXPECT_EQ(moves(seconds(1000), 1), 0u);
+}
+
+TEST(Rebalance, MovesManyWhereEachWinsLittle) {
+  auto swarm = Swarm::of({31, 31, 60});
+  Rebalance rebalance({}, 1);
+  EXPECT_GT(evaluate(rebalance, swarm, 100).size(), 10u);
+  for (const auto count : swarm.counts()) EXPECT_GE(count, 38u);
+}
+
+TEST(Rebalance, LeavesAloneWhatMayBeNoise) {
+  auto swarm = Swarm::of({34, 31});
+  Rebalance rebalance({}, 1);
+  EXPECT_TRUE(evaluate(rebalance, swarm, 30).empty());
+}
+
 TEST(Rebalance, TakesAGainForLargeOnlyBelowTheLimit) {
   // From 1/3 to 1/4 of the time: a share of 0.75, on either side of the limit. No horizon, so nothing else counts.
   for (const double limit : {0.74, 0.76}) {
