@@ -266,7 +266,7 @@ TEST(Rebalance, NeverTakesTheLastReplicaThatIsCertainlyThere) {
 
 TEST(Rebalance, NeverMakesADonorTheBottleneckWhileTheMoverFetches) {
   // Four of stage 0 still fetch: without one of the two warm ones it would be as slow as one machine.
-  auto swarm = Swarm::of({2, 2, 2});
+  auto swarm = Swarm::of({2, 2});
   for (int i = 0; i < 4; ++i) swarm.add(StageId(0), 1, seconds(1e6));
   Rebalance rebalance({}, 1);
   EXPECT_TRUE(evaluate(rebalance, swarm, 30).empty());
