@@ -19,6 +19,7 @@
 #include "app/codec_bench.h"
 #include "app/coordinator_process.h"
 #include "app/local_run.h"
+#include "app/rebalance_bench.h"
 #include "app/simulate.h"
 #include "app/sweep.h"
 #include "app/train.h"
@@ -240,6 +241,20 @@ int run_command_line(int argc, char** argv) {
   codecs_command->callback([&] {
     chosen = [&] { return with_run(run, [&](const RunConfig& config) { return bench_codecs(config, codec_options); }); };
   });
+
+  RebalanceBenchOptions rebalance_options;
+  sim::PreemptionOptions& preemption = rebalance_options.preemption;
+  auto* rebalance_command = bench_command->add_subcommand("rebalance", "Simulated throughput of stages whose machines are taken away and replaced, with and without moving replicas");
+  rebalance_command->add_option("--stages", preemption.stages, "Stages of the pipeline")->check(CLI::Range(1, 1000))->capture_default_str();
+  rebalance_command->add_option("--peers", preemption.peers, "Machines at the start, and on average")->check(CLI::Range(1, 10'000))->capture_default_str();
+  rebalance_command->add_option("--hours", preemption.hours, "Simulated time")->check(CLI::Range(1.0, 1000.0))->capture_default_str();
+  rebalance_command->add_option("--lifetime-hours", preemption.lifetime_hours, "Mean time until a machine is taken away")->check(CLI::Range(0.1, 1e6))->capture_default_str();
+  rebalance_command->add_option("--state-bytes", preemption.state_bytes, "Weights and optimizer of one stage, fetched by newcomers and movers")->check(CLI::Range(1ull, 1'000'000'000'000ull))->capture_default_str();
+  rebalance_command->add_option("--spread", preemption.spread, "Speeds of machines are uniform within 1 ± this")->check(CLI::Range(0.0, 0.99))->capture_default_str();
+  rebalance_command->add_option("--noise", preemption.noise, "Standard deviation of measured times, relative")->check(CLI::Range(0.0, 1.0))->capture_default_str();
+  rebalance_command->add_option("--seeds", rebalance_options.seeds, "Simulated swarms")->check(CLI::Range(1ull, 10'000ull))->capture_default_str();
+  rebalance_command->add_flag("--json", rebalance_options.json, "Machine-readable output");
+  rebalance_command->callback([&] { chosen = [&] { return bench_rebalance(rebalance_options); }; });
 
   auto* local_command = bench_command->add_subcommand("run", "Run a whole run in this process (`convergence` starts it)");
   local_command->group("");
