@@ -219,10 +219,10 @@ class WorkerProcess {
     for (const auto& member : effect.members) {
       if (member.peer == options_.peer) continue;
       link_->allow(member.peer, member.key);
-      // Of two neighbours the later stage connects, of two siblings the later worker; the other answers on the same
-      // connection.
+      // Of two stages that exchange tensors the later one connects, of two siblings the later worker; the other answers on the
+      // same connection.
       const bool sibling = member.stage == seat_.stage && member.peer < options_.peer;
-      const bool before = member.stage.value + 1 == seat_.stage.value;
+      const bool before = member.stage < seat_.stage && seat_.stage.value - member.stage.value <= plan_.reach();
       if ((sibling || before) && known_.insert(member.session).second)
         link_->connect(member.peer, member.endpoints, member.key);
     }

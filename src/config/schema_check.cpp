@@ -83,7 +83,7 @@ std::string count_text(const json& s) {
   const int most = s.at("maxItems").get<int>();
   const std::string count = s.contains("minItems") ? fmt::format("{} to {}", s["minItems"].get<int>(), most)
                                                    : fmt::format("at most {}", most);
-  return fmt::format("{} {}", count, type == "object" ? "tables" : type == "integer" ? "whole numbers" : "texts");
+  return fmt::format("{} {}", count, type == "object" ? "tables" : type == "integer" ? "whole numbers" : type == "number" ? "numbers" : "texts");
 }
 
 // What may stand where this schema holds.
@@ -210,6 +210,11 @@ const json& run_schema() {
 
 const json& sweep_schema() {
   static const json parsed = json::parse(kSweepSchema);
+  return parsed;
+}
+
+const json& paths_schema() {
+  static const json parsed = json::parse(kPathsSchema);
   return parsed;
 }
 

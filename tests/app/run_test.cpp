@@ -15,6 +15,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <ranges>
 #include <string>
 #include <vector>
 
@@ -347,7 +348,9 @@ TEST_F(RunTest, SkipsAStageThatNobodyServesUntilSomebodyDoes) {
   EXPECT_GE(count("skipped", "\"skipped\""), 1u);
   EXPECT_EQ(count("skipped", "\"rolled back\""), 0u);
   for (const auto& line : metrics("skipped"))
-    if (line.contains("coverage")) EXPECT_EQ(line["skipped_microbatches"], line["coverage"][1] == 0 ? all[0] : 0) << line;
+    if (line.contains("coverage")) {
+      EXPECT_EQ(line["skipped_microbatches"], line["coverage"][1] == 0 ? all[0] : 0) << line;
+    }
   ::kill(parent, SIGINT);
   EXPECT_EQ(finish(parent, output).code, 130);
   expect_nothing_left("skipped");

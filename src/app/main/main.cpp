@@ -19,11 +19,13 @@
 #include "app/codec_bench.h"
 #include "app/coordinator_process.h"
 #include "app/local_run.h"
+#include "app/path_bench.h"
 #include "app/rebalance_bench.h"
 #include "app/simulate.h"
 #include "app/sweep.h"
 #include "app/train.h"
 #include "app/worker_process.h"
+#include "config/load_paths.h"
 #include "config/load_run.h"
 #include "config/nearest.h"
 #include "config/sweep_config.h"
@@ -255,6 +257,20 @@ int run_command_line(int argc, char** argv) {
   rebalance_command->add_option("--seeds", rebalance_options.seeds, "Simulated swarms")->check(CLI::Range(1ull, 10'000ull))->capture_default_str();
   rebalance_command->add_flag("--json", rebalance_options.json, "Machine-readable output");
   rebalance_command->callback([&] { chosen = [&] { return bench_rebalance(rebalance_options); }; });
+
+  std::string paths_file;
+  PathBenchOptions path_options;
+  auto* paths_command = bench_command->add_subcommand("paths", "Step time of planned paths that skip stages, beside full pipelines and blind skipping");
+  paths_command->add_option("CASE.toml", paths_file, "Nodes, links and costs (configs/paths.schema.json)")->required();
+  paths_command->add_option("--scale", path_options.scale, "Times as many nodes in every stage")->check(CLI::Range(1, 1000))->capture_default_str();
+  paths_command->add_option("--out", path_options.out, "SVG file to draw the plans into, a row for each node");
+  paths_command->add_flag("--json", path_options.json, "Machine-readable output");
+  paths_command->callback([&] {
+    chosen = [&] {
+      const auto paths = load_paths(paths_file);
+      return paths ? bench_paths(*paths, path_options) : refuse(paths.error(), paths_file);
+    };
+  });
 
   auto* local_command = bench_command->add_subcommand("run", "Run a whole run in this process (`convergence` starts it)");
   local_command->group("");

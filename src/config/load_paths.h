@@ -1,0 +1,18 @@
+#pragma once
+
+#include <string>
+#include <tl/expected.hpp>
+#include <vector>
+
+#include "config/load_run.h"
+#include "config/paths_config.h"
+
+namespace isthmus {
+
+// Nodes of a case at most: the links of all pairs are kept.
+inline constexpr std::uint32_t kPathNodesMax = 2'000;
+
+// Reads and checks a path planning case; returns every problem at once, in the order of the file.
+tl::expected<PathsConfig, std::vector<Problem>> load_paths(const std::string& path);
+
+}  // namespace isthmus

@@ -1,0 +1,64 @@
+#include "config/load_paths.h"
+
+#include <gmock/gmock.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+namespace isthmus {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+class LoadPathsTest : public testing::Test {
+ protected:
+  void TearDown() override { std::filesystem::remove(file_); }
+
+  std::vector<std::string> problems(const std::string& text) const {
+    std::ofstream(file_) << text;
+    const auto paths = load_paths(file_);
+    std::vector<std::string> texts;
+    if (paths) return texts;
+    for (const auto& problem : paths.error()) texts.push_back(problem.text().substr(file_.size() + 1));
+    return texts;
+  }
+
+  const std::string file_ = std::filesystem::temp_directory_path().string() + "/isthmus-paths-" + std::to_string(::getpid()) + ".toml";
+};
+
+const std::string kHead = "stages = [2, 1]\nvisits = 2\nmicrobatches = 1\nforward_seconds = 1\nmicrobatch_bytes = 1\n";
+const std::string kLink = "[link]\nfastest_mbps = 100\nfastest_rtt_ms = 10\nslowest_mbps = 10\nslowest_rtt_ms = 100\n";
+const std::string kRegions = "[[region]]\nname = \"a\"\nrtt_ms = []\n[[region]]\nname = \"b\"\nrtt_ms = [7]\n";
+
+TEST_F(LoadPathsTest, ReadsThePublishedCase) {
+  const auto paths = load_paths(ISTHMUS_SOURCE_DIR "/configs/paths/skippipe-20.toml");
+  ASSERT_TRUE(paths.has_value()) << paths.error().front().text();
+  EXPECT_EQ(paths->name, "skippipe-20");
+  EXPECT_THAT(paths->stages, ElementsAre(5, 3, 3, 3, 3, 3));
+  EXPECT_EQ(paths->visits, 4u);
+  EXPECT_EQ(paths->region.size(), 12u);
+  EXPECT_EQ(paths->region[11].rtt_ms[7], 275);
+  EXPECT_EQ(paths->link.overhead_seconds, .35);
+}
+
+TEST_F(LoadPathsTest, ToleratesWhatIsLeftOut) {
+  EXPECT_THAT(problems(kHead + kLink + kRegions), ElementsAre());
+}
+
+TEST_F(LoadPathsTest, SaysEveryProblemAtItsPlace) {
+  EXPECT_THAT(problems("stages = [2, 0]\nvisits = \"x\"\nmicrobatches = 1\nforward_seconds = -1\nmicrobatch_bytes = 1\nvisit = 3\n" + kLink + kRegions),
+              ElementsAre("1:14: stages[1] is 0, expected a whole number, 1 to 1000", "2:10: visits is \"x\", expected a whole number, 1 to 64",
+                          "4:19: forward_seconds is -1, expected a number, 0 to 3600", "6:1: unknown key \"visit\", did you mean \"visits\"?"));
+  EXPECT_THAT(problems("stages = [2, 1]\nvisits = 3\nmicrobatches = 1\nforward_seconds = 1\nmicrobatch_bytes = 1\n"
+                       "[link]\nfastest_mbps = 1\nfastest_rtt_ms = 10\nslowest_mbps = 10\nslowest_rtt_ms = 10\n[[region]]\nname = \"a\"\nrtt_ms = [1]\n"),
+              ElementsAre("2:10: visits is 3, expected at most the 2 stages", "9:16: link.slowest_mbps is 10, expected at most link.fastest_mbps = 1",
+                          "10:18: link.slowest_rtt_ms is 10, expected above link.fastest_rtt_ms = 10", "13:10: region[0].rtt_ms has 1 entries, expected 0, one for each region above"));
+  EXPECT_THAT(problems("stages = [1000, 1000, 1]\nvisits = 2\nmicrobatches = 1\nforward_seconds = 1\nmicrobatch_bytes = 1\n" + kLink + kRegions),
+              ElementsAre("1:10: the stages have 2001 nodes, expected at most 2000"));
+  EXPECT_THAT(problems("stages = 1"), testing::Contains(HasSubstr("link is missing")));
+}
+
+}  // namespace
+}  // namespace isthmus
