@@ -14,8 +14,8 @@
 #include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <sstream>
 #include <ranges>
+#include <sstream>
 #include <string>
 #include <vector>
 
