@@ -5,9 +5,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "config/boundary_form.h"
 #include "config/load_run.h"
-#include "config/stage_tensors.h"
+#include "config/stage_costs.h"
 #include "scheduler/make_plan.h"
 
 namespace isthmus {
@@ -16,36 +15,8 @@ namespace {
 
 constexpr int kColumns = 80;
 
-// Forward. Every matrix but a table meets every token once; attention mixes half the context on average, and U·z is
-// made twice a layer.
-double flops_per_token(const RunConfig& run, const StagePlan& stage) {
-  double flops = 0;
-  for (const auto& tensor : stage_tensors(run, stage.first_layer, stage.end_layer))
-    if (tensor.kind != TensorSpec::Kind::kTable && tensor.columns > 0) flops += 2.0 * static_cast<double>(tensor.numbers());
-  const double d = run.model.hidden, layers = stage.end_layer - stage.first_layer;
-  flops += layers * 2.0 * d * run.model.context;
-  if (boundary_form(run.boundary.codec).coefficients) flops += layers * 4 * d * run.boundary.rank;
-  return flops;
-}
-
-struct StageMemory {
-  double weights = 0, optimizer = 0, gradients = 0, kept = 0;  // bytes
-  double total() const { return weights + optimizer + gradients + kept; }
-};
-
 StageMemory memory_of(const RunConfig& run, const Plan& plan, const StagePlan& stage, std::uint32_t in_flight) {
-  const auto parameters = static_cast<double>(parameters_of(run, stage.first_layer, stage.end_layer));
-  const bool bf16 = run.train.precision == "bf16";
-  StageMemory memory;
-  memory.weights = parameters * (bf16 ? 6 : 4);
-  memory.optimizer = static_cast<double>(stage.state_bytes) - parameters * 4;
-  memory.gradients = parameters * (run.run.deterministic ? 8 : 4);
-  const double per_layer = 12.0 * run.model.hidden + 4.0 * run.model.mlp + double(run.model.heads) * std::min(run.model.context, 1024u);
-  const double graph = plan.tokens_per_microbatch * per_layer * (stage.end_layer - stage.first_layer) * (bf16 ? 2 : 4);
-  const double budget = static_cast<double>(run.pipeline.activation_mb) * 1048576;
-  memory.kept = run.pipeline.recompute == "always" ? graph : std::min(graph * in_flight, std::max(graph, run.pipeline.recompute == "auto" ? budget : graph * in_flight));
-  memory.kept += in_flight * double(plan.forward_bytes + plan.backward_bytes + plan.token_bytes) * 2;
-  return memory;
+  return stage_memory(run, stage.first_layer, stage.end_layer, in_flight, double(plan.forward_bytes + plan.backward_bytes + plan.token_bytes));
 }
 
 std::string size_text(double bytes) {
@@ -137,7 +108,7 @@ StepSimulationInput simulation_input(const RunConfig& run, const PlanTextOptions
     if (run.pipeline.device == "emulated") {
       costs = {seconds(run.emulated.forward_ms * 1e-3), seconds(run.emulated.input_gradient_ms * 1e-3), seconds(run.emulated.weight_gradient_ms * 1e-3)};
     } else {
-      const double forward = flops_per_token(run, stage) * input.plan.tokens_per_microbatch / (options.gflops * 1e9);
+      const double forward = forward_operations(run, stage.first_layer, stage.end_layer) * input.plan.tokens_per_microbatch / (options.gflops * 1e9);
       costs = {seconds(forward), seconds(forward), seconds(forward)};
     }
     for (std::uint32_t r = 0; r < stage.replicas; ++r)
