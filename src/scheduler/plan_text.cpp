@@ -8,46 +8,14 @@
 #include "config/load_run.h"
 #include "config/stage_costs.h"
 #include "scheduler/make_plan.h"
+#include "scheduler/step_grid.h"
 
 namespace isthmus {
 
 namespace {
 
-constexpr int kColumns = 80;
-
 StageMemory memory_of(const RunConfig& run, const Plan& plan, const StagePlan& stage, std::uint32_t in_flight) {
   return stage_memory(run, stage.first_layer, stage.end_layer, in_flight, double(plan.forward_bytes + plan.backward_bytes + plan.token_bytes));
-}
-
-std::string size_text(double bytes) {
-  if (bytes >= 1e9) return fmt::format("{:.2f} GB", bytes / 1e9);
-  if (bytes >= 1e6) return fmt::format("{:.1f} MB", bytes / 1e6);
-  return fmt::format("{:.1f} kB", bytes / 1e3);
-}
-
-std::string name_of(const Plan& plan, const WorkerSimulation& worker) {
-  const bool alone = plan.stages[worker.stage.value].replicas == 1;
-  return alone ? fmt::format("{}", worker.stage) : fmt::format("{}.{}", worker.stage, worker.replica);
-}
-
-// One row per worker: what the device does for most of each slice of time.
-std::string grid(const StepSimulation& simulation, const Plan& plan) {
-  std::string text;
-  const double slice = to_seconds(simulation.step) / kColumns;
-  for (std::size_t w = 0; w < simulation.workers.size(); ++w) {
-    std::string row;
-    for (int c = 0; c < kColumns; ++c) {
-      const double from = c * slice, to = from + slice;
-      double share[3] = {0, 0, 0};
-      for (const auto& span : simulation.spans)
-        if (span.worker == w)
-          share[static_cast<int>(span.task.operation)] += std::max(0.0, std::min(to, to_seconds(span.end)) - std::max(from, to_seconds(span.start)));
-      const auto most = std::max_element(share, share + 3);
-      row += share[0] + share[1] + share[2] < slice / 2 ? "·" : std::string(1, "FIW"[most - share]);
-    }
-    text += fmt::format("  stage {:<5} {}\n", name_of(plan, simulation.workers[w]), row);
-  }
-  return text + fmt::format("              0 s{:>{}.2f} s\n", to_seconds(simulation.step), kColumns - 5);
 }
 
 // Of a stage: its busiest replica in each respect.
@@ -85,9 +53,9 @@ Figures figures_of(const RunConfig& run, const PlanTextOptions& options) {
   const double step = to_seconds(f.simulation.step);
   const double device_share = to_seconds(busiest.busy) / step, link_share = to_seconds(sender.uplink_busy) / step;
   if (link_share > 0.85)
-    f.limit = fmt::format("the uplink of stage {}, {:.0f} % busy: a smaller rank or a faster link would help", name_of(f.plan, sender), link_share * 100);
+    f.limit = fmt::format("the uplink of stage {}, {:.0f} % busy: a smaller rank or a faster link would help", worker_name(f.plan, sender), link_share * 100);
   else if (device_share > 0.85)
-    f.limit = fmt::format("the device of stage {}, {:.0f} % busy: fewer layers there or a faster device would help", name_of(f.plan, busiest), device_share * 100);
+    f.limit = fmt::format("the device of stage {}, {:.0f} % busy: fewer layers there or a faster device would help", worker_name(f.plan, busiest), device_share * 100);
   else
     f.limit = "latency: filling and draining the pipeline; more microbatches per step would help";
   return f;
@@ -131,7 +99,7 @@ std::string plan_text(const RunConfig& run, const PlanTextOptions& options) {
                         static_cast<double>(parameters_of(run, stage.first_layer, stage.end_layer)), size_text(memory.weights), size_text(memory.optimizer), size_text(memory.gradients),
                         size_text(memory.kept), size_text(memory.total()), size_text(double(most.bytes_up)));
   }
-  text += fmt::format("\nstage × time (F forward, I input gradient, W weight gradient, · idle)\n{}\n", grid(f.simulation, f.plan));
+  text += fmt::format("\nstage × time (F forward, I input gradient, W weight gradient, · idle)\n{}\n", step_grid(f.simulation, f.plan));
   const auto& c = f.input.costs.front();
   text += fmt::format("compute    F {:.3f} s, I {:.3f} s, W {:.3f} s a microbatch at stage 0 ({})\n", to_seconds(c.forward), to_seconds(c.input_gradient), to_seconds(c.weight_gradient),
                       emulated ? "as [emulated] says" : fmt::format("an estimate at {} GFLOP/s; --gflops sets it", options.gflops));
