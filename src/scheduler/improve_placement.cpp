@@ -11,7 +11,8 @@ namespace isthmus {
 namespace {
 
 constexpr std::uint32_t kSmallFleet = 64;
-constexpr std::size_t kTried = 64;       // of a large fleet's changes, the most promising
+constexpr std::size_t kLooked = 4096;     // of a large fleet's changes, the most promising
+constexpr std::size_t kTried = 64;        // of those, that differ
 constexpr std::size_t kRoomyStages = 16;  // whose machines a large fleet swaps into the slowest
 constexpr double kWorthIt = 1 - 1e-9;
 
@@ -113,11 +114,17 @@ class Improvement {
   // One that helps; false if none does.
   bool make_one(double& score) {
     const auto rank = [](const Change& c) { return std::tie(c.bound, c.machine, c.to, c.other); };
-    if (!small_ && changes_.size() > kTried) {
-      std::ranges::nth_element(changes_, changes_.begin() + kTried, {}, rank);
-      changes_.resize(kTried);
+    if (!small_ && changes_.size() > kLooked) {
+      std::ranges::nth_element(changes_, changes_.begin() + kLooked, {}, rank);
+      changes_.resize(kLooked);
     }
     std::ranges::sort(changes_, {}, rank);
+    if (!small_) {
+      // Machines that are alike promise the same.
+      const auto same = std::ranges::unique(changes_, {}, &Change::bound);
+      changes_.erase(same.begin(), same.end());
+      changes_.resize(std::min(changes_.size(), kTried));
+    }
     const Change* best = nullptr;
     double least = score * kWorthIt;
     for (const Change& change : changes_) {

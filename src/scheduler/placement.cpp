@@ -164,7 +164,15 @@ double PlacementEstimate::step_seconds() const {
 }
 
 double PlacementEstimate::score() const {
-  return step_seconds() + 1e-3 * std::accumulate(busy_.begin(), busy_.end(), 0.0) / static_cast<double>(busy_.size());
+  const double step = step_seconds();
+  if (step == kNeverDone) return step;
+  const double slowest = *std::ranges::max_element(busy_);
+  double crowd = 0;
+  for (const double seconds : busy_) {
+    const double square = seconds / slowest * (seconds / slowest);
+    crowd += square * square * square * square;
+  }
+  return step + 1e-3 * slowest * crowd / static_cast<double>(busy_.size());
 }
 
 }  // namespace isthmus

@@ -52,8 +52,8 @@ class PlacementEstimate {
   const std::vector<std::uint32_t>& members(std::uint32_t stage) const { return members_[stage]; }
   // Infinite as long as a stage has no machine.
   double step_seconds() const;
-  // To compare placements by: the step, and a little of what the other stages take, so that of several equally slow
-  // stages one may be mended after the other.
+  // To compare placements by: the step, and a little for every stage that is nearly as slow as the slowest, so that of
+  // several one may be mended after the other.
   double score() const;
   double stage_seconds(std::uint32_t stage) const { return busy_[stage]; }
   double combination_seconds(std::uint32_t stage) const { return combination_[stage]; }
