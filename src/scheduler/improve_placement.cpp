@@ -34,7 +34,10 @@ class Improvement {
     double score = estimate_.score();
     // Each round costs at most a few milliseconds; the last ones bring nothing.
     for (std::uint32_t round = 0; round < 200 + 20 * stages_; ++round) {
-      collect();
+      small_ ? collect_all() : collect_for_the_slowest();
+      if (make_one(score)) continue;
+      if (small_) return;
+      collect_for_the_combination();
       if (!make_one(score)) return;
     }
   }
@@ -72,35 +75,46 @@ class Improvement {
     if (small_ || change.bound < slowest_ * kWorthIt) changes_.push_back(change);
   }
 
-  void collect() {
+  void collect_all() {
     changes_.clear();
-    std::uint32_t slow = 0, apart = 0;
-    for (std::uint32_t s = 1; s < stages_; ++s) {
+    for (std::uint32_t m = 0; m < machines_; ++m) {
+      for (std::uint32_t s = 0; s < stages_; ++s) consider_move(m, s);
+      consider_move(m, kSpare);
+      for (std::uint32_t other = m + 1; other < machines_; ++other) consider_swap(m, other);
+    }
+  }
+
+  // The stages that can best do without a machine.
+  std::vector<std::uint32_t> roomy() const {
+    std::vector<std::uint32_t> stages(stages_);
+    std::iota(stages.begin(), stages.end(), 0u);
+    std::ranges::stable_sort(stages, {}, [&](std::uint32_t s) { return estimate_.stage_seconds(s); });
+    stages.resize(std::min(stages.size(), kRoomyStages));
+    return stages;
+  }
+
+  void collect_for_the_slowest() {
+    changes_.clear();
+    std::uint32_t slow = 0;
+    for (std::uint32_t s = 1; s < stages_; ++s)
       if (estimate_.stage_seconds(s) > estimate_.stage_seconds(slow)) slow = s;
-      if (estimate_.combination_seconds(s) > estimate_.combination_seconds(apart)) apart = s;
-    }
     slowest_ = estimate_.stage_seconds(slow);
-    if (small_) {
-      for (std::uint32_t m = 0; m < machines_; ++m) {
-        for (std::uint32_t s = 0; s < stages_; ++s) consider_move(m, s);
-        consider_move(m, kSpare);
-        for (std::uint32_t other = m + 1; other < machines_; ++other) consider_swap(m, other);
-      }
-      return;
-    }
     for (std::uint32_t m = 0; m < machines_; ++m) consider_move(m, slow);
-    std::vector<std::uint32_t> roomy(stages_);
-    std::iota(roomy.begin(), roomy.end(), 0u);
-    std::ranges::stable_sort(roomy, {}, [&](std::uint32_t s) { return estimate_.stage_seconds(s); });
-    roomy.resize(std::min(roomy.size(), kRoomyStages));
-    for (const std::uint32_t m : estimate_.members(slow))
-      for (const std::uint32_t s : roomy)
-        for (const std::uint32_t other : estimate_.members(s)) consider_swap(m, other);
+    for (const std::uint32_t s : roomy())
+      for (const std::uint32_t other : estimate_.members(s))
+        for (const std::uint32_t m : estimate_.members(slow)) consider_swap(m, other);
+  }
+
+  void collect_for_the_combination() {
+    changes_.clear();
+    std::uint32_t apart = 0;
+    for (std::uint32_t s = 1; s < stages_; ++s)
+      if (estimate_.combination_seconds(s) > estimate_.combination_seconds(apart)) apart = s;
     if (estimate_.combination_seconds(apart) == 0) return;
     for (const std::uint32_t m : estimate_.members(apart)) {
       for (std::uint32_t s = 0; s < stages_; ++s) consider_move(m, s);
       consider_move(m, kSpare);
-      for (const std::uint32_t s : roomy)
+      for (const std::uint32_t s : roomy())
         for (const std::uint32_t other : estimate_.members(s)) consider_swap(m, other);
     }
   }

@@ -38,7 +38,7 @@ Traits::edge_descriptor add_edge(Graph& graph, std::size_t from, std::size_t to,
 
 struct Group {
   std::vector<std::uint32_t> machines;  // neighbours next to each other
-  double speed = 0;                     // operations per second
+  double speed = 0;                     // operations per second at a middle stage, what its connection costs taken off
   long units = 0;
 };
 
@@ -57,16 +57,17 @@ class Flow {
 
  private:
   const FleetMachine& machine(std::uint32_t m) const { return problem_.fleet->machines[m]; }
+  double speed_at(std::uint32_t m, std::uint32_t s) const { return PlacementEstimate::rate(problem_, m, s) * problem_.stages[s].operations; }
   bool takes(std::uint32_t s, std::uint32_t m) const { return size_[s] < problem_.replicas_max && problem_.fits(m, s); }
 
   void place(std::uint32_t m, std::uint32_t stage) {
     if (placement_[m] != kSpare) {
       --size_[placement_[m]];
-      speed_[placement_[m]] -= 1 / machine(m).seconds_per_operation();
+      speed_[placement_[m]] -= speed_at(m, placement_[m]);
     }
     placement_[m] = stage;
     ++size_[stage];
-    speed_[stage] += 1 / machine(m).seconds_per_operation();
+    speed_[stage] += speed_at(m, stage);
   }
 
   void make_groups() {
@@ -84,7 +85,7 @@ class Flow {
       const std::size_t group = alone ? m : known.emplace(key, known.size()).first->second;
       if (group == groups_.size()) groups_.emplace_back();
       groups_[group].machines.push_back(m);
-      groups_[group].speed += speed;
+      groups_[group].speed += speed_at(m, stages_ / 2);
     }
     for (auto& group : groups_)
       std::ranges::stable_sort(group.machines, {}, [&](std::uint32_t m) { return machine(m).site; });
@@ -104,7 +105,7 @@ class Flow {
       const std::uint32_t one = group.machines.front();
       for (std::uint32_t s = 0; s < stages_; ++s) {
         if (!problem_.fits(one, s)) continue;
-        const double used = PlacementEstimate::rate(problem_, one, s) * problem_.stages[s].operations * machine(one).seconds_per_operation();
+        const double used = speed_at(one, s) * machine(one).seconds_per_operation();
         edges[g].emplace_back(s, add_edge(graph, g, groups_.size() + s, group.units, std::lround(kCostUnits * (1 - used))));
       }
     }

@@ -4,8 +4,8 @@
 #include <array>
 #include <deque>
 #include <limits>
-#include <map>
 #include <queue>
+#include <unordered_map>
 
 #include "base/counter_random.h"
 
@@ -64,6 +64,7 @@ class Simulation {
       }
     }
     first_.push_back(static_cast<std::uint32_t>(workers_.size()));
+    for (std::uint32_t w = 0; w < workers_.size(); ++w) pace_.push_back(pace(w));
     holder_.resize(input.plan.stages.size(), std::vector<std::uint32_t>(all_));
     if (input.path_width > 0) out_.paths.resize(all_, MicrobatchPath(input.plan.stages.size()));
   }
@@ -87,7 +88,8 @@ class Simulation {
       out_.workers[w].waited_end = out_.step - workers_[w].idle_since;
       most = std::max(most, out_.workers[w].busy);
     }
-    for (const auto& [pair, bytes] : used_) out_.links.push_back({pair.first, pair.second, bytes});
+    for (const auto& [pair, bytes] : used_) out_.links.push_back({static_cast<std::uint32_t>(pair >> 32), static_cast<std::uint32_t>(pair), bytes});
+    std::ranges::sort(out_.links, {}, [](const LinkUse& use) { return std::pair(use.from, use.to); });
     out_.efficiency = to_seconds(most) / to_seconds(out_.step);
     return std::move(out_);
   }
@@ -107,12 +109,23 @@ class Simulation {
   double pair_rate(std::uint32_t a, std::uint32_t b) const {
     return in_.sites.empty() ? std::numeric_limits<double>::infinity() : in_.pairs.at(in_.sites[a], in_.sites[b]).bits_per_second;
   }
-  Time& pair_free(std::uint32_t from, std::uint32_t to) { return pair_free_[{from, to}]; }
+  static std::uint64_t pair(std::uint32_t from, std::uint32_t to) { return std::uint64_t{from} << 32 | to; }
+
+  // A worker whose connection takes longer over a microbatch than its device is dealt work by its connection.
+  double pace(std::uint32_t w) const {
+    if (in_.rates.empty()) return 1;
+    const double forward = wire_bits(static_cast<double>(in_.plan.token_bytes + in_.plan.forward_bytes)), backward = wire_bits(static_cast<double>(in_.plan.backward_bytes));
+    const double next = stage_of(w) + 1 < in_.plan.stages.size() ? 1 : 0, before = stage_of(w) > 0 ? 1 : 0;
+    const double device = to_seconds(in_.costs[w].total());
+    const double line = std::max((next * forward + before * backward) / up(w), (before * forward + next * backward) / down(w));
+    return device > 0 ? std::max(1.0, line / device) : 1;
+  }
+  Duration scaled(std::uint32_t w, Duration on_device) const { return pace_[w] == 1 ? on_device : seconds(to_seconds(on_device) * pace_[w]); }
 
   // As the coordinator does it: the next one goes to the head that is furthest behind its share.
   void deal_heads() {
     for (std::uint32_t m = 0; m < all_; ++m) {
-      const auto behind = [&](std::uint32_t w) { return (out_.workers[w].microbatches + 1) * to_seconds(in_.costs[w].total()); };
+      const auto behind = [&](std::uint32_t w) { return (out_.workers[w].microbatches + 1) * to_seconds(scaled(w, in_.costs[w].total())); };
       const std::uint32_t head = choose(0, MicrobatchId(m), behind);
       give(head, MicrobatchId(m));
       workers_[head].schedule.forward_ready(MicrobatchId(m), m < training_);
@@ -137,7 +150,7 @@ class Simulation {
     const OperationCosts& costs = in_.costs[w];
     holder_[stage_of(w)][m.value] = w;
     ++out_.workers[w].microbatches;
-    workers_[w].owed += m.value < training_ ? costs.total() : costs.forward;
+    workers_[w].owed += scaled(w, m.value < training_ ? costs.total() : costs.forward);
   }
 
   // The replica of the next stage that would be done with it first.
@@ -146,9 +159,9 @@ class Simulation {
     return choose(stage_of(w) + 1, m, [&](std::uint32_t hop) {
       const double rate = std::min({up(w), pair_rate(w, hop), down(hop)});
       Time arrives = now_ + latency(w, hop) + seconds(wire_bits(queued) / rate);
-      if (const double own = pair_rate(w, hop); own < std::numeric_limits<double>::infinity())
-        arrives = std::max(arrives, pair_free(w, hop) + latency(w, hop) + seconds(wire_bits(static_cast<double>(bytes)) / own));
-      return std::max(arrives, now_ + workers_[hop].owed) + in_.costs[hop].total();
+      if (const auto queue = pair_free_.find(pair(w, hop)); queue != pair_free_.end())
+        arrives = std::max(arrives, queue->second + latency(w, hop) + seconds(wire_bits(static_cast<double>(bytes)) / pair_rate(w, hop)));
+      return std::max(arrives, now_ + workers_[hop].owed) + scaled(hop, in_.costs[hop].total());
     });
   }
 
@@ -175,7 +188,7 @@ class Simulation {
     Worker& worker = workers_[w];
     worker.busy = false;
     worker.idle_since = now_;
-    worker.owed -= time_of(w, task.operation);
+    worker.owed -= scaled(w, time_of(w, task.operation));
     const std::uint32_t stage = stage_of(w);
     const bool training = task.microbatch.value < training_;
     if (task.operation == Operation::kForward) {
@@ -197,7 +210,7 @@ class Simulation {
   void send(std::uint32_t from, std::uint32_t to, MicrobatchId m, bool gradient, std::uint64_t bytes) {
     bytes = std::max<std::uint64_t>(bytes, 1);
     transfers_.push_back({from, to, m, gradient, bytes, now_});
-    used_[{from, to}] += bytes;
+    used_[pair(from, to)] += bytes;
     workers_[from].bytes_queued += bytes;
     workers_[from].uplink[gradient ? 0 : 1].push_back(transfers_.size() - 1);
     start_uplink(from);
@@ -231,7 +244,7 @@ class Simulation {
     Duration pace = once;
     if (const double own = pair_rate(w, transfer.to); own < std::numeric_limits<double>::infinity()) {
       const Duration on_pair = seconds(bits / own);
-      sent = pass(pair_free(w, transfer.to), sent, once, on_pair);
+      sent = pass(pair_free_[pair(w, transfer.to)], sent, once, on_pair);
       pace = std::max(pace, on_pair);
     }
     Duration flight = latency(w, transfer.to) + again;
@@ -302,11 +315,12 @@ class Simulation {
   Time now_{};
   std::priority_queue<Event, std::vector<Event>, Later> events_;
   std::vector<Worker> workers_;
+  std::vector<double> pace_;                        // by worker
   std::vector<std::uint32_t> first_;                // worker of each stage; one more at the end
   std::vector<std::vector<std::uint32_t>> holder_;  // by stage and microbatch
   std::vector<Transfer> transfers_;
-  std::map<std::pair<std::uint32_t, std::uint32_t>, std::uint64_t> used_;  // bytes from, to
-  std::map<std::pair<std::uint32_t, std::uint32_t>, Time> pair_free_;      // from, to: where the pair has a rate of its own
+  std::unordered_map<std::uint64_t, std::uint64_t> used_;  // bytes by pair
+  std::unordered_map<std::uint64_t, Time> pair_free_;      // by pair, of those that have a rate of their own
   std::vector<std::pair<double, std::uint32_t>> ranked_;
   StepSimulation out_;
 };
