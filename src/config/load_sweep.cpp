@@ -172,6 +172,8 @@ class SweepLoader {
     if (run.pipeline.device == "emulated" && problems_.sound({row_path(row) + ".set"}))
       add(row_path(row) + ".set", fmt::format("row {}: pipeline.device is \"emulated\"", isthmus::quoted(sweep_.row[row].name)),
           "cpu or cuda: an emulated device computes no loss");
+    if (!run.fleet.machine.empty() && problems_.sound({"base"}))
+      problems_.add(document_.place("base"), "base", "the base run has a fleet", "a run without [[fleet.machine]]: a sweep compares one layer map with another");
   }
 
   void note(std::size_t row, const Problem& problem) {

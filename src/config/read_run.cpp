@@ -62,6 +62,25 @@ RunConfig read_run(const RunDocument& document, const ProblemList& problems) {
       run.pipeline.stage.push_back(stage);
     }
   }
+  if (const auto* machines = sound_node("fleet.machine")) {
+    for (std::size_t i = 0; i < machines->as_array()->size(); ++i) {
+      auto& machine = run.fleet.machine.emplace_back();
+      for_each_machine_field(machine, [&](const char* key, auto& member) {
+        if (const auto* node = sound_node(fmt::format("fleet.machine[{}].{}", i, key))) assign(member, *node);
+      });
+    }
+  }
+  if (const auto* links = sound_node("fleet.link")) {
+    for (std::size_t i = 0; i < links->as_array()->size(); ++i) {
+      auto& link = run.fleet.link.emplace_back();
+      for_each_link_field(link, [&](const char* key, auto& member) {
+        if (const auto* node = sound_node(fmt::format("fleet.link[{}].{}", i, key))) assign(member, *node);
+      });
+      for (std::size_t end = 0; end < 2; ++end)
+        if (const auto* node = sound_node(fmt::format("fleet.link[{}].between[{}]", i, end)))
+          link.between.push_back(node->value_or(std::string()));
+    }
+  }
   return run;
 }
 

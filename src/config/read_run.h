@@ -8,7 +8,7 @@ namespace isthmus {
 
 // The run a document describes, still without what the loader derives. A value that is missing or
 // unsound leaves the default; an unsound entry of [[pipeline.stage]] leaves an empty stage, so that
-// the others keep their numbers.
+// the others keep their numbers; likewise machines and links of a fleet.
 RunConfig read_run(const RunDocument& document, const ProblemList& problems);
 
 }  // namespace isthmus

@@ -40,6 +40,25 @@ std::string layers_of(const RunConfig::Stage& stage) {
   return fmt::format("{}:{}", stage.first_layer, stage.end_layer);
 }
 
+// Only what was given: a machine has a speed or times of its own.
+Json fleet_json(const RunConfig::Fleet& fleet) {
+  Json machines = Json::array(), links = Json::array();
+  for (const auto& machine : fleet.machine) {
+    Json& table = machines.emplace_back();
+    for_each_machine_field(machine, [&](const char* key, const auto& member) {
+      if constexpr (std::is_same_v<std::decay_t<decltype(member)>, double>)
+        if (member == 0) return;
+      table[key] = member;
+    });
+  }
+  for (const auto& link : fleet.link) {
+    Json& table = links.emplace_back();
+    table["between"] = link.between;
+    for_each_link_field(link, [&](const char* key, const auto& member) { table[key] = member; });
+  }
+  return {{"machine", machines}, {"link", links}};
+}
+
 Json json_of(const RunConfig& run) {
   Json out;
   for_each_field(run, [&](const char* section, const char* key, const auto& member) {
@@ -48,6 +67,7 @@ Json json_of(const RunConfig& run) {
   auto& stages = out["pipeline"]["stage"] = Json::array();
   for (const auto& stage : run.pipeline.stage)
     stages.push_back({{"layers", layers_of(stage)}, {"replicas", stage.replicas}});
+  out["fleet"] = fleet_json(run.fleet);
   return out;
 }
 
@@ -65,13 +85,24 @@ std::string resolved_toml(const RunConfig& run) {
     // Numbers, truth values and strings are written in TOML as in JSON, escapes included.
     out += fmt::format("{} = {}\n", key, value.dump());
   });
-  for (const auto& stage : run.pipeline.stage)
-    out += fmt::format("\n[[pipeline.stage]]\nlayers = \"{}\"\nreplicas = {}\n", layers_of(stage),
-                       stage.replicas);
+  for (const auto& stage : run.pipeline.stage) {
+    out += fmt::format("\n[[pipeline.stage]]\nlayers = \"{}\"\n", layers_of(stage));
+    if (run.fleet.machine.empty()) out += fmt::format("replicas = {}\n", stage.replicas);
+  }
+  const Json fleet = fleet_json(run.fleet);
+  for (const auto& [name, tables] : fleet.items())
+    for (const auto& table : tables) {
+      out += fmt::format("\n[[fleet.{}]]\n", name);
+      for (const auto& [key, value] : table.items()) out += fmt::format("{} = {}\n", key, value.dump());
+    }
   return out;
 }
 
-std::string resolved_json(const RunConfig& run) { return json_of(run).dump(); }
+std::string resolved_json(const RunConfig& run) {
+  Json json = json_of(run);
+  if (run.fleet.machine.empty()) json.erase("fleet");
+  return json.dump();
+}
 
 std::vector<std::string> differences(const RunConfig& a, const RunConfig& b) {
   const Json left = json_of(a);

@@ -129,6 +129,8 @@ class RunChecks {
           "no such tables, or pipeline.layout = \"explicit\"");
     const auto stages = run_.pipeline.stages;
     if (!sound({"pipeline.stages", "model.layers"})) return false;
+    // The planner makes the map, and the number of stages if there is none.
+    if (document_.has("fleet.machine") && stages <= run_.model.layers) return false;
     if (stages >= 1 && stages <= run_.model.layers) return true;
     add("pipeline.stages",
         document_.has("pipeline.stages") ? fmt::format("pipeline.stages is {}", stages)
@@ -219,6 +221,10 @@ class RunChecks {
     if (sound({"boundary.rank", "model.hidden"}) && b.rank > run_.model.hidden)
       add("boundary.rank", fmt::format("boundary.rank is {}", b.rank),
           fmt::format("at most model.hidden = {}", run_.model.hidden));
+    if (b.factored_layers && form.constrained && run_.pipeline.layout == "auto" && document_.has("fleet.machine") &&
+        sound({"boundary.factored_layers", "model.layers"}) && *b.factored_layers > run_.model.layers)
+      add("boundary.factored_layers", fmt::format("boundary.factored_layers is {}", *b.factored_layers),
+          fmt::format("at most model.layers = {}", run_.model.layers));
     if (!map_is_sound || !b.factored_layers || !form.constrained ||
         !sound({"boundary.factored_layers", "model.layers", "model.hidden", "model.vocabulary"}))
       return;

@@ -103,8 +103,9 @@ struct RunConfig {
   };
 
   struct Pipeline {
-    std::string layout = "explicit";  // explicit: [[pipeline.stage]]; auto: `stages` stages, resolved by the loader
-    std::uint32_t stages = 0;         // = stage.size() after loading
+    std::string layout = "explicit";  // explicit: [[pipeline.stage]]; auto: `stages` stages, resolved by the loader,
+                                      // or, with a fleet, by its planner
+    std::uint32_t stages = 0;         // = stage.size() after loading; 0 with a fleet: as many as are fastest
     std::uint32_t replicas = 1;       // of each stage that layout = "auto" makes; 1 after loading
     std::vector<Stage> stage;
     std::string schedule = "deep";  // deep: F / I / W apart, credits as below; 1f1b: I and W together, P - i credits
@@ -154,6 +155,36 @@ struct RunConfig {
     std::uint32_t skip_steps = 100;
     friend bool operator==(const Recovery&, const Recovery&) = default;
   } recovery;
+
+  // Machines and links on paper, to be planned for (scheduler/plan_fleet.h). Without machines there is no fleet.
+  struct Machine {
+    std::string name;
+    std::uint32_t count = 1;  // above 1: machines name.0, name.1, …
+    double memory_gb = 0;     // 10^9 bytes
+    // Measured speed in this program's arithmetic, in 10^9 operations per second; 0: the times below instead.
+    double gflops = 0;
+    // Per microbatch and layer.
+    double forward_ms = 0;
+    double input_gradient_ms = 0;
+    double weight_gradient_ms = 0;
+    double uplink_mbps = 0;    // absent: link.bandwidth_mbps; resolved by the loader
+    double downlink_mbps = 0;  // likewise
+    std::string region;        // absent: the name; resolved by the loader
+    friend bool operator==(const Machine&, const Machine&) = default;
+  };
+
+  struct FleetLink {
+    std::vector<std::string> between;  // two names of machines, [[fleet.machine]] tables or regions
+    double mbps = 0;                   // of each pair of machines
+    double latency_ms = 0;             // one way
+    friend bool operator==(const FleetLink&, const FleetLink&) = default;
+  };
+
+  struct Fleet {
+    std::vector<Machine> machine;
+    std::vector<FleetLink> link;
+    friend bool operator==(const Fleet&, const Fleet&) = default;
+  } fleet;
 
   friend bool operator==(const RunConfig&, const RunConfig&) = default;
 };

@@ -87,6 +87,8 @@ void RunDocument::override_with(const std::string& text, ProblemList& problems) 
       (key == "stage" || key.starts_with("stage[") || key.starts_with("stage.")))
     return refuse("pipeline.stage cannot be set on the command line",
                   "the layer map in the run file, or pipeline.layout=auto and pipeline.stages=N");
+  if (section == "fleet")
+    return refuse("the fleet cannot be set on the command line", "[[fleet.machine]] and [[fleet.link]] in the run file");
   auto parsed = parse_value(text.substr(equals + 1));
   if (!parsed)
     return refuse(fmt::format("the override {} cannot be read", quoted(text)),

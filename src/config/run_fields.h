@@ -5,8 +5,8 @@
 namespace isthmus {
 
 // Calls visit(section, key, member) for every scalar of a run, in the order of the file: the one
-// list that loading, writing and comparing share. [[pipeline.stage]] is not a scalar and is treated
-// apart.
+// list that loading, writing and comparing share. [[pipeline.stage]] and the fleet are not scalars and
+// are treated apart.
 template <class Run, class Visit>
 void for_each_field(Run& r, Visit&& visit) {
   visit("run", "name", r.run.name);
@@ -75,6 +75,26 @@ void for_each_field(Run& r, Visit&& visit) {
   visit("recovery", "replace", r.recovery.replace);
   visit("recovery", "skip_after_s", r.recovery.skip_after_s);
   visit("recovery", "skip_steps", r.recovery.skip_steps);
+}
+
+// The same for the scalars of a [[fleet.machine]] and of a [[fleet.link]]: visit(key, member).
+template <class Machine, class Visit>
+void for_each_machine_field(Machine& m, Visit&& visit) {
+  visit("name", m.name);
+  visit("count", m.count);
+  visit("memory_gb", m.memory_gb);
+  visit("gflops", m.gflops);
+  visit("forward_ms", m.forward_ms);
+  visit("input_gradient_ms", m.input_gradient_ms);
+  visit("weight_gradient_ms", m.weight_gradient_ms);
+  visit("uplink_mbps", m.uplink_mbps);
+  visit("downlink_mbps", m.downlink_mbps);
+  visit("region", m.region);
+}
+template <class Link, class Visit>
+void for_each_link_field(Link& l, Visit&& visit) {
+  visit("mbps", l.mbps);
+  visit("latency_ms", l.latency_ms);
 }
 
 }  // namespace isthmus

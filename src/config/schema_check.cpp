@@ -81,7 +81,8 @@ std::string range_text(const json& s) {
 std::string count_text(const json& s) {
   const std::string type = s.at("items").at("type");
   const int most = s.at("maxItems").get<int>();
-  const std::string count = s.contains("minItems") ? fmt::format("{} to {}", s["minItems"].get<int>(), most)
+  const int least = s.value("minItems", 0);
+  const std::string count = least == most ? fmt::format("{}", most) : s.contains("minItems") ? fmt::format("{} to {}", least, most)
                                                    : fmt::format("at most {}", most);
   return fmt::format("{} {}", count, type == "object" ? "tables" : type == "integer" ? "whole numbers" : type == "number" ? "numbers" : "texts");
 }

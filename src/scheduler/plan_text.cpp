@@ -5,78 +5,17 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "config/boundary_form.h"
 #include "config/load_run.h"
-#include "config/stage_tensors.h"
+#include "config/stage_costs.h"
 #include "scheduler/make_plan.h"
+#include "scheduler/step_grid.h"
 
 namespace isthmus {
 
 namespace {
 
-constexpr int kColumns = 80;
-
-// Forward. Every matrix but a table meets every token once; attention mixes half the context on average, and U·z is
-// made twice a layer.
-double flops_per_token(const RunConfig& run, const StagePlan& stage) {
-  double flops = 0;
-  for (const auto& tensor : stage_tensors(run, stage.first_layer, stage.end_layer))
-    if (tensor.kind != TensorSpec::Kind::kTable && tensor.columns > 0) flops += 2.0 * static_cast<double>(tensor.numbers());
-  const double d = run.model.hidden, layers = stage.end_layer - stage.first_layer;
-  flops += layers * 2.0 * d * run.model.context;
-  if (boundary_form(run.boundary.codec).coefficients) flops += layers * 4 * d * run.boundary.rank;
-  return flops;
-}
-
-struct StageMemory {
-  double weights = 0, optimizer = 0, gradients = 0, kept = 0;  // bytes
-  double total() const { return weights + optimizer + gradients + kept; }
-};
-
 StageMemory memory_of(const RunConfig& run, const Plan& plan, const StagePlan& stage, std::uint32_t in_flight) {
-  const auto parameters = static_cast<double>(parameters_of(run, stage.first_layer, stage.end_layer));
-  const bool bf16 = run.train.precision == "bf16";
-  StageMemory memory;
-  memory.weights = parameters * (bf16 ? 6 : 4);
-  memory.optimizer = static_cast<double>(stage.state_bytes) - parameters * 4;
-  memory.gradients = parameters * (run.run.deterministic ? 8 : 4);
-  const double per_layer = 12.0 * run.model.hidden + 4.0 * run.model.mlp + double(run.model.heads) * std::min(run.model.context, 1024u);
-  const double graph = plan.tokens_per_microbatch * per_layer * (stage.end_layer - stage.first_layer) * (bf16 ? 2 : 4);
-  const double budget = static_cast<double>(run.pipeline.activation_mb) * 1048576;
-  memory.kept = run.pipeline.recompute == "always" ? graph : std::min(graph * in_flight, std::max(graph, run.pipeline.recompute == "auto" ? budget : graph * in_flight));
-  memory.kept += in_flight * double(plan.forward_bytes + plan.backward_bytes + plan.token_bytes) * 2;
-  return memory;
-}
-
-std::string size_text(double bytes) {
-  if (bytes >= 1e9) return fmt::format("{:.2f} GB", bytes / 1e9);
-  if (bytes >= 1e6) return fmt::format("{:.1f} MB", bytes / 1e6);
-  return fmt::format("{:.1f} kB", bytes / 1e3);
-}
-
-std::string name_of(const Plan& plan, const WorkerSimulation& worker) {
-  const bool alone = plan.stages[worker.stage.value].replicas == 1;
-  return alone ? fmt::format("{}", worker.stage) : fmt::format("{}.{}", worker.stage, worker.replica);
-}
-
-// One row per worker: what the device does for most of each slice of time.
-std::string grid(const StepSimulation& simulation, const Plan& plan) {
-  std::string text;
-  const double slice = to_seconds(simulation.step) / kColumns;
-  for (std::size_t w = 0; w < simulation.workers.size(); ++w) {
-    std::string row;
-    for (int c = 0; c < kColumns; ++c) {
-      const double from = c * slice, to = from + slice;
-      double share[3] = {0, 0, 0};
-      for (const auto& span : simulation.spans)
-        if (span.worker == w)
-          share[static_cast<int>(span.task.operation)] += std::max(0.0, std::min(to, to_seconds(span.end)) - std::max(from, to_seconds(span.start)));
-      const auto most = std::max_element(share, share + 3);
-      row += share[0] + share[1] + share[2] < slice / 2 ? "·" : std::string(1, "FIW"[most - share]);
-    }
-    text += fmt::format("  stage {:<5} {}\n", name_of(plan, simulation.workers[w]), row);
-  }
-  return text + fmt::format("              0 s{:>{}.2f} s\n", to_seconds(simulation.step), kColumns - 5);
+  return stage_memory(run, stage.first_layer, stage.end_layer, in_flight, double(plan.forward_bytes + plan.backward_bytes + plan.token_bytes));
 }
 
 // Of a stage: its busiest replica in each respect.
@@ -114,9 +53,9 @@ Figures figures_of(const RunConfig& run, const PlanTextOptions& options) {
   const double step = to_seconds(f.simulation.step);
   const double device_share = to_seconds(busiest.busy) / step, link_share = to_seconds(sender.uplink_busy) / step;
   if (link_share > 0.85)
-    f.limit = fmt::format("the uplink of stage {}, {:.0f} % busy: a smaller rank or a faster link would help", name_of(f.plan, sender), link_share * 100);
+    f.limit = fmt::format("the uplink of stage {}, {:.0f} % busy: a smaller rank or a faster link would help", worker_name(f.plan, sender), link_share * 100);
   else if (device_share > 0.85)
-    f.limit = fmt::format("the device of stage {}, {:.0f} % busy: fewer layers there or a faster device would help", name_of(f.plan, busiest), device_share * 100);
+    f.limit = fmt::format("the device of stage {}, {:.0f} % busy: fewer layers there or a faster device would help", worker_name(f.plan, busiest), device_share * 100);
   else
     f.limit = "latency: filling and draining the pipeline; more microbatches per step would help";
   return f;
@@ -137,7 +76,7 @@ StepSimulationInput simulation_input(const RunConfig& run, const PlanTextOptions
     if (run.pipeline.device == "emulated") {
       costs = {seconds(run.emulated.forward_ms * 1e-3), seconds(run.emulated.input_gradient_ms * 1e-3), seconds(run.emulated.weight_gradient_ms * 1e-3)};
     } else {
-      const double forward = flops_per_token(run, stage) * input.plan.tokens_per_microbatch / (options.gflops * 1e9);
+      const double forward = forward_operations(run, stage.first_layer, stage.end_layer) * input.plan.tokens_per_microbatch / (options.gflops * 1e9);
       costs = {seconds(forward), seconds(forward), seconds(forward)};
     }
     for (std::uint32_t r = 0; r < stage.replicas; ++r)
@@ -160,7 +99,7 @@ std::string plan_text(const RunConfig& run, const PlanTextOptions& options) {
                         static_cast<double>(parameters_of(run, stage.first_layer, stage.end_layer)), size_text(memory.weights), size_text(memory.optimizer), size_text(memory.gradients),
                         size_text(memory.kept), size_text(memory.total()), size_text(double(most.bytes_up)));
   }
-  text += fmt::format("\nstage × time (F forward, I input gradient, W weight gradient, · idle)\n{}\n", grid(f.simulation, f.plan));
+  text += fmt::format("\nstage × time (F forward, I input gradient, W weight gradient, · idle)\n{}\n", step_grid(f.simulation, f.plan));
   const auto& c = f.input.costs.front();
   text += fmt::format("compute    F {:.3f} s, I {:.3f} s, W {:.3f} s a microbatch at stage 0 ({})\n", to_seconds(c.forward), to_seconds(c.input_gradient), to_seconds(c.weight_gradient),
                       emulated ? "as [emulated] says" : fmt::format("an estimate at {} GFLOP/s; --gflops sets it", options.gflops));

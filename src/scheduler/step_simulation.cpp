@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <deque>
+#include <limits>
 #include <queue>
+#include <unordered_map>
 
 #include "base/counter_random.h"
 
@@ -12,9 +14,8 @@ namespace isthmus {
 namespace {
 
 constexpr std::uint64_t kChunkBytes = 64 * 1024;
-// What headers, CURVE and TCP/IP add; the figures of wire/shaped_transport.cpp.
+// What headers and CURVE add, as wire/shaped_transport.cpp counts it.
 constexpr double kChunkOverhead = 82;
-constexpr double kSegmentShare = 1514.0 / 1448.0;
 
 // A tensor on its way from one worker to another.
 struct Transfer {
@@ -23,6 +24,7 @@ struct Transfer {
   MicrobatchId microbatch;
   bool gradient;
   std::uint64_t bytes_left;
+  Time queued;
   Time last_arrival{};
 };
 
@@ -46,6 +48,7 @@ struct Worker {
   Time downlink_free{};
   std::uint64_t bytes_queued = 0;
   Duration owed{};  // work it was given and has not done
+  Time idle_since{};
 };
 
 class Simulation {
@@ -61,7 +64,9 @@ class Simulation {
       }
     }
     first_.push_back(static_cast<std::uint32_t>(workers_.size()));
+    for (std::uint32_t w = 0; w < workers_.size(); ++w) pace_.push_back(pace(w));
     holder_.resize(input.plan.stages.size(), std::vector<std::uint32_t>(all_));
+    if (input.path_width > 0) out_.paths.resize(all_, MicrobatchPath(input.plan.stages.size()));
   }
 
   StepSimulation run() {
@@ -76,9 +81,15 @@ class Simulation {
       if (event.kind == Event::Kind::kArrived) arrived(event.transfer);
     }
     // The last report goes to the coordinator, its commit comes back.
-    out_.step = now_ + combination() + 2 * in_.link.latency + in_.commit;
+    out_.combination = combination();
+    out_.step = now_ + out_.combination + 2 * in_.link.latency + in_.commit;
     Duration most{};
-    for (const auto& worker : out_.workers) most = std::max(most, worker.busy);
+    for (std::size_t w = 0; w < workers_.size(); ++w) {
+      out_.workers[w].waited_end = out_.step - workers_[w].idle_since;
+      most = std::max(most, out_.workers[w].busy);
+    }
+    for (const auto& [pair, bytes] : used_) out_.links.push_back({static_cast<std::uint32_t>(pair >> 32), static_cast<std::uint32_t>(pair), bytes});
+    std::ranges::sort(out_.links, {}, [](const LinkUse& use) { return std::pair(use.from, use.to); });
     out_.efficiency = to_seconds(most) / to_seconds(out_.step);
     return std::move(out_);
   }
@@ -90,35 +101,68 @@ class Simulation {
 
   std::uint32_t stage_of(std::uint32_t w) const { return out_.workers[w].stage.value; }
 
+  double up(std::uint32_t w) const { return in_.rates.empty() ? in_.link.bits_per_second : in_.rates[w].up; }
+  double down(std::uint32_t w) const { return in_.rates.empty() ? in_.link.bits_per_second : in_.rates[w].down; }
+  Duration latency(std::uint32_t a, std::uint32_t b) const {
+    return in_.sites.empty() ? in_.link.latency : in_.pairs.at(in_.sites[a], in_.sites[b]).latency;
+  }
+  double pair_rate(std::uint32_t a, std::uint32_t b) const {
+    return in_.sites.empty() ? std::numeric_limits<double>::infinity() : in_.pairs.at(in_.sites[a], in_.sites[b]).bits_per_second;
+  }
+  static std::uint64_t pair(std::uint32_t from, std::uint32_t to) { return std::uint64_t{from} << 32 | to; }
+
+  // A worker whose connection takes longer over a microbatch than its device is dealt work by its connection.
+  double pace(std::uint32_t w) const {
+    if (in_.rates.empty()) return 1;
+    const double forward = wire_bits(static_cast<double>(in_.plan.token_bytes + in_.plan.forward_bytes)), backward = wire_bits(static_cast<double>(in_.plan.backward_bytes));
+    const double next = stage_of(w) + 1 < in_.plan.stages.size() ? 1 : 0, before = stage_of(w) > 0 ? 1 : 0;
+    const double device = to_seconds(in_.costs[w].total());
+    const double line = std::max((next * forward + before * backward) / up(w), (before * forward + next * backward) / down(w));
+    return device > 0 ? std::max(1.0, line / device) : 1;
+  }
+  Duration scaled(std::uint32_t w, Duration on_device) const { return pace_[w] == 1 ? on_device : seconds(to_seconds(on_device) * pace_[w]); }
+
   // As the coordinator does it: the next one goes to the head that is furthest behind its share.
   void deal_heads() {
     for (std::uint32_t m = 0; m < all_; ++m) {
-      std::uint32_t head = 0;
-      const auto behind = [&](std::uint32_t w) { return (out_.workers[w].microbatches + 1) * to_seconds(in_.costs[w].total()); };
-      for (std::uint32_t w = 1; w < first_[1]; ++w)
-        if (behind(w) < behind(head)) head = w;
+      const auto behind = [&](std::uint32_t w) { return (out_.workers[w].microbatches + 1) * to_seconds(scaled(w, in_.costs[w].total())); };
+      const std::uint32_t head = choose(0, MicrobatchId(m), behind);
       give(head, MicrobatchId(m));
       workers_[head].schedule.forward_ready(MicrobatchId(m), m < training_);
     }
   }
 
+  // The replica of a stage with the least value; the path remembers it and the next best.
+  template <class Value>
+  std::uint32_t choose(std::uint32_t stage, MicrobatchId m, const Value& value) {
+    ranked_.clear();
+    for (std::uint32_t w = first_[stage]; w < first_[stage + 1]; ++w) ranked_.emplace_back(to_double(value(w)), w);
+    if (in_.path_width == 0) return std::ranges::min_element(ranked_)->second;
+    const auto width = std::min<std::size_t>(in_.path_width, ranked_.size());
+    std::ranges::partial_sort(ranked_, ranked_.begin() + static_cast<std::ptrdiff_t>(width));
+    for (std::size_t i = 0; i < width; ++i) out_.paths[m.value][stage].push_back(ranked_[i].second);
+    return ranked_.front().second;
+  }
+  static double to_double(double value) { return value; }
+  static double to_double(Time value) { return static_cast<double>(value.count()); }
+
   void give(std::uint32_t w, MicrobatchId m) {
     const OperationCosts& costs = in_.costs[w];
     holder_[stage_of(w)][m.value] = w;
     ++out_.workers[w].microbatches;
-    workers_[w].owed += m.value < training_ ? costs.total() : costs.forward;
+    workers_[w].owed += scaled(w, m.value < training_ ? costs.total() : costs.forward);
   }
 
   // The replica of the next stage that would be done with it first.
-  std::uint32_t next_hop(std::uint32_t w, std::uint64_t bytes) const {
-    const std::uint32_t stage = stage_of(w) + 1;
+  std::uint32_t next_hop(std::uint32_t w, MicrobatchId m, std::uint64_t bytes) {
     const double queued = static_cast<double>(workers_[w].bytes_queued + bytes);
-    const Time arrives = now_ + in_.link.latency + seconds(queued * kSegmentShare * 8 / in_.link.bits_per_second);
-    const auto finish = [&](std::uint32_t hop) { return std::max(arrives, now_ + workers_[hop].owed) + in_.costs[hop].total(); };
-    std::uint32_t best = first_[stage];
-    for (std::uint32_t hop = best + 1; hop < first_[stage + 1]; ++hop)
-      if (finish(hop) < finish(best)) best = hop;
-    return best;
+    return choose(stage_of(w) + 1, m, [&](std::uint32_t hop) {
+      const double rate = std::min({up(w), pair_rate(w, hop), down(hop)});
+      Time arrives = now_ + latency(w, hop) + seconds(wire_bits(queued) / rate);
+      if (const auto queue = pair_free_.find(pair(w, hop)); queue != pair_free_.end())
+        arrives = std::max(arrives, queue->second + latency(w, hop) + seconds(wire_bits(static_cast<double>(bytes)) / pair_rate(w, hop)));
+      return std::max(arrives, now_ + workers_[hop].owed) + scaled(hop, in_.costs[hop].total());
+    });
   }
 
   void start_next(std::uint32_t w) {
@@ -143,7 +187,8 @@ class Simulation {
   void operation_done(std::uint32_t w, Task task) {
     Worker& worker = workers_[w];
     worker.busy = false;
-    worker.owed -= time_of(w, task.operation);
+    worker.idle_since = now_;
+    worker.owed -= scaled(w, time_of(w, task.operation));
     const std::uint32_t stage = stage_of(w);
     const bool training = task.microbatch.value < training_;
     if (task.operation == Operation::kForward) {
@@ -151,7 +196,7 @@ class Simulation {
         if (training) worker.schedule.gradient_ready(task.microbatch);
       } else {
         const std::uint64_t bytes = in_.plan.token_bytes + in_.plan.forward_bytes;
-        const std::uint32_t hop = next_hop(w, bytes);
+        const std::uint32_t hop = next_hop(w, task.microbatch, bytes);
         give(hop, task.microbatch);
         send(w, hop, task.microbatch, false, bytes);
       }
@@ -164,7 +209,8 @@ class Simulation {
 
   void send(std::uint32_t from, std::uint32_t to, MicrobatchId m, bool gradient, std::uint64_t bytes) {
     bytes = std::max<std::uint64_t>(bytes, 1);
-    transfers_.push_back({from, to, m, gradient, bytes});
+    transfers_.push_back({from, to, m, gradient, bytes, now_});
+    used_[pair(from, to)] += bytes;
     workers_[from].bytes_queued += bytes;
     workers_[from].uplink[gradient ? 0 : 1].push_back(transfers_.size() - 1);
     start_uplink(from);
@@ -182,21 +228,28 @@ class Simulation {
     transfer.bytes_left -= chunk;
     worker.bytes_queued -= chunk;
     if (transfer.bytes_left == 0) queue->pop_front();
-    Duration takes = seconds((static_cast<double>(chunk) + kChunkOverhead) * kSegmentShare * 8 / in_.link.bits_per_second);
+    const double bits = wire_bits(static_cast<double>(chunk) + kChunkOverhead);
+    Duration takes = seconds(bits / up(w));
     Duration again{};
     const Duration once = takes;
     while (in_.link.loss > 0 && uniform() < in_.link.loss) {
       takes += once;
-      again += 2 * in_.link.latency;
+      again += 2 * latency(w, transfer.to);
     }
     out_.workers[w].bytes_up += chunk;
     out_.workers[w].uplink_busy += takes;
-    // A busy downlink holds the chunk back; an idle one has been receiving it all along.
-    Duration flight = in_.link.latency + again;
+    // A busy line holds the chunk back; an idle one has been receiving it all along.
+    const auto pass = [&](Time& free, Time reached, Duration before, Duration on_it) { return free = std::max(reached, std::max(free, reached - before) + on_it); };
+    Time sent = now_ + takes;
+    Duration pace = once;
+    if (const double own = pair_rate(w, transfer.to); own < std::numeric_limits<double>::infinity()) {
+      const Duration on_pair = seconds(bits / own);
+      sent = pass(pair_free_[pair(w, transfer.to)], sent, once, on_pair);
+      pace = std::max(pace, on_pair);
+    }
+    Duration flight = latency(w, transfer.to) + again;
     if (in_.link.jitter > Duration{}) flight += seconds(uniform() * to_seconds(in_.link.jitter));
-    Time& downlink = workers_[transfer.to].downlink_free;
-    const Time reached = now_ + takes + flight;
-    downlink = std::max(downlink, reached - once) + once;
+    const Time downlink = pass(workers_[transfer.to].downlink_free, sent + flight, pace, seconds(bits / down(transfer.to)));
     transfer.last_arrival = std::max(transfer.last_arrival, downlink);
     push(now_ + takes, Event::Kind::kChunkSent, w, {}, id);
   }
@@ -215,16 +268,38 @@ class Simulation {
       schedule.gradient_ready(transfer.microbatch);
     else
       schedule.forward_ready(transfer.microbatch, transfer.microbatch.value < training_);
+    // Only an arrival ends a wait.
+    const bool waited = !workers_[transfer.to].busy;
     start_next(transfer.to);
+    if (!waited || !workers_[transfer.to].busy) return;
+    WorkerSimulation& out = out_.workers[transfer.to];
+    const Duration wait = now_ - workers_[transfer.to].idle_since, on_link = std::min(wait, now_ - transfer.queued);
+    out.waited_link += on_link;
+    (transfer.gradient ? out.waited_gradient : out.waited_forward) += wait - on_link;
   }
 
-  // Replicas of a stage report that they are done, hear that all are, then exchange parts and totals.
+  // Replicas of a stage report that they are done, hear that all are, then exchange parts and totals; the slowest line
+  // among them sets the pace.
   Duration combination() const {
     Duration longest{};
-    for (const auto& stage : in_.plan.stages) {
+    for (std::uint32_t s = 0; s < in_.plan.stages.size(); ++s) {
+      const auto& stage = in_.plan.stages[s];
       if (stage.replicas < 2) continue;
-      const double bytes = static_cast<double>(stage.parameters) * (stage.replicas - 1) / stage.replicas * (in_.plan.part_width + in_.plan.total_width);
-      longest = std::max(longest, 4 * in_.link.latency + seconds(bytes * kSegmentShare * 8 / in_.link.bits_per_second));
+      const double others = stage.replicas - 1;
+      const double bytes = static_cast<double>(stage.parameters) * others / stage.replicas * (in_.plan.part_width + in_.plan.total_width);
+      double rate = std::numeric_limits<double>::infinity();
+      Duration away{};
+      std::vector<std::uint32_t> places;  // a worker of each site
+      for (std::uint32_t w = first_[s]; w < first_[s + 1]; ++w) {
+        rate = std::min({rate, up(w), down(w)});
+        for (const std::uint32_t other : places) {
+          away = std::max(away, latency(w, other));
+          rate = std::min(rate, others * pair_rate(w, other));
+        }
+        const auto same_place = [&](std::uint32_t other) { return in_.sites.empty() || in_.sites[other] == in_.sites[w]; };
+        if (std::ranges::none_of(places, same_place)) places.push_back(w);
+      }
+      longest = std::max(longest, 4 * away + seconds(wire_bits(bytes) / rate));
     }
     return longest;
   }
@@ -240,9 +315,13 @@ class Simulation {
   Time now_{};
   std::priority_queue<Event, std::vector<Event>, Later> events_;
   std::vector<Worker> workers_;
+  std::vector<double> pace_;                        // by worker
   std::vector<std::uint32_t> first_;                // worker of each stage; one more at the end
   std::vector<std::vector<std::uint32_t>> holder_;  // by stage and microbatch
   std::vector<Transfer> transfers_;
+  std::unordered_map<std::uint64_t, std::uint64_t> used_;  // bytes by pair
+  std::unordered_map<std::uint64_t, Time> pair_free_;      // by pair, of those that have a rate of their own
+  std::vector<std::pair<double, std::uint32_t>> ranked_;
   StepSimulation out_;
 };
 

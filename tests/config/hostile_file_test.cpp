@@ -29,8 +29,8 @@ bool is_run(const std::string& text, const std::vector<std::string>& overrides =
 }
 
 TEST(HostileFile, MayEndAnywhere) {
-  const std::string text = kFull;
-  for (std::size_t length = 0; length < text.size(); ++length) is_run(text.substr(0, length));
+  for (const std::string text : {kFull, kFleet})
+    for (std::size_t length = 0; length < text.size(); ++length) is_run(text.substr(0, length));
 }
 
 TEST(HostileFile, MayHaveAnyByteDamaged) {
@@ -43,6 +43,12 @@ TEST(HostileFile, MayHaveAnyByteDamaged) {
       runs += is_run(flipped) ? 1 : 0;
     }
   EXPECT_GT(runs, 100u);  // comments, names, digits
+  const std::string fleet = kFleet;
+  for (std::size_t i = 0; i < fleet.size(); ++i) {
+    std::string flipped = fleet;
+    flipped[i] = static_cast<char>(flipped[i] ^ 1);
+    is_run(flipped);
+  }
 }
 
 TEST(HostileFile, MayHaveItsPiecesShuffled) {

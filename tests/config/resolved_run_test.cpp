@@ -32,6 +32,12 @@ TEST(ResolvedToml, ReadsBackToTheSameRun) {
       *parse_run(kShortest, "run.toml", {"pipeline.layout=auto", "pipeline.stages=5"}));
 }
 
+TEST(ResolvedToml, ReadsAFleetBackToTheSameFleet) {
+  expect_round_trip(*parse_run(kFleet, "run.toml"));
+  expect_round_trip(*parse_run(with(kFleet, "stages = 3\n", ""), "run.toml"));
+  expect_round_trip(*parse_run(with(kFleet, "layout = \"auto\"\nstages = 3", "stage = [{layers = \"0:3\"}, {layers = \"3:8\"}]"), "run.toml"));
+}
+
 TEST(ResolvedToml, QuotesWhatAPathMayHold) {
   auto run = *parse_run(kShortest, "run.toml");
   run.data.train = "a \"b\" \\ ' # [c] = ü";
@@ -63,6 +69,21 @@ TEST(ResolvedJson, HasEveryValueOfTheRun) {
   EXPECT_EQ(json["pipeline"]["stage"][1]["layers"], "3:8");
   EXPECT_EQ(json["boundary"]["factored_layers"], 6);
   EXPECT_EQ(json["emulated"]["forward_bytes"], 1000);
+}
+
+TEST(ResolvedJson, HasTheFleetOfARunThatHasOne) {
+  const auto json = nlohmann::json::parse(resolved_json(*parse_run(kFleet, "run.toml")));
+  EXPECT_EQ(json["fleet"]["machine"][0]["downlink_mbps"], 200.5);
+  EXPECT_EQ(json["fleet"]["machine"][1]["uplink_mbps"], 80);  // as [link]
+  EXPECT_FALSE(json["fleet"]["machine"][1].contains("gflops"));
+  EXPECT_FALSE(nlohmann::json::parse(resolved_json(*parse_run(kFull, "run.toml"))).contains("fleet"));
+}
+
+TEST(Differences, NameMachinesToo) {
+  const auto plain = *parse_run(kShortest, "run.toml");
+  auto fleet = plain;
+  fleet.fleet.machine.push_back({.name = "a"});
+  EXPECT_THAT(differences(plain, fleet), ElementsAre("fleet.machine: [] / [{\"name\":\"a\",\"count\":1,\"region\":\"\"}]"));
 }
 
 TEST(Differences, NameTheKeyAndBothValues) {

@@ -46,7 +46,7 @@ std::map<std::string, std::set<std::string>> fields_by_section() {
 
 TEST(RunFields, ListEveryMemberOfARun) {
   auto fields = fields_by_section();
-  EXPECT_EQ(fields.size(), member_count<RunConfig>());
+  EXPECT_EQ(fields.size() + 1, member_count<RunConfig>());  // fleet
   EXPECT_EQ(fields["run"].size(), member_count<RunConfig::Run>());
   EXPECT_EQ(fields["model"].size(), member_count<RunConfig::Model>());
   EXPECT_EQ(fields["data"].size(), member_count<RunConfig::Data>());
@@ -56,11 +56,19 @@ TEST(RunFields, ListEveryMemberOfARun) {
   EXPECT_EQ(fields["pipeline"].size() + 1, member_count<RunConfig::Pipeline>());  // stage
   EXPECT_EQ(fields["emulated"].size(), member_count<RunConfig::Emulated>());
   EXPECT_EQ(fields["checkpoint"].size(), member_count<RunConfig::Checkpoint>());
+  std::size_t machine_fields = 0, link_fields = 0;
+  const RunConfig::Machine machine;
+  const RunConfig::FleetLink link;
+  for_each_machine_field(machine, [&](const char*, const auto&) { ++machine_fields; });
+  for_each_link_field(link, [&](const char*, const auto&) { ++link_fields; });
+  EXPECT_EQ(machine_fields, member_count<RunConfig::Machine>());
+  EXPECT_EQ(link_fields + 1, member_count<RunConfig::FleetLink>());  // between
 }
 
 TEST(RunSchema, HasTheKeysOfARunAndNoOthers) {
   auto fields = fields_by_section();
   fields["pipeline"].insert("stage");
+  fields["fleet"] = {"machine", "link"};
   std::map<std::string, std::set<std::string>> schema;
   for (const auto& [section, table] : run_schema().at("properties").items())
     for (const auto& [key, value] : table.at("properties").items()) schema[section].insert(key);
@@ -71,7 +79,7 @@ TEST(RunSchema, StatesTheDefaultsOfARun) {
   const json defaults = json::parse(resolved_json(RunConfig()));
   for (const auto& [section, table] : run_schema().at("properties").items())
     for (const auto& [key, value] : table.at("properties").items()) {
-      if (key == "stage" || key == "factored_layers" || key == "gradient_values" || key == "rank" || key == "skip_after_s") {
+      if (section == "fleet" || key == "stage" || key == "factored_layers" || key == "gradient_values" || key == "rank" || key == "skip_after_s") {
         EXPECT_FALSE(value.contains("default")) << key;
         continue;
       }
@@ -115,6 +123,7 @@ TEST(RunSchema, UsesOnlyKeywordsThatTheCheckKnows) {
                                        "exclusiveMaximum",
                                        "pattern",
                                        "maxLength",
+                                       "minItems",
                                        "maxItems",
                                        "description",
                                        "default",
@@ -181,7 +190,8 @@ bool our_check_accepts(const json& document) {
 // For every key, values on both sides of every limit and of every type.
 TEST(RunSchema, MeansTheSameToOurCheckAndToValijson) {
   const Valijson oracle;
-  const json base = json::parse(resolved_json(*parse_run(kFull, "run.toml")));
+  json base = json::parse(resolved_json(*parse_run(kFull, "run.toml")));
+  base["fleet"] = json::parse(resolved_json(*parse_run(kFleet, "run.toml")))["fleet"];
   ASSERT_TRUE(oracle.accepts(base));
   ASSERT_TRUE(our_check_accepts(base));
   std::size_t accepted = 0;

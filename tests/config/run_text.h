@@ -89,6 +89,59 @@ skip_after_s = 9
 skip_steps = 11
 )";
 
+// A fleet in three regions, with every key of one.
+inline constexpr const char* kFleet = R"([data]
+train = "train.bin"
+validation = "validation.bin"
+[pipeline]
+layout = "auto"
+stages = 3
+[[fleet.machine]]
+name = "gpu"
+count = 3
+memory_gb = 8
+gflops = 500
+uplink_mbps = 40
+downlink_mbps = 200.5
+region = "eu"
+[[fleet.machine]]
+name = "old"
+memory_gb = 4
+forward_ms = 20
+input_gradient_ms = 22
+weight_gradient_ms = 21
+[[fleet.machine]]
+name = "far"
+count = 2
+memory_gb = 16
+gflops = 900
+region = "us"
+[[fleet.link]]
+between = ["eu", "eu"]
+mbps = 300
+latency_ms = 10
+[[fleet.link]]
+between = ["us", "us"]
+mbps = 300
+latency_ms = 12
+[[fleet.link]]
+between = ["eu", "us"]
+mbps = 60
+latency_ms = 45
+[[fleet.link]]
+between = ["old", "eu"]
+mbps = 20
+latency_ms = 5
+[[fleet.link]]
+between = ["old", "us"]
+mbps = 15
+latency_ms = 50
+[[fleet.link]]
+between = ["gpu.1", "far"]
+mbps = 90
+latency_ms = 40.5
+)";
+
 // Every problem of a text, as a user reads it; empty if it is a run.
 inline std::vector<std::string> problems_of(const std::string& text,
                                             const std::vector<std::string>& overrides = {}) {

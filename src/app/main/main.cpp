@@ -18,6 +18,7 @@
 
 #include "app/codec_bench.h"
 #include "app/coordinator_process.h"
+#include "app/fleet_bench.h"
 #include "app/local_run.h"
 #include "app/path_bench.h"
 #include "app/rebalance_bench.h"
@@ -32,7 +33,9 @@
 #include "model/ngram_baseline.h"
 #include "model/pack.h"
 #include "model/vocabulary.h"
+#include "scheduler/fleet_text.h"
 #include "scheduler/make_plan.h"
+#include "scheduler/plan_fleet.h"
 #include "scheduler/plan_text.h"
 
 namespace isthmus {
@@ -58,10 +61,18 @@ int refuse(const std::vector<Problem>& problems, const std::string& file) {
   return kBadConfig;
 }
 
-// Loads the run file and calls `then`, or prints every problem.
-int with_run(const RunArguments& arguments, const std::function<int(const RunConfig&)>& then) {
+// Loads the run file and calls `then`, or prints every problem. The machines of a fleet are planned for first; what is
+// left of them is the layer map and its replicas.
+int with_run(const RunArguments& arguments, const std::function<int(const RunConfig&)>& then, const std::function<int(const FleetPlan&)>& then_fleet = {}) {
   const auto run = load_run(arguments.file, arguments.overrides);
-  return run ? then(*run) : refuse(run.error(), arguments.file);
+  if (!run) return refuse(run.error(), arguments.file);
+  if (run->fleet.machine.empty()) return then(*run);
+  const auto plan = plan_fleet(*run);
+  if (!plan) {
+    fmt::print(stderr, "{}: {}\n", arguments.file, plan.error().message);
+    return kBadConfig;
+  }
+  return then_fleet ? then_fleet(*plan) : then(plan->run);
 }
 
 int report(const Status& status) {
@@ -161,6 +172,9 @@ int run_command_line(int argc, char** argv) {
         PlanTextOptions options;
         if (gflops > 0) options.gflops = gflops;
         fmt::print("{}", as_json ? plan_json(config, options) : plan_text(config, options));
+        return 0;
+      }, [&](const FleetPlan& plan) {
+        fmt::print("{}", as_json ? fleet_json(plan) : fleet_text(plan));
         return 0;
       });
     };
@@ -271,6 +285,15 @@ int run_command_line(int argc, char** argv) {
       return paths ? bench_paths(*paths, path_options) : refuse(paths.error(), paths_file);
     };
   });
+
+  FleetBenchOptions fleet_options;
+  auto* fleet_command = bench_command->add_subcommand("fleet", "Time to plan a random fleet, and to plan again when a machine leaves");
+  fleet_command->add_option("--machines", fleet_options.machines, "Machines")->check(CLI::Range(1u, 100'000u))->capture_default_str();
+  fleet_command->add_option("--stages", fleet_options.stages, "Stages, two layers each")->check(CLI::Range(1u, 1000u))->capture_default_str();
+  fleet_command->add_option("--microbatches", fleet_options.microbatches, "Microbatches a step")->check(CLI::Range(1u, 100'000u))->capture_default_str();
+  fleet_command->add_option("--seed", fleet_options.seed, "Decides the machines and their links")->capture_default_str();
+  fleet_command->add_flag("--json", fleet_options.json, "Machine-readable output");
+  fleet_command->callback([&] { chosen = [&] { return bench_fleet(fleet_options); }; });
 
   auto* local_command = bench_command->add_subcommand("run", "Run a whole run in this process (`convergence` starts it)");
   local_command->group("");

@@ -1,0 +1,148 @@
+#include "app/fleet_bench.h"
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "app/clock.h"
+#include "base/counter_random.h"
+#include "scheduler/improve_placement.h"
+#include "scheduler/place_machines.h"
+#include "scheduler/step_simulation.h"
+
+namespace isthmus {
+
+namespace {
+
+constexpr std::uint32_t kRegions = 12;
+constexpr std::uint32_t kDepartures = 50;
+
+// Speeds over a factor of sixteen, 6 to 30 GB, uplinks of 10 to 300 Mb/s; 5 to 15 ms within a region, 20 to 120 ms between.
+Fleet random_fleet(const FleetBenchOptions& options) {
+  const CounterRandom random(options.seed, "fleet");
+  std::uint64_t drawn = 0;
+  const auto uniform = [&](double least, double most) { return least + (most - least) * static_cast<double>(random.bits(drawn++) >> 11) * 0x1.0p-53; };
+  Fleet fleet;
+  fleet.links = LinkMatrix(kRegions);
+  for (std::uint32_t a = 0; a < kRegions; ++a)
+    for (std::uint32_t b = a; b < kRegions; ++b)
+      fleet.links.record(a, b, {uniform(20e6, 200e6), seconds(a == b ? uniform(.005, .015) : uniform(.02, .12))});
+  for (std::uint32_t m = 0; m < options.machines; ++m) {
+    FleetMachine& machine = fleet.machines.emplace_back();
+    machine.name = fmt::format("m{}", m);
+    machine.memory_bytes = uniform(6e9, 30e9);
+    const double doublings = uniform(0, 4);
+    double gflops = 2000;
+    for (double left = doublings; left > 0; --left) gflops *= 1 + std::min(left, 1.0);
+    machine.forward = machine.input_gradient = machine.weight_gradient = 1e-9 / gflops;
+    machine.up = uniform(10e6, 300e6);
+    machine.down = machine.up * uniform(1, 5);
+    machine.site = static_cast<std::uint32_t>(random.below(kRegions, drawn++));
+  }
+  return fleet;
+}
+
+StepSimulationInput input_of(const PlacementProblem& problem, const Placement& placement) {
+  StepSimulationInput input;
+  input.plan.microbatches = problem.microbatches;
+  input.plan.forward_bytes = static_cast<std::uint64_t>(problem.forward_bytes);
+  input.plan.backward_bytes = static_cast<std::uint64_t>(problem.backward_bytes);
+  input.pairs = problem.fleet->links;
+  input.link.latency = seconds(.05);
+  for (std::uint32_t s = 0; s < problem.stages.size(); ++s) {
+    StagePlan& stage = input.plan.stages.emplace_back(StagePlan{2 * s, 2 * s + 2, 0, problem.microbatches});
+    stage.parameters = static_cast<std::uint64_t>(problem.stages[s].parameters);
+    for (std::uint32_t m = 0; m < placement.size(); ++m) {
+      if (placement[m] != s) continue;
+      const FleetMachine& machine = problem.fleet->machines[m];
+      ++stage.replicas;
+      input.costs.push_back(machine.costs(problem.stages[s].operations));
+      input.rates.push_back({machine.up, machine.down});
+      input.sites.push_back(machine.site);
+    }
+  }
+  return input;
+}
+
+}  // namespace
+
+int bench_fleet(const FleetBenchOptions& options) {
+  const Fleet fleet = random_fleet(options);
+  PlacementProblem problem;
+  problem.fleet = &fleet;
+  problem.microbatches = options.microbatches;
+  problem.replicas_max = options.machines;
+  // Microbatches of 4096 tokens through two layers of width 2048; 240 numbers of 4 bits a token. Sums of replicas travel
+  // as sparse as once in many steps: their bytes are left out.
+  problem.forward_bytes = problem.backward_bytes = 4096 * 240 / 2;
+  for (std::uint32_t s = 0; s < options.stages; ++s) {
+    const double ends = s == 0 || s + 1 == options.stages ? 1.3 : 1;
+    problem.stages.push_back({4096 * 2.0 * 100e6 * ends, 2e9 + 6e9 * ends * (s % 4) / 4, 0});
+  }
+
+  const Time start = monotonic_now();
+  const auto placement = place_machines(problem);
+  if (!placement) {
+    spdlog::error("{} machines cannot serve {} stages; expected at least as many, with memory enough", options.machines, options.stages);
+    return 1;
+  }
+  const double plan_seconds = to_seconds(monotonic_now() - start);
+
+  const Time begin = monotonic_now();
+  const auto step = simulate_step(input_of(problem, *placement));
+  const double predict_seconds = to_seconds(monotonic_now() - begin);
+
+  // Each departure is the only one.
+  const PlacementEstimate planned(problem, *placement);
+  std::vector<double> milliseconds;
+  double worst_ratio = 1;
+  for (std::uint32_t i = 0; i < kDepartures; ++i) {
+    const auto gone = static_cast<std::uint32_t>(CounterRandom(options.seed, "departures").below(options.machines, i));
+    const Time left = monotonic_now();
+    PlacementEstimate estimate(problem, *placement);
+    if (!replace_departed(problem, estimate, gone)) continue;
+    milliseconds.push_back(to_seconds(monotonic_now() - left) * 1e3);
+    worst_ratio = std::max(worst_ratio, estimate.step_seconds() / planned.step_seconds());
+  }
+  std::ranges::sort(milliseconds);
+  const double median = milliseconds.empty() ? 0 : milliseconds[milliseconds.size() / 2], most = milliseconds.empty() ? 0 : milliseconds.back();
+
+  // Microbatches a second, if no device ever waited.
+  double operations = 0, speed = 0;
+  for (const auto& stage : problem.stages) operations += stage.operations;
+  for (const auto& machine : fleet.machines) speed += 1 / machine.seconds_per_operation();
+  const double bound = speed / operations;
+  // The same, if only its own connection held a machine up.
+  double with_links = 0;
+  for (std::uint32_t m = 0; m < options.machines; ++m) with_links += PlacementEstimate::rate(problem, m, options.stages / 2) * problem.stages[options.stages / 2].operations / operations;
+  const double estimated = options.microbatches / planned.step_seconds(), predicted = options.microbatches / to_seconds(step.step);
+  double steady = 0;
+  for (std::uint32_t s = 0; s < options.stages; ++s) steady = std::max(steady, planned.stage_seconds(s));
+  const auto spares = std::ranges::count(*placement, kSpare);
+
+  if (options.json) {
+    fmt::print("{}\n", nlohmann::json{{"machines", options.machines}, {"stages", options.stages}, {"microbatches", options.microbatches}, {"seed", options.seed},
+                                      {"plan_seconds", plan_seconds}, {"predict_seconds", predict_seconds}, {"replan_ms_median", median}, {"replan_ms_most", most},
+                                      {"replan_step_ratio_most", worst_ratio}, {"spares", spares}, {"microbatches_per_second", predicted},
+                                      {"microbatches_per_second_estimated", estimated}, {"microbatches_per_second_bound", bound}, {"microbatches_per_second_bound_with_links", with_links}, {"share_of_bound", predicted / bound},
+                                      {"steady_share_of_bound", options.microbatches / steady / bound}}
+                           .dump());
+    return 0;
+  }
+  fmt::print("{} machines, {} stages, {} microbatches a step, seed {}\n\n", options.machines, options.stages, options.microbatches, options.seed);
+  fmt::print("  {:<46}{:>10.2f} s\n", "plan", plan_seconds);
+  fmt::print("  {:<46}{:>10.2f} s\n", "predict one step", predict_seconds);
+  fmt::print("  {:<46}{:>10.2f} ms, at most {:.2f}\n", fmt::format("plan after a departure, median of {}", milliseconds.size()), median, most);
+  fmt::print("  {:<46}{:>10.4f} times the step before\n", "step after a departure, at most", worst_ratio);
+  fmt::print("  {:<46}{:>10}\n", "spares", spares);
+  fmt::print("  {:<46}{:>10.2f} microbatches/s\n", "all devices together, never waiting", bound);
+  fmt::print("  {:<46}{:>10.2f} microbatches/s, {:.1f} % of it\n", "waiting for their own connections only", with_links, 100 * with_links / bound);
+  fmt::print("  {:<46}{:>10.2f} microbatches/s, {:.1f} % of it\n", "slowest stage, once the pipeline is full", options.microbatches / steady, 100 * options.microbatches / steady / bound);
+  fmt::print("  {:<46}{:>10.2f} microbatches/s, {:.1f} % of it\n", "predicted, filling and draining included", predicted, 100 * predicted / bound);
+  return 0;
+}
+
+}  // namespace isthmus

@@ -1,0 +1,24 @@
+#pragma once
+
+#include <cstdint>
+
+#include "config/run_config.h"
+
+namespace isthmus {
+
+// Floating-point operations of layers first … end-1, forward, for one token; with the token path, and with the head if
+// end is the last. Every matrix but a table meets every token once, attention mixes half the context on average, and
+// codecs with coefficients make U·z twice a layer. I and W cost as much again, each. `run` is resolved.
+double forward_operations(const RunConfig& run, std::uint32_t first_layer, std::uint32_t end_layer);
+
+// Bytes on a device that holds the stage.
+struct StageMemory {
+  double weights = 0, optimizer = 0, gradients = 0, kept = 0;
+  double total() const { return weights + optimizer + gradients + kept; }
+};
+
+// With so many microbatches in flight, of each of which `boundary_bytes` came in and went out. `run` is resolved.
+StageMemory stage_memory(const RunConfig& run, std::uint32_t first_layer, std::uint32_t end_layer, std::uint32_t in_flight,
+                         double boundary_bytes);
+
+}  // namespace isthmus

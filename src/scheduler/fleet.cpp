@@ -1,0 +1,60 @@
+#include "scheduler/fleet.h"
+
+#include <algorithm>
+
+#include "config/fleet_links.h"
+#include "config/stage_costs.h"
+
+namespace isthmus {
+
+namespace {
+
+// Forward operations of one microbatch in a layer that neither embeds nor has the head; the token path, which a stage has
+// once, is not the layer's.
+double layer_operations(const RunConfig& run) {
+  RunConfig body = run;
+  body.model.layers += 2;
+  body.boundary.factored_layers = run.boundary.factored_layers.value_or(body.model.layers);
+  const double one = forward_operations(body, 0, 1), two = forward_operations(body, 0, 2);
+  return (two - one) * run.train.sequences_per_microbatch * run.model.context;
+}
+
+}  // namespace
+
+Fleet make_fleet(const RunConfig& run) {
+  Fleet fleet;
+  const FleetLinks links(run.fleet);
+  const auto sites = static_cast<std::uint32_t>(links.sites().size());
+  fleet.links = LinkMatrix(sites);
+  for (std::uint32_t a = 0; a < sites; ++a)
+    for (std::uint32_t b = a; b < sites; ++b) {
+      PairLink link{.latency = seconds(run.link.latency_ms * 1e-3)};
+      if (const auto choice = links.between(a, b); choice.link) {
+        const auto& given = run.fleet.link[*choice.link];
+        link = {given.mbps * 1e6, seconds(given.latency_ms * 1e-3)};
+      }
+      fleet.links.record(a, b, link);
+    }
+  const double layer = layer_operations(run);
+  for (std::size_t t = 0; t < run.fleet.machine.size(); ++t) {
+    const auto& table = run.fleet.machine[t];
+    for (std::uint32_t n = 0; n < table.count; ++n) {
+      FleetMachine& machine = fleet.machines.emplace_back();
+      machine.name = machine_name(table, n);
+      machine.memory_bytes = table.memory_gb * 1e9;
+      if (table.gflops > 0) {
+        machine.forward = machine.input_gradient = machine.weight_gradient = 1e-9 / table.gflops;
+      } else {
+        machine.forward = table.forward_ms * 1e-3 / layer;
+        machine.input_gradient = table.input_gradient_ms * 1e-3 / layer;
+        machine.weight_gradient = table.weight_gradient_ms * 1e-3 / layer;
+      }
+      machine.up = table.uplink_mbps * 1e6;
+      machine.down = table.downlink_mbps * 1e6;
+      machine.site = links.site_of(t, n);
+    }
+  }
+  return fleet;
+}
+
+}  // namespace isthmus

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "config/run_config.h"
+#include "scheduler/link_matrix.h"
+#include "scheduler/step_simulation.h"
+
+namespace isthmus {
+
+struct FleetMachine {
+  std::string name;
+  double memory_bytes = 0;
+  // Seconds for as much of F, I and W as goes with one floating-point operation of the forward.
+  double forward = 0;
+  double input_gradient = 0;
+  double weight_gradient = 0;
+  double up = 0;  // bits per second
+  double down = 0;
+  std::uint32_t site = 0;  // row of the fleet's links
+
+  double seconds_per_operation() const { return forward + input_gradient + weight_gradient; }
+  // Of a stage of so many forward operations per microbatch.
+  OperationCosts costs(double operations) const { return {seconds(forward * operations), seconds(input_gradient * operations), seconds(weight_gradient * operations)}; }
+};
+
+// Machines and what joins them.
+struct Fleet {
+  std::vector<FleetMachine> machines;
+  LinkMatrix links;
+};
+
+// The fleet that a run file writes down. Times per layer are those of a layer in the middle. REQUIRES: the run has passed
+// its checks; there is a machine.
+Fleet make_fleet(const RunConfig& run);
+
+}  // namespace isthmus

@@ -1,0 +1,15 @@
+#pragma once
+
+#include <string>
+
+#include "scheduler/plan_fleet.h"
+
+namespace isthmus {
+
+// What `isthmus plan` prints for a fleet: stages and what they wait for, the stage × time grid, who holds what, bytes per
+// link, predicted speed, and what would help most.
+std::string fleet_text(const FleetPlan& plan);
+// The same, and the planned path of each microbatch: by stage the replica it takes, then up to two alternates.
+std::string fleet_json(const FleetPlan& plan);
+
+}  // namespace isthmus

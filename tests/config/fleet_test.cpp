@@ -1,0 +1,130 @@
+#include <gmock/gmock.h>
+
+#include "config/fleet_links.h"
+#include "config/load_run.h"
+#include "config/run_text.h"
+
+namespace isthmus {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+std::vector<std::string> changed(const std::string& from, const std::string& to) { return problems_of(with(kFleet, from, to)); }
+
+TEST(Fleet, IsReadAndFilledIn) {
+  const auto run = parse_run(kFleet, "run.toml");
+  ASSERT_TRUE(run.has_value()) << run.error().front().text();
+  EXPECT_THAT(run->fleet.machine, ElementsAre(RunConfig::Machine{"gpu", 3, 8, 500, 0, 0, 0, 40, 200.5, "eu"},
+                                              RunConfig::Machine{"old", 1, 4, 0, 20, 22, 21, 80, 80, "old"},
+                                              RunConfig::Machine{"far", 2, 16, 900, 0, 0, 0, 80, 80, "us"}));
+  EXPECT_EQ(run->fleet.link.size(), 6u);
+  EXPECT_EQ(run->fleet.link[5], (RunConfig::FleetLink{{"gpu.1", "far"}, 90, 40.5}));
+  // The planner's to decide.
+  EXPECT_EQ(run->pipeline.layout, "auto");
+  EXPECT_TRUE(run->pipeline.stage.empty());
+  EXPECT_FALSE(run->boundary.factored_layers.has_value());
+  EXPECT_THAT(changed("stages = 3\n", ""), IsEmpty());
+}
+
+TEST(FleetLinks, TakeTheNarrowestNames) {
+  const auto fleet = parse_run(kFleet, "run.toml")->fleet;
+  const FleetLinks links(fleet);
+  const auto latency = [&](std::size_t table_a, std::uint32_t a, std::size_t table_b, std::uint32_t b) {
+    return fleet.link[*links.between(links.site_of(table_a, a), links.site_of(table_b, b)).link].latency_ms;
+  };
+  EXPECT_EQ(latency(0, 0, 0, 2), 10);    // within eu
+  EXPECT_EQ(latency(0, 0, 2, 1), 45);    // eu to us
+  EXPECT_EQ(latency(2, 1, 0, 0), 45);    // and back
+  EXPECT_EQ(latency(0, 1, 2, 0), 40.5);  // but gpu.1 has a line of its own
+  EXPECT_EQ(latency(0, 1, 0, 0), 10);
+  EXPECT_EQ(links.sites().size(), 4u);   // gpu, gpu.1, old, far
+}
+
+TEST(FleetProblem, RatesAreAboveZero) {
+  EXPECT_THAT(changed("uplink_mbps = 40", "uplink_mbps = -40"),
+              ElementsAre("run.toml:12:15: fleet.machine[0].uplink_mbps is -40, expected a number, above 0 and at most 1000000"));
+  EXPECT_THAT(changed("mbps = 60", "mbps = 0"), ElementsAre("run.toml:37:8: fleet.link[2].mbps is 0, expected a number, above 0 and at most 1000000"));
+  EXPECT_THAT(changed("gflops = 500", "gflops = 0"), ElementsAre(HasSubstr("run.toml:11:10: fleet.machine[0].gflops is 0, expected a number, above 0")));
+  EXPECT_THAT(changed("latency_ms = 45", "latency_ms = -1"), ElementsAre(HasSubstr("run.toml:38:14: fleet.link[2].latency_ms is -1")));
+}
+
+TEST(FleetProblem, AMachineHasOneSpeed) {
+  EXPECT_THAT(changed("gflops = 500\n", ""), ElementsAre("run.toml:7:1: fleet.machine[0] has no speed, expected gflops, or forward_ms, input_gradient_ms and "
+                                                         "weight_gradient_ms"));
+  EXPECT_THAT(changed("forward_ms = 20\n", ""), ElementsAre(HasSubstr("run.toml:15:1: fleet.machine[1] has 2 of its three times per layer")));
+  EXPECT_THAT(changed("forward_ms = 20\n", "forward_ms = 20\ngflops = 1\n"), ElementsAre(HasSubstr("fleet.machine[1] has both gflops and times per layer")));
+}
+
+TEST(FleetProblem, NamesAreForOne) {
+  EXPECT_THAT(changed("name = \"old\"", "name = \"gpu\""),
+              testing::Contains("run.toml:16:8: a second machine is called \"gpu\", expected another name than that of fleet.machine[0]"));
+  EXPECT_THAT(changed("name = \"old\"", "name = \"gpu.2\""), testing::Contains(HasSubstr("a second machine is called \"gpu.2\"")));
+  EXPECT_THAT(changed("region = \"us\"", "region = \"old\""),
+              ElementsAre("run.toml:26:10: the region \"old\" is called like a machine, expected another name than that of fleet.machine[1]"));
+}
+
+TEST(FleetProblem, LinksAreBetweenKnownNames) {
+  EXPECT_THAT(changed("[\"eu\", \"us\"]", "[\"eu\", \"uk\"]"),
+              ElementsAre("run.toml:36:18: there is no machine or region \"uk\", expected a name of [[fleet.machine]] or one of their regions"));
+  EXPECT_THAT(changed("\"gpu.1\"", "\"gpu.3\""), ElementsAre(HasSubstr("there is no machine or region \"gpu.3\"")));
+  EXPECT_THAT(changed("[\"eu\", \"us\"]", "[\"eu\"]"), ElementsAre("run.toml:36:11: fleet.link[2].between has 1 entries, expected 2 texts"));
+}
+
+TEST(FleetProblem, EveryPairHasALink) {
+  EXPECT_THAT(changed("[\"eu\", \"us\"]", "[\"gpu.1\", \"us\"]"),
+              ElementsAre("run.toml:27:1: no link for eu to us, expected a [[fleet.link]] for every pair once there is one, or none at all"));
+  EXPECT_THAT(changed("[\"us\", \"us\"]", "[\"old\", \"far\"]"), ElementsAre(HasSubstr("no link for us to us")));
+  std::string many = kShortest;
+  many = with(many, "[[pipeline.stage]]\nlayers = \"0:8\"\n", "[pipeline]\nlayout = \"auto\"\n");
+  for (int i = 0; i < 5; ++i) many += "[[fleet.machine]]\nname = \"m" + std::to_string(i) + "\"\nmemory_gb = 9\ngflops = 9\n";
+  EXPECT_THAT(problems_of(many), IsEmpty());
+  EXPECT_THAT(problems_of(many + "[[fleet.link]]\nbetween = [\"m0\", \"m1\"]\nmbps = 1\nlatency_ms = 1\n"),
+              ElementsAre(HasSubstr("no link for m0 to m2, m0 to m3, m0 to m4, m1 to m2, m1 to m3 and 4 more, expected")));
+}
+
+TEST(FleetProblem, NoTwoLinksHoldForAPair) {
+  EXPECT_THAT(changed("[\"old\", \"us\"]", "[\"us\", \"eu\"]"),
+              testing::Contains("run.toml:44:11: \"us\" to \"eu\" has a link already, expected one [[fleet.link]]; the other is in line 35"));
+  EXPECT_THAT(problems_of(std::string(kFleet) + "[[fleet.link]]\nbetween = [\"gpu\", \"us\"]\nmbps = 9\nlatency_ms = 9\n"
+                                                "[[fleet.link]]\nbetween = [\"eu\", \"far\"]\nmbps = 8\nlatency_ms = 9\n"),
+              ElementsAre("run.toml:55:1: \"eu\" to \"far\" and \"gpu\" to \"us\" hold for the same machines, expected one of them to be narrower; the other is in line 51"));
+}
+
+TEST(FleetProblem, EveryStageHasAMachine) {
+  EXPECT_THAT(changed("stages = 3", "stages = 7"), ElementsAre("run.toml:6:10: there are 7 stages for 6 machines, expected at least one machine per stage"));
+  EXPECT_THAT(changed("stages = 3", "stages = 9"), testing::Contains(HasSubstr("pipeline.stages is 9, expected 1 to model.layers = 8")));
+  EXPECT_THAT(changed("count = 3", "count = 10000"), ElementsAre(HasSubstr("the fleet has 10003 machines, expected at most 10000")));
+}
+
+TEST(FleetProblem, EveryLayerFitsSomewhere) {
+  std::string small = kFleet;
+  for (const char* memory : {"memory_gb = 8", "memory_gb = 4", "memory_gb = 16"}) small = with(small, memory, "memory_gb = 0.02");
+  EXPECT_THAT(problems_of(small), ElementsAre("run.toml:7:1: layer 0 with the embedding needs 0.023 GB, expected a machine that has as much; the largest has 0.02 GB",
+                                              "run.toml:7:1: layer 1 needs 0.0248 GB, expected a machine that has as much; the largest has 0.02 GB",
+                                              "run.toml:7:1: layer 7 with the head needs 0.0286 GB, expected a machine that has as much; the largest has 0.02 GB"));
+  const std::string map = with(small, "layout = \"auto\"\nstages = 3", "stage = [{layers = \"0:3\"}, {layers = \"3:8\"}]");
+  EXPECT_THAT(problems_of(map), ElementsAre(HasSubstr("run.toml:5:20: stage 0 needs"), HasSubstr("run.toml:5:38: stage 1 needs")));
+}
+
+TEST(FleetProblem, ReplicasAreMachines) {
+  EXPECT_THAT(changed("stages = 3", "stages = 3\nreplicas = 2"), ElementsAre(HasSubstr("run.toml:7:12: pipeline.replicas is 2, expected no such key with a fleet")));
+  EXPECT_THAT(changed("layout = \"auto\"\nstages = 3", "stage = [{layers = \"0:8\", replicas = 2}]"),
+              ElementsAre("run.toml:5:38: pipeline.stage[0].replicas with a fleet, expected no such key: its machines are the replicas"));
+}
+
+TEST(FleetProblem, AFleetHasMachinesAndIsNoOverride) {
+  EXPECT_THAT(problems_of(std::string(kShortest) + "[fleet]\n"), ElementsAre("run.toml:6:1: [fleet] without a [[fleet.machine]], expected at least one, or no such table"));
+  EXPECT_THAT(problems_of(kFleet, {"fleet.machine=[]"}), ElementsAre(HasSubstr("--set: the fleet cannot be set on the command line")));
+}
+
+TEST(FleetProblem, AreNamedAllAtOnce) {
+  auto text = with(kFleet, "uplink_mbps = 40", "uplink_mbps = 0");
+  text = with(text, "[\"eu\", \"us\"]", "[\"eu\", \"uk\"]");
+  text = with(text, "stages = 3", "stages = 8");
+  EXPECT_THAT(problems_of(text), ElementsAre(HasSubstr("run.toml:6:10"), HasSubstr("run.toml:12:15"), HasSubstr("run.toml:36:18")));
+}
+
+}  // namespace
+}  // namespace isthmus

@@ -1,0 +1,130 @@
+#include "scheduler/plan_fleet.h"
+
+#include <gmock/gmock.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "config/load_run.h"
+#include "scheduler/fleet_advice.h"
+#include "scheduler/fleet_text.h"
+
+namespace isthmus {
+namespace {
+
+RunConfig example(const std::vector<std::string>& overrides = {}) {
+  const auto run = load_run(ISTHMUS_SOURCE_DIR "/configs/fleet.toml", overrides);
+  EXPECT_TRUE(run.has_value());
+  return *run;
+}
+
+// A small model on the machines of `fleet`.
+RunConfig run_on(const std::string& fleet, const std::string& pipeline) {
+  const auto run = parse_run("[data]\ntrain = \"t\"\nvalidation = \"v\"\n[train]\nmicrobatches_per_step = 32\n[pipeline]\n" + pipeline + fleet, "run.toml");
+  EXPECT_TRUE(run.has_value()) << run.error().front().text();
+  return *run;
+}
+
+constexpr const char* kTwoUneven = R"(
+[[fleet.machine]]
+name = "slow"
+memory_gb = 8
+gflops = 100
+[[fleet.machine]]
+name = "fast"
+memory_gb = 8
+gflops = 300
+)";
+
+TEST(PlanFleet, GivesTheFasterMachineMoreLayers) {
+  const auto plan = plan_fleet(run_on(kTwoUneven, "layout = \"auto\"\nstages = 2\n"));
+  ASSERT_TRUE(plan.has_value()) << plan.error().message;
+  const auto& map = plan->run.pipeline.stage;
+  ASSERT_EQ(map.size(), 2u);
+  const std::uint32_t fast = plan->placement[1];
+  EXPECT_GE(map[fast].end_layer - map[fast].first_layer, 6u);
+  EXPECT_EQ(plan->run.boundary.factored_layers, map[1].first_layer);
+}
+
+TEST(PlanFleet, FixesAnExplicitMapAndPlacesItsStages) {
+  const auto plan = plan_fleet(run_on(kTwoUneven, "stage = [{layers = \"0:2\"}, {layers = \"2:8\"}]\n"));
+  ASSERT_TRUE(plan.has_value());
+  EXPECT_EQ(plan->placement, (Placement{0, 1}));
+  EXPECT_EQ(plan->run.pipeline.stage[0].end_layer, 2u);
+}
+
+TEST(PlanFleet, ChoosesHowManyStages) {
+  // Links that cost nothing worth mentioning let one stage with both machines win; slow ones for sums do not.
+  const std::string dense = "[boundary]\ncodec = \"identity\"\n[link]\nlatency_ms = 0.1\nbandwidth_mbps = ", near = dense + "100000\n", far = dense + "50\n";
+  const auto together = plan_fleet(run_on(near + kTwoUneven, "layout = \"auto\"\n")), apart = plan_fleet(run_on(far + kTwoUneven, "layout = \"auto\"\n"));
+  ASSERT_TRUE(together && apart);
+  EXPECT_EQ(together->run.pipeline.stage.size(), 1u);
+  EXPECT_EQ(together->run.pipeline.stage[0].replicas, 2u);
+  EXPECT_EQ(apart->run.pipeline.stage.size(), 2u);
+  EXPECT_GT(apart->simulation.step, together->simulation.step);
+}
+
+TEST(PlanFleet, LeavesARunThatTrainsWithoutItsMachines) {
+  const auto plan = plan_fleet(example());
+  ASSERT_TRUE(plan.has_value()) << plan.error().message;
+  EXPECT_TRUE(plan->run.fleet.machine.empty());
+  const auto again = parse_run(resolved_toml(plan->run), "resolved.toml");
+  ASSERT_TRUE(again.has_value()) << again.error().front().text();
+  EXPECT_EQ(*again, plan->run);
+  std::uint32_t replicas = 0;
+  for (const auto& stage : plan->run.pipeline.stage) replicas += stage.replicas;
+  EXPECT_EQ(replicas, plan->machine_of.size());
+}
+
+TEST(PlanFleet, IsTheSameEveryTime) {
+  const auto a = plan_fleet(example()), b = plan_fleet(example());
+  EXPECT_EQ(a->placement, b->placement);
+  EXPECT_EQ(fleet_json(*a), fleet_json(*b));
+}
+
+TEST(PlanFleet, KeepsStagesWithinMemoryOrSaysWhyNot) {
+  const auto plan = plan_fleet(example());
+  for (std::size_t m = 0; m < plan->placement.size(); ++m)
+    if (plan->placement[m] != kSpare) {
+      EXPECT_LE(plan->memory_bytes[plan->placement[m]], plan->fleet.machines[m].memory_bytes);
+    }
+  // One machine could hold any layer, but nobody the rest.
+  const auto none = plan_fleet(run_on("\n[[fleet.machine]]\nname = \"a\"\nmemory_gb = 0.05\ngflops = 1\n", "layout = \"auto\"\n"));
+  ASSERT_FALSE(none.has_value());
+  EXPECT_THAT(none.error().message, testing::HasSubstr("no placement of 8 layers on 1 machines"));
+}
+
+TEST(PlanFleet, HonoursFactoredLayersThatAreGiven) {
+  const auto run = run_on(std::string("[boundary]\nfactored_layers = 3\n") + kTwoUneven, "layout = \"auto\"\nstages = 2\n");
+  const auto plan = plan_fleet(run);
+  ASSERT_TRUE(plan.has_value());
+  EXPECT_LE(plan->run.pipeline.stage[1].first_layer, 3u);
+  EXPECT_EQ(plan->run.boundary.factored_layers, 3u);
+}
+
+TEST(FleetAdvice, IsWhatThePredictorSaysOfTheChange) {
+  const auto plan = plan_fleet(example());
+  const auto advice = fleet_advice(*plan);
+  ASSERT_FALSE(advice.empty());
+  EXPECT_LE(advice.size(), 3u);
+  EXPECT_TRUE(std::ranges::is_sorted(advice, std::greater(), &Advice::tokens_per_second));
+  for (const auto& change : advice) EXPECT_GT(change.tokens_per_second, plan->tokens_per_second());
+  // A run of links alone is helped by smaller payloads.
+  const auto thin = plan_fleet(run_on(std::string("[link]\nbandwidth_mbps = 1\nlatency_ms = 1\n") + kTwoUneven, "layout = \"auto\"\nstages = 2\n"));
+  EXPECT_THAT(fleet_advice(*thin).front().change, testing::HasSubstr("half the rank"));
+}
+
+TEST(FleetText, ShowsMachinesWaitsLinksAndChanges) {
+  const auto plan = plan_fleet(example());
+  const std::string text = fleet_text(*plan);
+  for (const char* part : {"stage × time", "idle for want of", "machine", "workstation.0", "bytes a step over each link", "predicted", "would help"})
+    EXPECT_THAT(text, testing::HasSubstr(part));
+  const auto json = nlohmann::json::parse(fleet_json(*plan));
+  EXPECT_EQ(json["machines"].size(), plan->fleet.machines.size());
+  EXPECT_EQ(json["paths"].size(), 256u);
+  EXPECT_GT(json["changes"].size(), 0u);
+  for (const auto& stage : json["stages"]) EXPECT_NEAR(stage["busy_share"].get<double>() + stage["idle_share"].get<double>(), 1, 1e-6);
+}
+
+}  // namespace
+}  // namespace isthmus
