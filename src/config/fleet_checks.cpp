@@ -32,7 +32,7 @@ class FleetChecks {
     for (std::size_t t = 0; t < machines().size(); ++t) check_speed(t);
     check_replicas();
     if (!check_count()) return;
-    if (check_names()) check_links();
+    if (names_are_sound()) check_links(check_names());
     check_memory();
   }
 
@@ -85,13 +85,18 @@ class FleetChecks {
     return true;
   }
 
+  bool names_are_sound() const {
+    for (std::size_t t = 0; t < machines().size(); ++t)
+      if (!sound({machine_path(t) + ".name"}) || !sound({machine_path(t) + ".region"})) return false;
+    return true;
+  }
+
   // Whether links can be told apart by names.
   bool check_names() {
     bool good = true;
     std::map<std::string, std::size_t> owner;  // of the names of tables and machines
     for (std::size_t t = 0; t < machines().size(); ++t) {
       const auto& table = machines()[t];
-      if (!sound({machine_path(t) + ".name"})) return false;
       std::vector<std::string> names = {table.name};
       for (std::uint32_t n = 0; table.count > 1 && n < table.count; ++n) names.push_back(machine_name(table, n));
       for (const auto& name : names) {
@@ -112,7 +117,7 @@ class FleetChecks {
     return good;
   }
 
-  void check_links() {
+  void check_links(bool names_differ) {
     const auto& links = run_.fleet.link;
     if (links.empty()) return;
     const FleetLinks fleet(run_.fleet);
@@ -130,7 +135,7 @@ class FleetChecks {
       add(link_path(again) + ".between", fmt::format("{} to {} has a link already", quoted(links[again].between[0]), quoted(links[again].between[1])),
           fmt::format("one [[fleet.link]]; the other is in line {}", document_.place(link_path(first)).line));
     // A wrong name leaves holes that say nothing new.
-    if (whole) check_cover(fleet);
+    if (whole && names_differ) check_cover(fleet);
   }
 
   void check_cover(const FleetLinks& fleet) {

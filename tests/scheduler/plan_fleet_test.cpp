@@ -95,11 +95,13 @@ TEST(PlanFleet, KeepsStagesWithinMemoryOrSaysWhyNot) {
 }
 
 TEST(PlanFleet, HonoursFactoredLayersThatAreGiven) {
-  const auto run = run_on(std::string("[boundary]\nfactored_layers = 3\n") + kTwoUneven, "layout = \"auto\"\nstages = 2\n");
+  // Alike, they would share the layers evenly.
+  const std::string alike = "\n[[fleet.machine]]\nname = \"a\"\ncount = 2\nmemory_gb = 8\ngflops = 100\n";
+  const auto run = run_on("[boundary]\nfactored_layers = 2\n" + alike, "layout = \"auto\"\nstages = 2\n");
   const auto plan = plan_fleet(run);
   ASSERT_TRUE(plan.has_value());
-  EXPECT_LE(plan->run.pipeline.stage[1].first_layer, 3u);
-  EXPECT_EQ(plan->run.boundary.factored_layers, 3u);
+  EXPECT_EQ(plan->run.pipeline.stage[1].first_layer, 2u);
+  EXPECT_EQ(plan->run.boundary.factored_layers, 2u);
 }
 
 TEST(FleetAdvice, IsWhatThePredictorSaysOfTheChange) {
