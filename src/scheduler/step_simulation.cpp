@@ -8,6 +8,7 @@
 #include <unordered_map>
 
 #include "base/counter_random.h"
+#include "scheduler/step_paths.h"
 
 namespace isthmus {
 
@@ -51,10 +52,17 @@ struct Worker {
   Time idle_since{};
 };
 
+// Of a step that neither evaluates nor takes the full path because of its number.
+StepPaths ordinary_paths(Plan plan) {
+  plan.steps = 1;
+  return {plan, StepId(1), {}};
+}
+
 class Simulation {
  public:
   explicit Simulation(const StepSimulationInput& input)
-      : in_(input), training_(input.plan.microbatches), all_(training_ + input.evaluation_microbatches), random_(input.link.seed, "step simulation") {
+      : in_(input), training_(input.plan.microbatches), all_(training_ + input.evaluation_microbatches), random_(input.link.seed, "step simulation"),
+        paths_(ordinary_paths(input.plan)) {
     for (std::uint32_t s = 0; s < input.plan.stages.size(); ++s) {
       const auto& stage = input.plan.stages[s];
       first_.push_back(static_cast<std::uint32_t>(workers_.size()));
@@ -154,9 +162,17 @@ class Simulation {
   }
 
   // The replica of the next stage that would be done with it first.
+  // Evaluation takes the full path.
+  std::uint32_t next_stage(std::uint32_t stage, MicrobatchId m) const {
+    return m.value < training_ ? paths_.next(m, StageId(stage)).value : stage + 1;
+  }
+  std::uint32_t previous_stage(std::uint32_t stage, MicrobatchId m) const {
+    return m.value < training_ ? paths_.previous(m, StageId(stage)).value : stage - 1;
+  }
+
   std::uint32_t next_hop(std::uint32_t w, MicrobatchId m, std::uint64_t bytes) {
     const double queued = static_cast<double>(workers_[w].bytes_queued + bytes);
-    return choose(stage_of(w) + 1, m, [&](std::uint32_t hop) {
+    return choose(next_stage(stage_of(w), m), m, [&](std::uint32_t hop) {
       const double rate = std::min({up(w), pair_rate(w, hop), down(hop)});
       Time arrives = now_ + latency(w, hop) + seconds(wire_bits(queued) / rate);
       if (const auto queue = pair_free_.find(pair(w, hop)); queue != pair_free_.end())
@@ -202,7 +218,7 @@ class Simulation {
       }
     } else if (task.operation == Operation::kInputGradient) {
       worker.schedule.input_gradient_done(task.microbatch);
-      if (stage > 0) send(w, holder_[stage - 1][task.microbatch.value], task.microbatch, true, in_.plan.backward_bytes);
+      if (stage > 0) send(w, holder_[previous_stage(stage, task.microbatch)][task.microbatch.value], task.microbatch, true, in_.plan.backward_bytes);
     }
     start_next(w);
   }
@@ -310,6 +326,7 @@ class Simulation {
   const std::uint32_t training_;
   const std::uint32_t all_;
   const CounterRandom random_;
+  const StepPaths paths_;  // of an ordinary step
   std::uint64_t drawn_ = 0;
   std::uint64_t orders_ = 0;
   Time now_{};

@@ -87,6 +87,19 @@ TEST(StepSimulation, AddsTheCombinationOfReplicas) {
   EXPECT_NEAR(to_seconds(simulate_step(input).step), 2.6 + 4e6 * 8 / 80e6 * 1514 / 1448, 1e-6);
 }
 
+TEST(StepSimulation, PassesBySkippedStages) {
+  StepSimulationInput input = input_of(6, 8);
+  const auto whole = simulate_step(input);
+  input.plan.planned_skips = 12;
+  const auto skipping = simulate_step(input);
+  std::uint32_t visits = 0;
+  for (const auto& worker : skipping.workers) visits += worker.microbatches;
+  EXPECT_EQ(visits, 6u * 8u - 12u);
+  EXPECT_EQ(skipping.workers[0].microbatches, 8u);
+  EXPECT_EQ(skipping.workers[2].microbatches, 5u);
+  EXPECT_LT(skipping.step, whole.step);
+}
+
 TEST(StepSimulation, RepeatsItself) {
   auto input = home_links();
   input.link.jitter = seconds(.05);
