@@ -31,9 +31,9 @@ StepPaths::StepPaths(const Plan& plan, StepId step, const std::vector<StageId>& 
   } else if (inner > 0 && training_ > 0 && step.value % kFullEvery != 0) {
     // Slots in the order of their stages are dealt to the microbatches in turn, round after round. A stage is left out by
     // half of the step at most, so between two slots of one microbatch there are two other stages' worth of slots: never
-    // neighbours. Which stages are left out once more, and where the dealing begins, moves on from step to step.
+    // neighbours. Which stages are left out once more moves on from step to step.
     const std::uint32_t slots = std::min({plan.planned_skips, skips_max(stages) * training_, inner * (training_ / 2)});
-    std::uint64_t dealt = step.value;
+    std::uint32_t dealt = 0;
     for (std::uint32_t s = 0; s < inner; ++s) {
       const bool once_more = (s + step.value * (slots % inner)) % inner < slots % inner;
       for (std::uint32_t n = slots / inner + (once_more ? 1 : 0); n > 0; --n) skips_[dealt++ % training_].stages.push_back(StageId(s + 1));
