@@ -16,7 +16,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.append(os.path.join(ROOT, "tests/reference"))
 import reference
 
-ROWS = ["dense-bf16", "dense-bf16-window", "subspace-16-bf16", "subspace-60-int4-window", "subspace-15-int4-window"]
+ROWS = ["dense-bf16", "dense-bf16-window", "subspace-16-bf16-window", "subspace-60-int4-window", "subspace-15-int4-window"]
 CONVERGENCE = os.path.join(ROOT, "configs/convergence")
 HEADER_BYTES, BLOCK, LEAST_TOLERANCE = 64, 64, 0.01
 
