@@ -74,6 +74,9 @@ void WorkerSteps::adopt(const View& view, Time now) {
   const bool epoch_changed = view.epoch != context_.view.epoch;
   const bool step_changed = view.step != context_.view.step || view.attempt != context_.view.attempt;
   const bool members_changed = view.live != context_.view.live || view.joining != context_.view.joining;
+  // Whom this worker had nothing to say to may be reachable again without its having heard of it.
+  if (view.absent != context_.view.absent)
+    for (auto& [peer, since] : cut_since_) since = now;
   context_.view = view;
   if (step_changed) context_.paths = StepPaths(context_.plan, view.step, view.absent);
   if (members_changed) {
@@ -519,7 +522,7 @@ void WorkerSteps::report(Time now) {
   for (const auto& [peer, since] : cut_since_)
     if (now - since >= kUnreachable)
       for (const auto& member : context_.view.live)
-        if (member.peer == peer && context_.distance(member.stage) <= context_.plan.reach())
+        if (member.peer == peer && (member.stage == context_.identity.stage || context_.paths.meet(member.stage, context_.identity.stage)))
           report.unreachable.push_back(member.session);
   report.stats = stats_;
   report.stats.service_us = flow_.load().service_us;

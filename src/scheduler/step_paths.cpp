@@ -1,6 +1,7 @@
 #include "scheduler/step_paths.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace isthmus {
 
@@ -53,6 +54,14 @@ StageId StepPaths::neighbour(MicrobatchId m, StageId stage, int step) const {
   do stage.value += static_cast<std::uint32_t>(step);
   while (!visits(m, stage));
   return stage;
+}
+
+bool StepPaths::meet(StageId a, StageId b) const {
+  if (a > b) std::swap(a, b);
+  if (a == b || b.value >= stages()) return false;
+  for (std::uint32_t m = 0; m < skips_.size(); ++m)
+    if (visits(MicrobatchId(m), a) && next(MicrobatchId(m), a) == b) return true;
+  return false;
 }
 
 std::uint32_t StepPaths::skipped() const {

@@ -27,6 +27,8 @@ class StepPaths {
   StageId next(MicrobatchId m, StageId stage) const { return neighbour(m, stage, 1); }
   StageId previous(MicrobatchId m, StageId stage) const { return neighbour(m, stage, -1); }
 
+  // Whether some microbatch goes straight from one of the two stages to the other.
+  bool meet(StageId a, StageId b) const;
   std::size_t stages() const { return count_.size(); }
   // Microbatches that visit the stage: all of them, and those that train.
   std::uint32_t count(StageId stage) const { return count_.at(stage.value); }

@@ -103,6 +103,16 @@ TEST(StepPaths, AnAbsentStageIsPassedByAndKeepsItsWeights) {
   EXPECT_TRUE(paths.for_stage({StepId(8), 0, EpochId(1), 1, true}, StageId(1)).apply);
 }
 
+TEST(StepPaths, SayWhichStagesMeet) {
+  const Plan plan = plan_of(5, 4, 0);
+  const StepPaths whole(plan, StepId(1), {}), without(plan, StepId(1), {StageId(2)});
+  EXPECT_TRUE(whole.meet(StageId(2), StageId(1)));
+  EXPECT_FALSE(whole.meet(StageId(1), StageId(3)));
+  EXPECT_FALSE(whole.meet(StageId(1), StageId(1)));
+  EXPECT_TRUE(without.meet(StageId(3), StageId(1)));
+  EXPECT_FALSE(without.meet(StageId(1), StageId(2)));
+}
+
 TEST(StepPaths, NeitherEndsNorNeighboursNorManyMayBeAbsent) {
   const Plan plan = plan_of(6, 4, 0);
   EXPECT_TRUE(may_be_absent(plan, {StageId(1)}));

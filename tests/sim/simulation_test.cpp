@@ -30,6 +30,10 @@ TEST(Simulation, KnownSeedsAreClean) { expect_clean(1, 300); }
 // of the first, and nothing is kept to repeat from. The run goes back to what it has.
 TEST(Simulation, GoesBackFurtherWhenAStageHasNotGotTheCommonVersion) { expect_clean(2345, 1); }
 
+// Two stages that would exchange tensors only if the one between them were skipped have lost their connection: nobody has to go
+// for that.
+TEST(Simulation, ExpelsNobodyForAConnectionThatIsNotNeeded) { expect_clean(7676, 1); }
+
 // A failing seed replays with ISTHMUS_SEED.
 TEST(Simulation, FreshSeedsAreClean) {
   const char* given = std::getenv("ISTHMUS_SEED");
