@@ -90,6 +90,8 @@ plot {", ".join(series["out"])}
         if planned:
             script += f"""set title "Visits left out on purpose"
 set xlabel "tokens"
+set format x "%.0s%c"
+set xtics 100000
 plot {", ".join(series["planned"])}
 """
         subprocess.run(["gnuplot"], input=script, text=True, check=True)
