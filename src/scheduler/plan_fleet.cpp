@@ -267,10 +267,7 @@ double FleetPlan::tokens_per_second() const { return tokens_of(input.plan) / to_
 StepSimulationInput fleet_input(const RunConfig& run, const Fleet& fleet, const std::vector<std::uint32_t>& machine_of) {
   StepSimulationInput input;
   input.plan = make_plan(run);
-  input.link.bits_per_second = run.link.bandwidth_mbps * 1e6;
-  input.link.latency = seconds(run.link.latency_ms * 1e-3);
-  input.link.jitter = seconds(run.link.jitter_ms * 1e-3);
-  input.link.loss = run.link.loss;
+  input.link = link_costs(run.link);
   input.pairs = fleet.links;
   std::size_t worker = 0;
   for (const auto& stage : input.plan.stages) {

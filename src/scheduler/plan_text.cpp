@@ -66,10 +66,7 @@ Figures figures_of(const RunConfig& run, const PlanTextOptions& options) {
 StepSimulationInput simulation_input(const RunConfig& run, const PlanTextOptions& options) {
   StepSimulationInput input;
   input.plan = make_plan(run);
-  input.link.bits_per_second = run.link.bandwidth_mbps * 1e6;
-  input.link.latency = seconds(run.link.latency_ms * 1e-3);
-  input.link.jitter = seconds(run.link.jitter_ms * 1e-3);
-  input.link.loss = run.link.loss;
+  input.link = link_costs(run.link);
   std::uint32_t peer = 0;
   for (const auto& stage : input.plan.stages) {
     OperationCosts costs;

@@ -344,6 +344,10 @@ class Simulation {
 
 }  // namespace
 
+LinkCosts link_costs(const RunConfig::Link& link) {
+  return {link.bandwidth_mbps * 1e6, seconds(link.latency_ms * 1e-3), seconds(link.jitter_ms * 1e-3), link.loss};
+}
+
 StepSimulation simulate_step(const StepSimulationInput& input) { return Simulation(input).run(); }
 
 }  // namespace isthmus

@@ -5,6 +5,7 @@
 
 #include "base/ids.h"
 #include "base/time.h"
+#include "config/run_config.h"
 #include "scheduler/link_matrix.h"
 #include "scheduler/plan.h"
 #include "scheduler/stage_schedule.h"
@@ -29,6 +30,8 @@ struct LinkCosts {
   double loss = 0;                // share of chunks sent twice
   std::uint64_t seed = 1;
 };
+// What [link] of the run file says.
+LinkCosts link_costs(const RunConfig::Link& link);
 
 // One worker's connection, shared by all of its traffic; bits per second.
 struct WorkerRates {
