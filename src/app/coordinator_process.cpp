@@ -72,6 +72,10 @@ class CoordinatorProcess {
 
     Coordinator::Options limits;
     limits.clip = run_.train.clip;
+    if (run_.recovery.rebalance) {
+      limits.rebalance.emplace();
+      limits.rebalance->bits_per_second = run_.link.bandwidth_mbps * 1e6;
+    }
     coordinator_.emplace(plan_, roster->seats, limits);
     coordinator_->replay(log->records());
     if (!options_.fresh)
@@ -116,6 +120,10 @@ class CoordinatorProcess {
       carry_out(coordinator_->process_ended(PeerId(peer), now));
       return;
     }
+    if (std::sscanf(line.c_str(), "gone %u %n", &peer, &at) == 1) {
+      carry_out(coordinator_->process_gone(PeerId(peer), line.substr(static_cast<std::size_t>(at)), now));
+      return;
+    }
     if (std::sscanf(line.c_str(), "stop %d %n", &code, &at) != 1) return;
     if (!stop_code_) stop_code_ = code;
     carry_out(coordinator_->stop(line.substr(static_cast<std::size_t>(at)), now));
@@ -146,7 +154,7 @@ class CoordinatorProcess {
     return written;
   }
   Status carry_out(const Happened& effect) {
-    for (const char* told : {"fault", "warning", "refused", "expelled", "joining", "rolled back"})
+    for (const char* told : {"fault", "warning", "refused", "expelled", "joining", "moved", "gone", "rolled back"})
       if (effect.event == told) progress_.say(fmt::format("worker {}: {}: {}", effect.peer, effect.event, effect.reason));
     // Members of the first moments are no news.
     if (effect.event == "admitted" && effect.step > StepId(options_.version + 1))

@@ -76,6 +76,12 @@ json to_json(const LogRecord& record) {
                   {"replayed", r.figures.replayed}};
         } else if constexpr (std::is_same_v<R, RollbackRecord>) {
           return {{"record", "rollback"}, {"version", r.version}, {"reason", r.reason}};
+        } else if constexpr (std::is_same_v<R, MoveRecord>) {
+          return {{"record", "move"},
+                  {"peer", r.peer.value},
+                  {"stage", r.to.stage.value},
+                  {"replica", r.to.replica.value},
+                  {"reason", r.reason}};
         } else if constexpr (std::is_same_v<R, AttemptRecord>) {
           return {{"record", "attempt"}, {"without", stages_of(r.absent)}};
         } else {
@@ -99,6 +105,8 @@ LogRecord from_json(const json& j) {
   if (kind == "expel") return ExpelRecord{SessionId(j.at("session")), j.at("reason")};
   if (kind == "checkpoint") return CheckpointRecord{StageId(j.at("stage")), j.at("version")};
   if (kind == "attempt") return AttemptRecord{stages_from(j.at("without"))};
+  if (kind == "move")
+    return MoveRecord{PeerId(j.at("peer")), {StageId(j.at("stage")), ReplicaId(j.at("replica"))}, j.at("reason")};
   if (kind == "rollback") return RollbackRecord{j.at("version"), j.at("reason")};
   if (kind == "commit") {
     CommitRecord record;

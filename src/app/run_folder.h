@@ -19,7 +19,9 @@ struct RunFolder {
   std::string trace() const { return path + "/trace.json"; }
   std::string decision_log() const { return path + "/coordinator.log"; }
   std::string checkpoints() const { return path + "/checkpoint"; }
+  // One folder per stage: a replica that moves must never take what it sent from one stage for what it sends from another.
   std::string journal(std::uint32_t peer) const { return path + "/journal/peer-" + std::to_string(peer); }
+  std::string journal(std::uint32_t peer, std::uint32_t stage) const { return journal(peer) + "/stage-" + std::to_string(stage); }
   std::string roster() const { return path + "/roster.json"; }
   std::string keys() const { return path + "/keys"; }
   std::string key_file(std::uint32_t peer) const { return keys() + "/peer-" + std::to_string(peer) + ".key"; }

@@ -64,7 +64,6 @@ class Launcher {
  private:
   struct Process {
     std::optional<Child> child;
-    StageId stage;
     Time started{};
     int quick_deaths = 0;  // in a row
     Time start_again = kNever;
@@ -113,7 +112,6 @@ class Launcher {
     // Workers are started before the coordinator is ready: making the model takes longer than opening a port.
     workers_.resize(seats.size());
     for (std::size_t i = 0; i < seats.size(); ++i) {
-      workers_[i].stage = seats[i].stage;
       if (auto started = start_worker(i, false); !started) return started;
     }
     const auto endpoints = coordinator_.child->read_line();
@@ -184,12 +182,7 @@ class Launcher {
       return;
     }
     worker.given_up = true;
-    const bool stage_serves = std::ranges::any_of(workers_, [&](const Process& other) { return other.stage == worker.stage && !other.given_up; });
-    const std::string what = fmt::format("{} {}", worker.child->name(), worker.child->ending());
-    if (stage_serves)
-      spdlog::warn("{}; its stage goes on without it", what);
-    else
-      coordinator_.child->say(fmt::format("stop 1 {}; its stage has no other replica. Continue with --resume", what));
+    coordinator_.child->say(fmt::format("gone {} {} {}", index + 1, worker.child->name(), worker.child->ending()));
   }
 
   static constexpr Duration kQuick = seconds(10);

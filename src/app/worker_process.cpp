@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <optional>
 #include <random>
 #include <set>
@@ -18,6 +19,7 @@
 #include "app/process_link.h"
 #include "app/roster_file.h"
 #include "app/signals.h"
+#include "app/trace.h"
 #include "router/worker_steps.h"
 #include "scheduler/make_plan.h"
 #include "stage/emulated_stage.h"
@@ -41,32 +43,39 @@ Duration ask_after(const RunConfig& run, const Plan& plan) {
   return seconds(std::max(2.0, 2.0 * bytes * 8e-6 / run.link.bandwidth_mbps));
 }
 
-class WorkerProcess {
- public:
-  WorkerProcess(const RunConfig& run, const WorkerOptions& options)
-      : options_(options), run_(run), plan_(make_plan(run)), endpoints_(options.endpoints_fd) {}
+// What a worker keeps when it moves to another stage.
+struct WorkerCourse {
+  std::optional<Place> moved;         // where it serves now, if not where the roster says
+  std::optional<Endpoints> coordinator;
+  Trace trace;
+};
 
-  ~WorkerProcess() {
+// One life of a worker in one place.
+class WorkerLife {
+ public:
+  WorkerLife(const RunConfig& run, const WorkerOptions& options, LineReader& endpoints, WorkerCourse& course)
+      : options_(options), run_(run), plan_(make_plan(run)), endpoints_(endpoints), course_(course) {}
+
+  ~WorkerLife() {
     if (compute_) compute_->join();
     if (woken_ >= 0) ::close(woken_);
   }
 
-  int serve() {
+  // The process's exit code, or nothing: it goes on at course.moved.
+  std::optional<int> serve() {
     if (auto ready = open(); !ready) {
       spdlog::error("worker {}: {}", options_.peer, ready.error().message);
       return 1;
     }
-    while (!exit_code_) turn();
-    link_->flush(monotonic_now() + seconds(1));
+    while (!exit_code_ && !moves_) turn();
+    if (exit_code_) link_->flush(monotonic_now() + seconds(1));
     compute_->join();
     note_wait("");
-    trace_.append(compute_->trace());
+    course_.trace.append(compute_->trace());
     if (options_.trace)
-      if (auto written = trace_.write(options_.folder.worker_trace(options_.peer.value),
-                                                 options_.peer, seat_.stage);
-          !written)
+      if (auto written = course_.trace.write(options_.folder.worker_trace(options_.peer.value), options_.peer, seat_.stage); !written)
         spdlog::error("worker {}: {}", options_.peer, written.error().message);
-    return *exit_code_;
+    return exit_code_;
   }
 
  private:
@@ -77,6 +86,10 @@ class WorkerProcess {
     if (seat == roster->seats.end())
       return fail("{} has no seat for peer {}", options_.folder.roster(), options_.peer);
     seat_ = *seat;
+    if (course_.moved) {
+      seat_.stage = course_.moved->stage;
+      seat_.replica = course_.moved->replica;
+    }
     coordinator_key_ = roster->coordinator;
     auto keys = read_key_file(options_.folder.key_file(options_.peer.value));
     if (!keys) return tl::unexpected(keys.error());
@@ -86,10 +99,11 @@ class WorkerProcess {
     const auto& stage = plan_.stages[seat_.stage.value];
     ComputeThread::Options compute;
     compute.checkpoints = {options_.folder.checkpoints(), seat_.stage, stage.first_layer, stage.end_layer, seat_.replica};
-    compute.journal_folder = options_.folder.journal(options_.peer.value);
+    compute.journal_folder = options_.folder.journal(options_.peer.value, seat_.stage.value);
+    forget_other_stages();
     compute.trace = options_.trace;
     compute.versions = {options_.version};
-    if (options_.newest) {
+    if (options_.newest || course_.moved) {
       compute.versions = checkpoint_versions(options_.folder.checkpoints(), seat_.stage);
       std::ranges::reverse(compute.versions);
       compute.versions.push_back(0);
@@ -114,6 +128,14 @@ class WorkerProcess {
     return {};
   }
 
+  void forget_other_stages() {
+    namespace fs = std::filesystem;
+    const fs::path mine = options_.folder.journal(options_.peer.value, seat_.stage.value);
+    std::error_code ignored;
+    for (const auto& entry : fs::directory_iterator(options_.folder.journal(options_.peer.value), ignored))
+      if (entry.path() != mine) fs::remove_all(entry.path(), ignored);
+  }
+
   void turn() {
     const Time due = steps_ ? steps_->next_due() : monotonic_now() + std::chrono::milliseconds(200);
     auto turn = link_->turn(due, woken_);
@@ -125,7 +147,7 @@ class WorkerProcess {
     watch_connection(turn, now);
     while (auto result = compute_->try_take()) take(std::move(*result), now);
     if (received_signal() == SIGTERM && !exit_code_) exit_code_ = 130;
-    if (exit_code_ || !steps_) return;
+    if (exit_code_ || moves_ || !steps_) return;
 
     steps_->set_stats(stats());
     for (const PeerId peer : turn.connected) carry_out(steps_->peer_connected(peer, now));
@@ -146,30 +168,33 @@ class WorkerProcess {
     if (!options_.trace || traffic_of(message) != Traffic::kBoundary) return;
     const auto* forward = std::get_if<Forward>(&message);
     const MicrobatchId m = forward ? forward->microbatch : std::get<Backward>(message).microbatch;
-    trace_.span(lane, fmt::format("{} {}", forward ? "activation" : "gradient", m), now, now);
+    course_.trace.span(lane, fmt::format("{} {}", forward ? "activation" : "gradient", m), now, now);
   }
 
   // What the device waits for, from one change of the reason to the next.
   void note_wait(const std::string& reason) {
     if (!options_.trace || reason == waits_for_) return;
     const Time now = monotonic_now();
-    if (!waits_for_.empty()) trace_.span("wait", waits_for_, waits_since_, now);
+    if (!waits_for_.empty()) course_.trace.span("wait", waits_for_, waits_since_, now);
     waits_for_ = reason;
     waits_since_ = now;
   }
 
   void connect_to_coordinator() {
-    const auto line = endpoints_.next();
-    if (!line) {
-      if (endpoints_.closed()) {
-        spdlog::error("worker {}: the coordinator did not start", options_.peer);
-        exit_code_ = 1;
+    if (!course_.coordinator) {
+      const auto line = endpoints_.next();
+      if (!line) {
+        if (endpoints_.closed()) {
+          spdlog::error("worker {}: the coordinator did not start", options_.peer);
+          exit_code_ = 1;
+        }
+        return;
       }
-      return;
+      const auto space = line->find(' ');
+      if (space == std::string::npos) return;
+      course_.coordinator = Endpoints{line->substr(0, space), line->substr(space + 1)};
     }
-    const auto space = line->find(' ');
-    if (space == std::string::npos) return;
-    link_->connect(kCoordinator, {line->substr(0, space), line->substr(space + 1)}, coordinator_key_);
+    link_->connect(kCoordinator, *course_.coordinator, coordinator_key_);
     connecting_ = true;
     give_up_ = monotonic_now() + kReachCoordinator;
   }
@@ -228,6 +253,10 @@ class WorkerProcess {
     }
   }
   void carry_out(Leave&) { exit_code_ = 0; }
+  void carry_out(BeginAt& effect) {
+    course_.moved = effect.place;
+    moves_ = true;
+  }
   template <class Job>
   void carry_out(Job& job) {
     compute_->give(std::move(job));
@@ -247,7 +276,8 @@ class WorkerProcess {
   const WorkerOptions options_;
   const RunConfig run_;
   const Plan plan_;
-  LineReader endpoints_;
+  LineReader& endpoints_;
+  WorkerCourse& course_;
   Seat seat_;
   PublicKey coordinator_key_{};
   int woken_ = -1;
@@ -256,11 +286,11 @@ class WorkerProcess {
   std::optional<WorkerSteps> steps_;
   std::set<SessionId> known_;
   ComputeTime time_;
-  Trace trace_;
   std::string waits_for_;
   Time waits_since_{};
   bool connecting_ = false;
   Time give_up_ = kNever;
+  bool moves_ = false;
   std::optional<int> exit_code_;
 };
 
@@ -268,7 +298,12 @@ class WorkerProcess {
 
 int serve_worker(const RunConfig& run, const WorkerOptions& options) {
   catch_signals();
-  return WorkerProcess(run, options).serve();
+  LineReader endpoints(options.endpoints_fd);
+  WorkerCourse course;
+  while (true) {
+    WorkerLife life(run, options, endpoints, course);
+    if (const auto code = life.serve()) return *code;
+  }
 }
 
 }  // namespace isthmus

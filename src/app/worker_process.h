@@ -9,7 +9,8 @@
 
 namespace isthmus {
 
-// One stage replica: an io thread (this one) around router/worker_steps.h and a compute thread.
+// One stage replica: an io thread (this one) around router/worker_steps.h and a compute thread. When it is moved to another
+// stage it drops all it holds and begins another life there, as a worker that joins.
 struct WorkerOptions {
   RunFolder folder;
   PeerId peer;

@@ -153,6 +153,8 @@ struct RunConfig {
     std::optional<std::uint32_t> skip_after_s;
     // For so many steps in a row at most; then the run waits.
     std::uint32_t skip_steps = 100;
+    // A replica moves from a stage that has more than it needs to the one that holds up the step (scheduler/rebalance.h).
+    bool rebalance = true;
     friend bool operator==(const Recovery&, const Recovery&) = default;
   } recovery;
 

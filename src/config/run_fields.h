@@ -75,6 +75,7 @@ void for_each_field(Run& r, Visit&& visit) {
   visit("recovery", "replace", r.recovery.replace);
   visit("recovery", "skip_after_s", r.recovery.skip_after_s);
   visit("recovery", "skip_steps", r.recovery.skip_steps);
+  visit("recovery", "rebalance", r.recovery.rebalance);
 }
 
 // The same for the scalars of a [[fleet.machine]] and of a [[fleet.link]]: visit(key, member).

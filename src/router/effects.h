@@ -99,9 +99,13 @@ struct KnowMembers {
 struct Leave {
   std::string reason;  // empty: the run is finished
 };
+// This life is over: the process begins another one in this place, with nothing of its stage left.
+struct BeginAt {
+  Place place;
+};
 using WorkerEffect = std::variant<SendMessage, RunOperation, RunClose, RunAdd, RunPrepare, RunApply, RunDropStep, RunSave,
                                   RunDigests, RunLoad, RunRestore, RunSnapshot, RunFollow, RunRecall, RunTrim,
-                                  KnowMembers, Leave>;
+                                  KnowMembers, BeginAt, Leave>;
 
 // Results of jobs.
 struct OperationDone {

@@ -59,7 +59,14 @@ std::vector<WorkerEffect> WorkerSteps::finish(Time now) {
 // ---------------------------------------------------------------------------------------------- views
 
 std::vector<WorkerEffect> WorkerSteps::view_received(const View& view, Time now) {
-  if (view.epoch >= context_.view.epoch && !gone_) adopt(view, now);
+  if (view.epoch < context_.view.epoch || gone_) return finish(now);
+  const Place here{context_.identity.stage, context_.identity.replica};
+  if (view.moved && *view.moved != here) {
+    gone_ = true;
+    context_.run(BeginAt{*view.moved});
+    return std::exchange(context_.effects, {});
+  }
+  adopt(view, now);
   return finish(now);
 }
 

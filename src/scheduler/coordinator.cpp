@@ -19,10 +19,13 @@ constexpr std::uint64_t kNearlyCaughtUp = 3;
 }  // namespace
 
 Coordinator::Coordinator(const Plan& plan, std::vector<Seat> seats, Options options)
-    : plan_(plan), seats_(std::move(seats)), options_(options), decisions_(plan) {}
+    : plan_(plan), roster_(std::move(seats)), seats_(roster_), options_(options), decisions_(plan) {
+  if (options_.rebalance) rebalance_.emplace(*options_.rebalance, plan_.run_id);
+}
 
 void Coordinator::replay(const std::vector<LogRecord>& log) {
   for (const auto& record : log) decisions_.apply(record);
+  take_seats();
   begin_attempt();
   if (decisions_.last_commit && decisions_.last_commit->step == plan_.final_step())
     phase_ = Phase::kFinished;
@@ -41,6 +44,15 @@ const Seat* Coordinator::seat_of(PeerId peer) const {
   return at == seats_.end() ? nullptr : &*at;
 }
 
+void Coordinator::take_seats() {
+  seats_ = roster_;
+  for (auto& seat : seats_)
+    if (const auto at = decisions_.moved.find(seat.peer); at != decisions_.moved.end()) {
+      seat.stage = at->second.stage;
+      seat.replica = at->second.replica;
+    }
+}
+
 std::vector<CoordinatorEffect> Coordinator::take() { return std::exchange(effects_, {}); }
 
 void Coordinator::happened(std::string event, PeerId peer, std::string reason) {
@@ -56,13 +68,18 @@ void Coordinator::append(LogRecord record) {
   const bool is_decision = !std::holds_alternative<CheckpointRecord>(record);
   const bool new_step = std::holds_alternative<InitRecord>(record) || std::holds_alternative<CommitRecord>(record) ||
                         std::holds_alternative<RollbackRecord>(record) || std::holds_alternative<AttemptRecord>(record);
-  if (const auto* expel = std::get_if<ExpelRecord>(&record)) {
-    if (const auto at = ledger_.entries().find(expel->session); at != ledger_.entries().end())
+  const auto* expel = std::get_if<ExpelRecord>(&record);
+  const auto* move = std::get_if<MoveRecord>(&record);
+  const Member* leaves = expel ? decisions_.find(expel->session) : move ? decisions_.live_of(move->peer) : nullptr;
+  if (leaves) {
+    if (const auto at = ledger_.entries().find(leaves->session); at != ledger_.entries().end())
       replayed_ += at->second.done.size();
-    ledger_.forget(expel->session);
-    suspected_.erase(expel->session);
+    ledger_.forget(leaves->session);
+    suspected_.erase(leaves->session);
   }
+  const bool reseats = move || std::holds_alternative<InitRecord>(record);
   decisions_.apply(record);
+  if (reseats) take_seats();
   effects_.push_back(AppendRecord{std::move(record)});
   if (new_step) begin_attempt();
   if (is_decision) preparing_ = false;
@@ -94,6 +111,7 @@ void Coordinator::send_view(PeerId peer) {
   for (const auto& seat : seats_)
     if (is_candidate(seat)) view.joining.push_back(member_of(seat, reports_.at(seat.peer)));
   view.rollbacks = decisions_.rollbacks;
+  if (const auto at = decisions_.moved.find(peer); at != decisions_.moved.end()) view.moved = at->second;
   const Seat* seat = seat_of(peer);
   if (seat && is_candidate(*seat) && decisions_.stage_is_empty(seat->stage)) {
     const std::uint64_t version = reports_.at(peer).version;
@@ -225,15 +243,108 @@ void Coordinator::skip_the_empty(Time now) {
   send_views();
 }
 
+// -------------------------------------------------------------------------------------- moving replicas
+
+// Its stage would still be served, for all that is known.
+bool Coordinator::can_spare(const Member& member) const {
+  return std::ranges::any_of(decisions_.live, [&](const Member& other) {
+    return other.stage == member.stage && other.session != member.session && !suspected_.contains(other.session);
+  });
+}
+
+// Somebody has a seat there who is, or may come back, or can be moved there from where there are two.
+bool Coordinator::can_be_served(StageId stage) const {
+  std::vector<std::uint32_t> seats(plan_.stages.size(), 0);
+  for (const auto& seat : seats_) seats[seat.stage.value] += !gone_.contains(seat.peer);
+  return seats[stage.value] > 0 || (rebalance_ && std::ranges::any_of(seats, [](auto n) { return n > 1; }));
+}
+
+SwarmLoad Coordinator::load(Time now) const {
+  SwarmLoad load;
+  load.microbatches = plan_.microbatches;
+  load.step = step_time_;
+  for (const auto& stage : plan_.stages) load.stages.push_back({stage.work, stage.state_bytes});
+  for (const auto& seat : seats_) {
+    if (gone_.contains(seat.peer)) continue;
+    if (const Member* member = decisions_.live_of(seat.peer)) {
+      const auto report = reports_.find(seat.peer);
+      const bool known = report != reports_.end() && report->second.session == member->session;
+      const auto service = std::chrono::microseconds(known ? report->second.stats.service_us : 0);
+      load.replicas.push_back({seat.peer, seat.stage, service, true, suspected_.contains(member->session)});
+    } else {
+      const auto contact = contacts_.find(seat.peer);
+      const Time heard = contact == contacts_.end() ? started_ : std::max(contact->second.heard, started_);
+      if (is_candidate(seat) || now - heard < options_.expected_back) load.replicas.push_back({seat.peer, seat.stage, {}, false, false});
+    }
+  }
+  return load;
+}
+
+// Not before the first commit: until then every stage is still on its way.
+void Coordinator::consider_moves(Time now) {
+  if (!rebalance_ || phase_ != Phase::kRunning || now < next_moves_ || (!decisions_.last_commit && decisions_.rollbacks.empty())) return;
+  next_moves_ = now + options_.consider_moves;
+  const auto move = rebalance_->evaluate(load(now), now);
+  if (!move) return;
+  const bool empty = move->reason == ReplicaMove::Reason::kEmptyStage;
+  plan_move({move->peer, move->to,
+             empty ? fmt::format("nobody serves stage {}", move->to)
+                   : fmt::format("a step is predicted to take {:.2f} s instead of {:.2f} s", to_seconds(move->step_after), to_seconds(move->step_before))});
+}
+
+// Between two steps a move costs nothing that was computed. Without its new stage there is no end of the step to wait for.
+void Coordinator::plan_move(PendingMove move) {
+  pending_move_ = std::move(move);
+  if (decisions_.stage_is_empty(pending_move_->to) && make_move()) send_views();
+}
+
+// True if somebody moved.
+bool Coordinator::make_move() {
+  const auto move = std::exchange(pending_move_, std::nullopt);
+  const Member* found = move && phase_ == Phase::kRunning ? decisions_.live_of(move->peer) : nullptr;
+  if (!found || found->stage == move->to || !can_spare(*found)) return false;
+  const StageId from = found->stage;
+  ReplicaId replica(0);
+  while (std::ranges::any_of(seats_, [&](const Seat& seat) { return seat.stage == move->to && seat.replica == replica; })) ++replica.value;
+  append(MoveRecord{move->peer, {move->to, replica}, move->reason});
+  reports_.erase(move->peer);
+  happened("moved", move->peer, fmt::format("from stage {} to stage {}: {}", from, move->to, move->reason));
+  return true;
+}
+
+std::vector<CoordinatorEffect> Coordinator::move(PeerId peer, StageId to, const std::string& reason, Time now) {
+  turn(now);
+  if (to <= plan_.last_stage()) plan_move({peer, to, reason});
+  return take();
+}
+
+std::vector<CoordinatorEffect> Coordinator::process_gone(PeerId peer, const std::string& what, Time now) {
+  auto effects = process_ended(peer, now);
+  const Seat* seat = seat_of(peer);
+  if (!seat || !gone_.insert(peer).second) return effects;
+  happened("gone", peer, what);
+  next_moves_ = now;
+  if (!can_be_served(seat->stage)) enter(Phase::kStopping, fmt::format("{}; its stage has no other replica. Continue with --resume", what), now);
+  end_if_all_left(now);
+  for (auto& effect : take()) effects.push_back(std::move(effect));
+  return effects;
+}
+
 // -------------------------------------------------------------------------------------------- reports
 
 std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const Report& report, Time now) {
   turn(now);
   const Seat* seat = seat_of(from);
   if (!seat || report.stage != seat->stage || report.replica != seat->replica) {
-    happened("refused", from,
-             fmt::format("a report for stage {} replica {} from a peer without that seat",
-                         report.stage, report.replica));
+    if (seat && decisions_.moved.contains(from)) {
+      // It does not know yet that it was moved, or was started again where it was first.
+      contacts_[from] = Contact{now, std::nullopt};
+      send_view(from);
+    } else {
+      happened("refused", from,
+               fmt::format("a report for stage {} replica {} from a peer without that seat",
+                           report.stage, report.replica));
+    }
     return take();
   }
   contacts_[from] = Contact{now, std::nullopt};
@@ -468,6 +579,8 @@ void Coordinator::commit() {
 
   const StepId step = decisions_.step;
   const bool bad = plan_.training_count(step) > 0 && !outcome.commit.apply;
+  if (committed_ != Time{}) step_time_ = step_time_ == Duration{} ? last_turn_ - committed_ : (3 * step_time_ + last_turn_ - committed_) / 4;
+  committed_ = last_turn_;
   record.commit = outcome.commit;
   record.figures = outcome.figures;
   append(std::move(record));
@@ -475,6 +588,7 @@ void Coordinator::commit() {
     phase_ = Phase::kFinished;
     ends_at_ = last_turn_ + options_.leave;
   }
+  make_move();
   send_views();
   effects_.push_back(StepCommitted{outcome});
   effects_.push_back(Happened{"committed", step, kCoordinator,
@@ -547,6 +661,7 @@ std::vector<CoordinatorEffect> Coordinator::tick(Time now) {
   suspect(now);
   expel_the_gone(now);
   admit_candidates(now);
+  consider_moves(now);
   skip_the_empty(now);
   if (phase_ == Phase::kRunning && decisions_.epoch != EpochId(0)) evaluate(now);
   if (now >= next_repeat_) {

@@ -13,13 +13,14 @@
 #include "scheduler/decisions.h"
 #include "scheduler/ledger.h"
 #include "scheduler/plan.h"
+#include "scheduler/rebalance.h"
 #include "scheduler/report.h"
 #include "scheduler/step_paths.h"
 #include "scheduler/view.h"
 
 namespace isthmus {
 
-// Who may serve which place, from the run's roster.
+// Who serves which place: as the run's roster says, until a replica is moved.
 struct Seat {
   PeerId peer;
   StageId stage;
@@ -47,7 +48,7 @@ struct StepCommitted {
 };
 // A line of events.jsonl.
 struct Happened {
-  // "admitted", "joining", "suspected", "expelled", "committed", "checkpoint", "rolled back", "skipped", "fault",
+  // "admitted", "joining", "suspected", "expelled", "moved", "committed", "checkpoint", "rolled back", "skipped", "gone", "fault",
   // "warning", "refused", "stopping", "finished"
   std::string event;
   StepId step;
@@ -80,6 +81,11 @@ class Coordinator {
     Duration leave = seconds(60);
     // A step that is done waits this long for a joiner that has almost caught up, and no more than a tenth of the time.
     Duration join_wait = seconds(1);
+    // Whether, and how, replicas move from rich stages to poor ones; none: they stay.
+    std::optional<Rebalance::Options> rebalance;
+    Duration consider_moves = seconds(2);
+    // A worker that was heard of so lately is expected back: its process is probably being started again.
+    Duration expected_back = seconds(20);
   };
 
   Coordinator(const Plan& plan, std::vector<Seat> seats, Options options);
@@ -94,6 +100,11 @@ class Coordinator {
   std::vector<CoordinatorEffect> received(PeerId from, const Report& report, Time now);
   // A supervisor saw the peer's process end: no need to wait whether it comes back.
   std::vector<CoordinatorEffect> process_ended(PeerId peer, Time now);
+  // It will not be started again, for this reason. Ends the run if nobody can ever serve its stage.
+  std::vector<CoordinatorEffect> process_gone(PeerId peer, const std::string& what, Time now);
+  // The peer shall serve another stage. It leaves after the running step, or at once if nobody serves that stage; not
+  // at all if its own would then be without a replica. It fetches the weights of its new stage as one that joins.
+  std::vector<CoordinatorEffect> move(PeerId peer, StageId to, const std::string& reason, Time now);
   std::vector<CoordinatorEffect> tick(Time now);
   // Ends the run before its time: workers drop the step, write a checkpoint and leave.
   std::vector<CoordinatorEffect> stop(const std::string& reason, Time now);
@@ -109,7 +120,14 @@ class Coordinator {
     std::optional<Time> lost;  // disconnected since
   };
 
+  struct PendingMove {
+    PeerId peer;
+    StageId to;
+    std::string reason;
+  };
+
   void append(LogRecord record);
+  void take_seats();
   void begin_attempt();
   void send_view(PeerId peer);
   void send_views();
@@ -126,6 +144,12 @@ class Coordinator {
   void expel_the_gone(Time now);
   void skip_the_empty(Time now);
   std::vector<StageId> still_absent() const;
+  bool can_spare(const Member& member) const;
+  bool can_be_served(StageId stage) const;
+  SwarmLoad load(Time now) const;
+  void consider_moves(Time now);
+  void plan_move(PendingMove move);
+  bool make_move();
   std::optional<Member> dissenter() const;
   bool waits_for_joiner(Time now);
   void evaluate(Time now);
@@ -139,12 +163,19 @@ class Coordinator {
   std::vector<CoordinatorEffect> take();
 
   Plan plan_;
+  const std::vector<Seat> roster_;
   std::vector<Seat> seats_;
   Options options_;
   Decisions decisions_;
   Ledger ledger_;
   StepPaths paths_;  // of the running step
   std::map<StageId, Time> empty_since_;
+  std::optional<Rebalance> rebalance_;
+  std::optional<PendingMove> pending_move_;
+  std::set<PeerId> gone_;  // will not be started again
+  Time next_moves_{};
+  Time committed_{};         // the last step
+  Duration step_time_{};     // between commits, moving average
   bool preparing_ = false;
   std::uint32_t replayed_ = 0;  // in this step
   Phase phase_ = Phase::kRunning;

@@ -34,6 +34,16 @@ void Decisions::begin_step(StepId next, std::vector<StageId> without) {
   deal_anew();
 }
 
+void Decisions::forget(SessionId session) {
+  std::erase_if(live, [&](const Member& m) { return m.session == session; });
+  for (std::size_t m = 0; m < head_owner.size(); ++m)
+    if (head_owner[m] == session) {
+      head_owner[m] = kNoSession;
+      head_again[m] = true;
+    }
+  deal_heads();
+}
+
 void Decisions::deal_anew() {
   head_owner.assign(plan_.count(step), kNoSession);
   head_again.assign(plan_.count(step), false);
@@ -74,6 +84,7 @@ void Decisions::apply(const LogRecord& record) {
     // To begin again is to go back, too.
     if (step != StepId(0)) rollbacks.push_back(init->version);
     live.clear();
+    moved.clear();
     last_commit.reset();
     commits.clear();
     ++attempt;
@@ -87,13 +98,10 @@ void Decisions::apply(const LogRecord& record) {
     used_sessions.insert(admit->member.session);
     deal_heads();
   } else if (const auto* expel = std::get_if<ExpelRecord>(&record)) {
-    std::erase_if(live, [&](const Member& m) { return m.session == expel->session; });
-    for (std::size_t m = 0; m < head_owner.size(); ++m)
-      if (head_owner[m] == expel->session) {
-        head_owner[m] = kNoSession;
-        head_again[m] = true;
-      }
-    deal_heads();
+    forget(expel->session);
+  } else if (const auto* move = std::get_if<MoveRecord>(&record)) {
+    moved[move->peer] = move->to;
+    if (const Member* member = live_of(move->peer)) forget(member->session);
   } else if (const auto* commit = std::get_if<CommitRecord>(&record)) {
     last_commit = commit->commit;
     commits.push_back(commit->commit);

@@ -63,7 +63,15 @@ struct AttemptRecord {
   std::vector<StageId> absent;
   friend bool operator==(const AttemptRecord&, const AttemptRecord&) = default;
 };
-using LogRecord = std::variant<InitRecord, AdmitRecord, ExpelRecord, CommitRecord, CheckpointRecord, RollbackRecord, AttemptRecord>;
+// A worker leaves its stage for a poorer one: its session counts for nothing any more, and its peer serves there from now on.
+struct MoveRecord {
+  PeerId peer;
+  Place to;
+  std::string reason;
+  friend bool operator==(const MoveRecord&, const MoveRecord&) = default;
+};
+using LogRecord =
+    std::variant<InitRecord, AdmitRecord, ExpelRecord, CommitRecord, CheckpointRecord, RollbackRecord, AttemptRecord, MoveRecord>;
 
 // What the log says: a pure function of its records. Everything else the coordinator knows returns in Reports.
 // Checkpoint records do not count as decisions: a new epoch would void combinations that are under way.
@@ -85,6 +93,7 @@ class Decisions {
   std::vector<std::uint32_t> steps_without;  // per stage: steps that went without it since somebody last served it
   std::optional<Commit> last_commit;
   std::map<PeerId, SessionId> last_session;
+  std::map<PeerId, Place> moved;        // peers that serve elsewhere than the roster says
   std::set<SessionId> used_sessions;    // every session ever admitted
   std::vector<std::uint64_t> checkpointed;  // per stage
   // What a stage restored from its checkpoint has to repeat; reaches back to the oldest of `checkpointed`.
@@ -98,6 +107,8 @@ class Decisions {
  private:
   void begin_step(StepId next, std::vector<StageId> without);
   void deal_anew();
+  // What the session did for the running step counts for nothing.
+  void forget(SessionId session);
   // Gives every microbatch without an owner to a live head member, in turn.
   void deal_heads();
   std::map<SessionId, std::uint32_t> head_share_;

@@ -9,6 +9,7 @@
 #include "base/token_width.h"
 #include "compress/boundary_codec.h"
 #include "config/load_run.h"
+#include "config/stage_costs.h"
 #include "config/stage_tensors.h"
 
 namespace isthmus {
@@ -65,6 +66,7 @@ Plan make_plan(const RunConfig& run) {
     const bool emulated = run.pipeline.device == "emulated";
     planned.parameters = emulated ? 1 : parameters_of(run, stage.first_layer, stage.end_layer);
     planned.state_bytes = emulated ? 8 : state_bytes_of(run, stage.first_layer, stage.end_layer);
+    if (!emulated) planned.work = forward_operations(run, stage.first_layer, stage.end_layer);
   }
   if (run.pipeline.device == "emulated")
     plan.part_width = plan.total_width = 8;

@@ -18,6 +18,8 @@ struct StagePlan {
   std::uint64_t parameters = 0;
   // Weights and optimizer state as one replica sends them to another.
   std::uint64_t state_bytes = 0;
+  // F + I + W of one microbatch relative to the other stages', on equal devices.
+  double work = 1;
   friend bool operator==(const StagePlan&, const StagePlan&) = default;
 };
 

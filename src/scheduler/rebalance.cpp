@@ -82,15 +82,15 @@ struct Rebalance::Arrangement {
   }
 
   // The step with the least maximum of what donor and receiver then need, below `limit`. The donor keeps a replica that
-  // is there for certain, and is no bottleneck while the mover fetches.
-  std::optional<Step> best_step_to(std::size_t to, double limit, bool rested_only) const {
+  // is there for certain, and is no bottleneck while the mover fetches. Only from stages at least `away` from it.
+  std::optional<Step> best_step_to(std::size_t to, double limit, bool rested_only, std::size_t away = 0) const {
     double present = 0;
     for (const auto& stage : stages) present = std::max(present, stage.warm_seconds());
     std::optional<Step> best;
     std::pair<double, double> least{limit, 0};
     for (std::size_t from = 0; from < stages.size(); ++from) {
       const Stage& donor = stages[from];
-      if (from == to || donor.safe < 2) continue;
+      if (from == to || donor.safe < 2 || std::max(from, to) - std::min(from, to) < away) continue;
       for (std::size_t i = 0; i < donor.places.size(); ++i) {
         const Place& place = donor.places[i];
         if (!place.safe || (rested_only && !place.rested)) continue;
@@ -223,9 +223,15 @@ std::optional<ReplicaMove> Rebalance::evaluate(const SwarmLoad& load, Time now) 
   };
   const auto predicted = [&](bool warm_only) { return arrangement.predict(predict_, load.microbatches, warm_only); };
 
+  // What a lost stage did is repeated from its neighbours' journals, and a mover leaves its own behind.
+  const auto refill = [&](std::size_t to) {
+    std::optional<Arrangement::Step> step;
+    for (std::size_t away = 3; away >= 1 && !step; --away) step = arrangement.best_step_to(to, kInfinity, false, away);
+    return step;
+  };
   for (std::size_t to = 0; to < stages.size(); ++to)
     if (stages[to].places.empty())
-      if (const auto step = arrangement.best_step_to(to, kInfinity, false)) {
+      if (const auto step = refill(to)) {
         const PeerId peer = stages[step->from].places[step->place].peer;
         const Duration duration = takes(*step);
         arrangement.make(*step);

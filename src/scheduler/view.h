@@ -21,6 +21,13 @@ struct Endpoints {
   friend bool operator==(const Endpoints&, const Endpoints&) = default;
 };
 
+// Where a worker serves.
+struct Place {
+  StageId stage;
+  ReplicaId replica;
+  friend bool operator==(const Place&, const Place&) = default;
+};
+
 // One life of one worker, in its place.
 struct Member {
   PeerId peer;
@@ -90,6 +97,8 @@ struct View {
   std::vector<std::uint64_t> rollbacks;
   // Only to a joining worker whose stage has no live member: the commits that its weights miss, oldest first.
   std::vector<Commit> replay;
+  // Where the receiving peer serves, if that is not where its process was started: it has to begin again there.
+  std::optional<Place> moved;
   friend bool operator==(const View&, const View&) = default;
 
   const Member* find(SessionId session) const {

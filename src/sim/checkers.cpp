@@ -40,9 +40,21 @@ void Checkers::logged(const LogRecord& record, const std::map<SessionId, std::mu
   if (const auto* admit = std::get_if<AdmitRecord>(&record)) {
     if (!admitted_.insert(admit->member.session).second) violation("a session was admitted twice");
     if (admit->version != version_) violation(fmt::format("a worker with version {} was admitted at version {}", admit->version, version_));
-    live_.push_back({admit->member.session, admit->member.stage});
+    if (const auto moved = moved_.find(admit->member.peer); moved != moved_.end() && moved->second != admit->member.stage)
+      violation(fmt::format("worker {} was moved to stage {} and is admitted to stage {}", admit->member.peer, moved->second, admit->member.stage));
+    live_.push_back({admit->member.peer, admit->member.session, admit->member.stage});
   } else if (const auto* expel = std::get_if<ExpelRecord>(&record)) {
     if (std::erase_if(live_, [&](const Live& l) { return l.session == expel->session; }) == 0) violation("an expulsion of nobody");
+  } else if (const auto* move = std::get_if<MoveRecord>(&record)) {
+    moved_[move->peer] = move->to.stage;
+    const auto at = std::ranges::find(live_, move->peer, &Live::peer);
+    if (at == live_.end()) {
+      violation(fmt::format("worker {}, which serves nothing, is moved", move->peer));
+    } else {
+      const StageId from = at->stage;
+      live_.erase(at);
+      if (std::ranges::find(live_, from, &Live::stage) == live_.end()) violation(fmt::format("stage {} lost its last replica to a move", from));
+    }
   } else if (const auto* commit = std::get_if<CommitRecord>(&record)) {
     const StepId step = commit->commit.step;
     if (step.value != version_ + 1) violation(fmt::format("step {} committed after version {}", step, version_));
@@ -80,6 +92,7 @@ void Checkers::logged(const LogRecord& record, const std::map<SessionId, std::mu
   } else if (const auto* init = std::get_if<InitRecord>(&record)) {
     version_ = init->version;
     live_.clear();
+    moved_.clear();
   }
   if (!std::holds_alternative<CheckpointRecord>(record)) ++epoch_;
 }

@@ -39,6 +39,7 @@ class Checkers {
  private:
   void without(const std::vector<StageId>& absent);
   struct Live {
+    PeerId peer;
     SessionId session;
     StageId stage;
   };
@@ -48,6 +49,7 @@ class Checkers {
   std::uint64_t version_ = 0; // committed
   std::uint64_t commits_ = 0;
   std::vector<Live> live_;
+  std::map<PeerId, StageId> moved_;
   std::set<SessionId> admitted_;
   std::map<SessionId, EpochId> prepared_;
   std::map<SessionId, std::uint64_t> durable_;

@@ -53,7 +53,7 @@ Cluster::Cluster(const Plan& plan, const Options& options)
       worker.replica = ReplicaId(r);
     }
   start_coordinator(true);
-  for (const auto& seat : seats_) start_worker(seat.peer);
+  for (const auto& seat : seats_) start_worker(seat.peer, {seat.stage, seat.replica});
 }
 
 // ------------------------------------------------------------------------------------------------- the clock
@@ -133,9 +133,13 @@ void Cluster::in_coordinator(std::uint64_t life, std::function<std::vector<Coord
   if (coordinator_.up && coordinator_.life == life) wake_coordinator();
 }
 
-void Cluster::start_worker(PeerId peer) {
+void Cluster::start_worker(PeerId peer, Place place) {
   Worker& worker = worker_of(peer);
   if (worker.up || worker.left || ended_) return;
+  worker.stage = place.stage;
+  worker.replica = place.replica;
+  for (auto& [stage, disk] : worker.disks)
+    if (stage != place.stage) disk.journal.clear();
   worker.life = ++lives_;
   worker.up = true;
   worker.die_in = -1;
@@ -146,8 +150,8 @@ void Cluster::start_worker(PeerId peer) {
   worker.device.sum.assign(parameters, 0);
   WorkerSteps::Origin origin;
   worker.device.weights = initial_weights(options_.seed, worker.stage, parameters);
-  if (!worker.disk.checkpoints.empty()) {
-    const auto& newest = *worker.disk.checkpoints.rbegin();
+  if (!worker.disk().checkpoints.empty()) {
+    const auto& newest = *worker.disk().checkpoints.rbegin();
     origin = {newest.first, newest.second.timeline};
     worker.device.weights = newest.second.weights;
   }
@@ -166,7 +170,18 @@ void Cluster::kill_worker(PeerId peer, Duration down) {
   for (const auto& seat : seats_)
     if (seat.peer != peer && up(seat.peer)) lose(seat.peer, peer);
   if (coordinator_.up) lose(kCoordinator, peer);
-  at(now_ + down + kProcessStart, [this, peer] { start_worker(peer); });
+  // Its supervisor knows only the roster.
+  const Seat& seat = seats_[peer.value - 1];
+  at(now_ + down + kProcessStart, [this, peer, place = Place{seat.stage, seat.replica}] { start_worker(peer, place); });
+}
+
+// The process goes on in another place, on new connections.
+void Cluster::leave_for(Worker& worker, Place place) {
+  worker.up = false;
+  for (const auto& seat : seats_)
+    if (seat.peer != worker.peer && up(seat.peer)) lose(seat.peer, worker.peer);
+  if (coordinator_.up) lose(kCoordinator, worker.peer);
+  at(now_ + kProcessStart, [this, peer = worker.peer, place] { start_worker(peer, place); });
 }
 
 void Cluster::start_coordinator(bool fresh) {
@@ -256,14 +271,17 @@ void Cluster::begin(const Fault& fault) {
     case FaultKind::kFreeze: worker_of(fault.peer).frozen_until = std::max(worker_of(fault.peer).frozen_until, fault.start + fault.length); break;
     case FaultKind::kCrash: worker_of(fault.peer).die_in = static_cast<int>(below(12)); break;
     case FaultKind::kStageCrash:
-      for (const auto& seat : seats_)
-        if (seat.stage == fault.stage) kill_worker(seat.peer, fault.length);
+      for (const auto& worker : workers_)
+        if (worker.stage == fault.stage) kill_worker(worker.peer, fault.length);
       break;
     case FaultKind::kSlow: worker_of(fault.peer).slow = fault.strength; break;
+    case FaultKind::kMove:
+      in_coordinator(coordinator_.life, [this, fault](Coordinator& c) { return c.move(fault.peer, fault.stage, "asked to", now_); });
+      break;
     case FaultKind::kCoordinatorCrash: coordinator_.die_in = static_cast<int>(below(6)); break;
     case FaultKind::kCoordinatorFreeze: coordinator_.frozen_until = std::max(coordinator_.frozen_until, fault.start + fault.length); break;
     case FaultKind::kDiskFull:
-      (fault.peer == kCoordinator ? coordinator_.disk_full_until : worker_of(fault.peer).disk.full_until) = fault.start + fault.length;
+      (fault.peer == kCoordinator ? coordinator_.disk_full_until : worker_of(fault.peer).disk_full_until) = fault.start + fault.length;
       break;
   }
 }
@@ -433,6 +451,9 @@ void Cluster::carry_out(PeerId peer, std::vector<WorkerEffect> effects) {
       send(peer, message->peer, std::make_shared<const Message>(std::move(message->message)));
     } else if (std::holds_alternative<KnowMembers>(effect)) {
       // Everybody can reach everybody here.
+    } else if (const auto* begin = std::get_if<BeginAt>(&effect)) {
+      leave_for(worker, begin->place);
+      return;
     } else if (std::holds_alternative<Leave>(effect)) {
       worker.up = false;
       worker.left = true;
@@ -480,9 +501,9 @@ void Cluster::start_job(Worker& worker) {
 }
 
 void Cluster::write_journal(Worker& worker, const JobTag& tag, MicrobatchId m, bool gradient, const EncodedTensor& tensor) {
-  if (now_ < worker.disk.full_until) return;
-  worker.disk.journal[{tag.step.value, tag.attempt, m.value, gradient}] = tensor;
-  while (worker.disk.journal.size() > options_.journal_entries) worker.disk.journal.erase(worker.disk.journal.begin());
+  if (now_ < worker.disk_full_until) return;
+  worker.disk().journal[{tag.step.value, tag.attempt, m.value, gradient}] = tensor;
+  while (worker.disk().journal.size() > options_.journal_entries) worker.disk().journal.erase(worker.disk().journal.begin());
 }
 
 std::optional<JobResult> Cluster::work(Worker& worker, WorkerEffect& effect) {
@@ -573,19 +594,19 @@ std::optional<JobResult> Cluster::work(Worker& worker, WorkerEffect& effect) {
     return std::nullopt;
   }
   if (auto* save = std::get_if<RunSave>(&effect)) {
-    if (now_ < worker.disk.full_until) return SaveDone{save->version, "disk full"};
-    worker.disk.checkpoints[save->version] = {device.weights, save->timeline};
-    while (worker.disk.checkpoints.size() > 2) worker.disk.checkpoints.erase(worker.disk.checkpoints.begin());
+    if (now_ < worker.disk_full_until) return SaveDone{save->version, "disk full"};
+    worker.disk().checkpoints[save->version] = {device.weights, save->timeline};
+    while (worker.disk().checkpoints.size() > 2) worker.disk().checkpoints.erase(worker.disk().checkpoints.begin());
     return SaveDone{save->version, ""};
   }
   if (std::holds_alternative<RunDigests>(effect))
     return DigestsDone{{{fmt::format("stage {}", worker.stage), std::to_string(fingerprint(device.weights))}}};
   if (auto* load = std::get_if<RunLoad>(&effect)) {
-    std::erase_if(worker.disk.checkpoints, [&](const auto& c) { return c.first > load->version && c.second.timeline < load->timeline; });
+    std::erase_if(worker.disk().checkpoints, [&](const auto& c) { return c.first > load->version && c.second.timeline < load->timeline; });
     clear();
     std::uint64_t version = load->version;
-    const auto at = worker.disk.checkpoints.find(version);
-    if (at == worker.disk.checkpoints.end()) version = 0;  // it is rebuilt, or fetches, from there
+    const auto at = worker.disk().checkpoints.find(version);
+    if (at == worker.disk().checkpoints.end()) version = 0;  // it is rebuilt, or fetches, from there
     device.weights = version == 0 ? initial_weights(options_.seed, worker.stage, device.sum.size()) : at->second.weights;
     device.version = version;
     checkers_.holds(worker.peer, worker.stage, version, device.weights);
@@ -605,12 +626,12 @@ std::optional<JobResult> Cluster::work(Worker& worker, WorkerEffect& effect) {
   }
   if (auto* recall = std::get_if<RunRecall>(&effect)) {
     const bool gradient = recall->piece.kind == PieceKind::kGradient;
-    const auto at = worker.disk.journal.find({recall->piece.version, recall->piece.attempt, recall->piece.index, gradient});
-    const bool found = at != worker.disk.journal.end();
+    const auto at = worker.disk().journal.find({recall->piece.version, recall->piece.attempt, recall->piece.index, gradient});
+    const bool found = at != worker.disk().journal.end();
     return RecallDone{recall->asker, recall->piece, found, found ? at->second : EncodedTensor()};
   }
   if (auto* trim = std::get_if<RunTrim>(&effect))
-    worker.disk.journal.erase(worker.disk.journal.begin(), worker.disk.journal.lower_bound({trim->version + 1, 0, 0, false}));
+    worker.disk().journal.erase(worker.disk().journal.begin(), worker.disk().journal.lower_bound({trim->version + 1, 0, 0, false}));
   return std::nullopt;
 }
 

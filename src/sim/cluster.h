@@ -81,7 +81,6 @@ class Cluster {
     std::map<std::uint64_t, Checkpoint> checkpoints;
     // (step, attempt, microbatch, is a gradient)
     std::map<std::tuple<std::uint64_t, std::uint32_t, std::uint32_t, bool>, EncodedTensor> journal;
-    Time full_until{};
   };
   struct Device {
     Weights weights;
@@ -117,8 +116,10 @@ class Cluster {
     double slow = 1;
     int die_in = -1;  // effects from now; -1: not
     std::uint64_t computed = 0;
-    Disk disk;
+    std::map<StageId, Disk> disks;
+    Time disk_full_until{};
     Device device;
+    Disk& disk() { return disks[stage]; }
   };
   struct CoordinatorProcess {
     std::unique_ptr<Coordinator> machine;
@@ -144,7 +145,8 @@ class Cluster {
   std::uint64_t life_of(PeerId peer) const { return peer == kCoordinator ? coordinator_.life : workers_.at(peer.value - 1).life; }
   bool up(PeerId peer) const { return peer == kCoordinator ? coordinator_.up : workers_.at(peer.value - 1).up; }
 
-  void start_worker(PeerId peer);
+  void start_worker(PeerId peer, Place place);
+  void leave_for(Worker& worker, Place place);
   void kill_worker(PeerId peer, Duration down);
   void start_coordinator(bool fresh);
   void kill_coordinator(Duration down);

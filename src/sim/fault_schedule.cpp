@@ -14,7 +14,7 @@ namespace {
 
 constexpr std::array<const char*, kFaultKinds> kNames = {
     "bandwidth", "latency", "jitter", "loss", "duplicate", "reorder", "corrupt", "partition", "one-way",
-    "clog", "cut", "freeze", "crash", "stage-crash", "slow", "coordinator-crash", "coordinator-freeze", "disk-full"};
+    "clog", "cut", "freeze", "crash", "stage-crash", "slow", "coordinator-crash", "coordinator-freeze", "disk-full", "move"};
 
 }  // namespace
 

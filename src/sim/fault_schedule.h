@@ -30,8 +30,9 @@ enum class FaultKind : std::uint8_t {
   kCoordinatorCrash,
   kCoordinatorFreeze,
   kDiskFull,
+  kMove,         // it is told to serve another stage from now on
 };
-inline constexpr std::size_t kFaultKinds = static_cast<std::size_t>(FaultKind::kDiskFull) + 1;
+inline constexpr std::size_t kFaultKinds = static_cast<std::size_t>(FaultKind::kMove) + 1;
 const char* name_of(FaultKind kind);
 // Nothing if there is no such fault.
 std::vector<FaultKind> fault_kinds(const std::string& comma_separated, std::string& unknown);
@@ -42,7 +43,7 @@ struct Fault {
   Duration length{};
   PeerId peer;        // whom it befalls; kCoordinator where that makes sense
   PeerId other;       // partition, one-way
-  StageId stage;      // stage crash
+  StageId stage;      // stage crash; move: where to
   double strength = 0;  // probability, factor, or seconds, by kind
   std::string text() const;
 };

@@ -89,7 +89,7 @@ void write(Writer& out, const Load& load) {
 }
 
 void write(Writer& out, const View& v) {
-  out.array(18);
+  out.array(19);
   out.id(v.epoch);
   out.id(v.step);
   out.number(v.attempt);
@@ -122,6 +122,11 @@ void write(Writer& out, const View& v) {
   for (const auto version : v.rollbacks) out.number(version);
   out.array(v.replay.size());
   for (const auto& commit : v.replay) write(out, commit);
+  out.array(v.moved ? 2 : 0);
+  if (v.moved) {
+    out.id(v.moved->stage);
+    out.id(v.moved->replica);
+  }
 }
 
 void write(Writer& out, const Report& r) {
@@ -387,7 +392,7 @@ Load read_load(Reader& in) {
 }
 
 View read_view(const msgpack::object& object, const Limits& limits) {
-  Reader in(object, 18, 18);
+  Reader in(object, 19, 19);
   View v;
   v.epoch = in.id<EpochId>();
   v.step = in.id<StepId>();
@@ -413,6 +418,10 @@ View read_view(const msgpack::object& object, const Limits& limits) {
   for (auto joining = in.array(0, limits.members); !joining.done();) v.joining.push_back(read_member(joining, limits));
   for (auto rollbacks = in.array(0, kReplayMax); !rollbacks.done();) v.rollbacks.push_back(rollbacks.number());
   for (auto replay = in.array(0, kReplayMax); !replay.done();) v.replay.push_back(read_commit(replay, limits));
+  if (auto moved = in.array(0, 2); !moved.done()) {
+    const auto stage = moved.id<StageId>(limits.stages - 1);
+    v.moved = Place{stage, moved.id<ReplicaId>()};
+  }
   return v;
 }
 

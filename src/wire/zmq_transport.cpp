@@ -169,13 +169,15 @@ class ZmqTransport::Impl {
   }
 
   void dial(PeerId id, Peer& peer, const Endpoints endpoints, const PublicKey key, Duration patience) {
-    if (peer.dialled) {
+    if (peer.dialled)
       for (auto& monitor : peer.dialled->monitors) monitor.reset();
-      for (const Lane lane : {kControlLane, kBulkLane})
-        if (peer.connected)
-          lane_down(id, peer, lane);
-        else
-          peer.up[lane] = peer.blocked[lane] = false;
+    // Whoever made the old connection: frames go over the new one only.
+    for (const Lane lane : {kControlLane, kBulkLane}) {
+      peer.routes[lane].reset();
+      if (peer.connected)
+        lane_down(id, peer, lane);
+      else
+        peer.up[lane] = peer.blocked[lane] = false;
     }
     peer.dialled.emplace();
     peer.dialled->endpoints = endpoints;
@@ -341,6 +343,12 @@ class ZmqTransport::Impl {
     }
   }
 
+  void hang_up(Peer& peer) {
+    for (auto& monitor : peer.dialled->monitors) monitor.reset();
+    peer.dialled.reset();
+    peer.up = peer.blocked = {};
+  }
+
   void route_closed(Lane lane, int fd) {
     for (auto& [id, peer] : peers_)
       if (peer.routes[lane] && peer.routes[lane]->fd == fd) {
@@ -406,6 +414,8 @@ class ZmqTransport::Impl {
       if (head.size() == 0) {
         Route route{id.to_string(), zmq_msg_get(head.handle(), ZMQ_SRCFD)};
         Peer& known = peers_[peer];
+        // A peer that took another place may call where it was called before.
+        if (known.dialled && !known.connected) hang_up(known);
         known.routes[lane] = std::move(route);
         lane_up(peer, known, lane);
       } else {

@@ -19,7 +19,8 @@ class DecisionLogTest : public ::testing::Test {
     Member member{PeerId(3), SessionId(~0ull), StageId(1), ReplicaId(0), {1, 2, 255}, {"tcp://a:1", "tcp://a:2"}};
     return {InitRecord{7}, AdmitRecord{member, 7}, ExpelRecord{SessionId(5), "silent \"peer\"\n"},
             CommitRecord{Commit{StepId(8), 0, EpochId(3), 1.0 / 3.0, true, {StageId(1)}}, {}, {StageId(1), StageId(3)}, {}},
-            AttemptRecord{{StageId(2)}}, CheckpointRecord{StageId(1), 8}};
+            AttemptRecord{{StageId(2)}}, MoveRecord{PeerId(3), {StageId(2), ReplicaId(1)}, "nobody serves stage 2"},
+            CheckpointRecord{StageId(1), 8}};
   }
   std::string written() const {
     std::ifstream in(path_);
@@ -48,7 +49,7 @@ TEST_F(DecisionLogTest, CutsOffATornLastRecordAndNothingElse) {
     std::ofstream(path_) << whole.substr(0, length);
     const auto log = DecisionLog::open(path_);
     ASSERT_TRUE(log) << log.error().message;
-    EXPECT_EQ(log->records().size(), 5u);
+    EXPECT_EQ(log->records().size(), 6u);
   }
 }
 

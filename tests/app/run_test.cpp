@@ -218,6 +218,55 @@ TEST_F(RunTest, RebuildsAStageThatLostEveryReplica) {
   EXPECT_EQ(count("lost", "\"rolled back\""), 0u);
 }
 
+// Nobody starts them again, so a replica of another stage takes the place.
+TEST_F(RunTest, RefillsAStageWhoseProcessesAreGoneFromAStageThatHasTwo) {
+  ASSERT_EQ(run(train("whole", {"--set", "run.steps=40", "--set", "pipeline.stages=4"})).code, 0);
+  expect_same_after("refilled", replicated("refilled", {"--set", "run.steps=40", "--set", "pipeline.stages=4", "--set", "recovery.replace=false"}), [&] {
+    ASSERT_TRUE(reaches("refilled", 14));
+    for (const char* peer : {"--peer 3", "--peer 4"}) ::kill(process("refilled", peer), SIGKILL);
+  });
+  EXPECT_EQ(count("refilled", "\"gone\""), 2u);
+  EXPECT_EQ(count("refilled", "\"moved\""), 1u);
+}
+
+// Three replicas of a stage and one of the next, which takes as long per microbatch.
+TEST_F(RunTest, MovesAReplicaToTheStageThatHoldsUpTheStep) {
+  std::string text = read(folder_ + "/run.toml");
+  text = text.substr(0, text.find("[pipeline]")) + R"([pipeline]
+device = "emulated"
+[[pipeline.stage]]
+layers = "0:2"
+replicas = 3
+[[pipeline.stage]]
+layers = "2:4"
+[emulated]
+forward_ms = 20
+input_gradient_ms = 20
+weight_gradient_ms = 20
+)";
+  std::ofstream(folder_ + "/run.toml") << text;
+  const std::string output = folder_ + "/moved.txt";
+  const pid_t parent = start(train("moved", {"--set", "run.steps=100000", "--set", "train.microbatches_per_step=8"}), output);
+  const auto admitted = [&] { return count("moved", "stage 1 replica 1"); };
+  EXPECT_TRUE(eventually([&] { return admitted() > 0; })) << read(folder_ + "/moved/events.jsonl");
+  EXPECT_EQ(count("moved", "\"moved\""), 1u);
+  // Started again, it is told where it serves now.
+  std::string mover;
+  std::istringstream lines(read(folder_ + "/moved/events.jsonl"));
+  for (std::string line; std::getline(lines, line);)
+    if (line.find("\"moved\"") != std::string::npos) mover = "--peer " + std::to_string(json::parse(line)["peer"].get<int>());
+  const pid_t worker = process("moved", mover);
+  ASSERT_GT(worker, 0);
+  ::kill(worker, SIGKILL);
+  EXPECT_TRUE(eventually([&] { return admitted() > 1; })) << read(folder_ + "/moved/events.jsonl");
+  EXPECT_TRUE(reaches("moved", metrics("moved").size() + 3));
+  ::kill(parent, SIGINT);
+  const auto done = finish(parent, output);
+  EXPECT_EQ(done.code, 130) << done.output;
+  EXPECT_EQ(count("moved", "\"refused\""), 0u);
+  expect_nothing_left("moved");
+}
+
 TEST_F(RunTest, RollsBackAndSaysSoWhenAStageIsLostAndThereIsNoJournal) {
   ASSERT_EQ(run(train("whole", {"--set", "run.steps=40", "--set", "pipeline.stages=3"})).code, 0);
   expect_same_after("rolled", replicated("rolled", {"--set", "run.steps=40", "--set", "pipeline.stages=3", "--set", "recovery.journal_mb=0"}), [&] {

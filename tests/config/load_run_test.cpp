@@ -43,7 +43,7 @@ TEST(LoadRun, ReadsEveryKey) {
                        100,        "always"};
   expected.emulated = {1.5, 2, 0.3, 1000, 2000};
   expected.checkpoint = {5, 3};
-  expected.recovery = {17, false, 9, 11};
+  expected.recovery = {17, false, 9, 11, false};
   EXPECT_EQ(*run, expected);
 }
 

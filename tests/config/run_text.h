@@ -87,6 +87,7 @@ journal_mb = 17
 replace = false
 skip_after_s = 9
 skip_steps = 11
+rebalance = false
 )";
 
 // A fleet in three regions, with every key of one.

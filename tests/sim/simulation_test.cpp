@@ -17,22 +17,43 @@ std::string story(const SimulationResult& result) {
   return text;
 }
 
-void expect_clean(std::uint64_t first, std::uint64_t count) {
+void expect_clean(std::uint64_t first, std::uint64_t count, const SimulationOptions& options = {}) {
   for (std::uint64_t seed = first; seed < first + count; ++seed) {
-    const auto result = simulate(draw_plan(seed), seed, {});
+    const auto result = simulate(draw_plan(seed), seed, options);
     EXPECT_TRUE(result.violations.empty()) << story(result);
   }
+}
+
+// What these two seeds drew before replicas could move.
+SimulationOptions without_moves() {
+  SimulationOptions options;
+  for (std::size_t k = 0; k < static_cast<std::size_t>(FaultKind::kMove); ++k) options.kinds.push_back(static_cast<FaultKind>(k));
+  return options;
 }
 
 TEST(Simulation, KnownSeedsAreClean) { expect_clean(1, 300); }
 
 // A rebuilt stage saved a newer version only, and then another stage was lost: the newest version of the log is on no disk
 // of the first, and nothing is kept to repeat from. The run goes back to what it has.
-TEST(Simulation, GoesBackFurtherWhenAStageHasNotGotTheCommonVersion) { expect_clean(2345, 1); }
+TEST(Simulation, GoesBackFurtherWhenAStageHasNotGotTheCommonVersion) { expect_clean(2345, 1, without_moves()); }
 
 // Two stages that would exchange tensors only if the one between them were skipped have lost their connection: nobody has to go
 // for that.
-TEST(Simulation, ExpelsNobodyForAConnectionThatIsNotNeeded) { expect_clean(7676, 1); }
+TEST(Simulation, ExpelsNobodyForAConnectionThatIsNotNeeded) { expect_clean(7676, 1, without_moves()); }
+
+// Replicas are told to serve other stages all the time, and now and then something breaks while they do.
+TEST(Simulation, MovesLoseNothing) {
+  SimulationOptions options;
+  options.kinds = {FaultKind::kMove, FaultKind::kMove, FaultKind::kMove, FaultKind::kCrash, FaultKind::kCoordinatorCrash, FaultKind::kLoss};
+  options.faults = 12;
+  std::uint64_t moves = 0;
+  for (std::uint64_t seed = 1; seed <= 100; ++seed) {
+    const auto result = simulate(draw_plan(seed), seed, options);
+    EXPECT_TRUE(result.violations.empty()) << story(result);
+    if (const auto moved = result.events.find("moved"); moved != result.events.end()) moves += moved->second;
+  }
+  EXPECT_GT(moves, 50u);
+}
 
 // A failing seed replays with ISTHMUS_SEED.
 TEST(Simulation, FreshSeedsAreClean) {

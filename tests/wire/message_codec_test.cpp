@@ -42,6 +42,7 @@ std::vector<Message> one_of_each() {
   view.checkpointed = {0, 2};
   view.phase = Phase::kStopping;
   view.reason = "interrupted";
+  view.moved = Place{StageId(1), ReplicaId(2)};
   Report report;
   report.session = SessionId(11);
   report.stage = StageId(3);

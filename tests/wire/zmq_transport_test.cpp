@@ -139,6 +139,34 @@ TEST_F(ZmqTransportTest, SeesAKilledProcessAndItsSuccessor) {
   }
 }
 
+// A worker that takes another place is called where it called before, and the other way round.
+TEST_F(ZmqTransportTest, ChangesWhoCallsWhenAPeerBeginsAgainElsewhere) {
+  End one = open(1, server_keys_, {{2, client_keys_}});
+  {
+    End two = open(2, client_keys_, {{1, server_keys_}});
+    one.transport->connect(PeerId(2), two.transport->endpoints(), client_keys_.public_key);
+    until({&one, &two}, [&] { return one.connected == 1 && two.connected == 1; });
+    ASSERT_EQ(one.connected, 1);
+  }
+  End two = open(2, client_keys_, {{1, server_keys_}});
+  two.transport->connect(PeerId(1), one.transport->endpoints(), server_keys_.public_key);
+  const auto talk = [&](End& other) {
+    one.frames.clear();
+    other.frames.clear();
+    until({&one, &other}, [&] {
+      one.transport->send(frame(2, Priority::kControl, 0, 1));
+      other.transport->send(frame(1, Priority::kControl, 0, 2));
+      return !one.frames.empty() && !other.frames.empty();
+    });
+    return !one.frames.empty() && !other.frames.empty();
+  };
+  EXPECT_TRUE(talk(two));
+  two.transport.reset();
+  End three = open(2, client_keys_, {{1, server_keys_}});
+  one.transport->connect(PeerId(2), three.transport->endpoints(), client_keys_.public_key);
+  EXPECT_TRUE(talk(three));
+}
+
 TEST_F(ZmqTransportTest, SaysWhichPortIsInUse) {
   End first = open(1, server_keys_, {});
   const std::string endpoint = first.transport->endpoints().control;
