@@ -14,7 +14,7 @@ from figures import BINARY, ROOT, arguments, machine, median, worker
 STEPS, KILL_AT, GONE = 160, 60, 20
 SETTINGS = [f"run.steps={STEPS}", "pipeline.layout=auto", "pipeline.stages=4", "pipeline.replicas=2", "model.layers=4", "model.hidden=128", "model.heads=4",
             "model.context=128", "train.sequences_per_microbatch=2", "train.microbatches_per_step=8", "train.evaluate_every=20",
-            "train.evaluation_microbatches=32", "checkpoint.every=40", "recovery.skip_after_s=1"]
+            "train.evaluation_microbatches=32", "checkpoint.every=40", "recovery.skip_after_s=1", "recovery.rebalance=false"]
 VICTIMS = (3, 4)
 
 

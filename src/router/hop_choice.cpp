@@ -9,6 +9,8 @@ namespace isthmus {
 namespace {
 
 constexpr std::size_t kSamples = 24;
+// Finish times that differ by less than this part of a microbatch are equal for all that is known.
+constexpr int kAlike = 4;
 
 double median(std::vector<double> values) {
   const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
@@ -73,16 +75,24 @@ Time HopChoice::finish(SessionId session, std::uint64_t bytes, Time now) const {
 
 SessionId HopChoice::choose(const std::vector<const Member*>& among, const std::vector<SessionId>& suspected, std::uint64_t bytes, Time now,
                             SessionId avoid) {
-  const auto rank = [&](const Member* member) {
-    const SessionId session = member->session;
+  const auto last_resort = [&](SessionId session) { return session == avoid || std::ranges::find(suspected, session) != suspected.end(); };
+  const bool finish_time = routing_ == Routing::kFinishTime;
+  const auto when = [&](SessionId session) { return finish_time ? finish(session, bytes, now) : Time{}; };
+  std::pair<bool, Time> first{true, kNever};
+  for (const Member* member : among) first = std::min(first, {last_resort(member->session), when(member->session)});
+
+  using Rank = std::tuple<std::uint32_t, std::size_t, std::uint32_t>;
+  std::optional<std::pair<Rank, SessionId>> best;
+  for (std::size_t i = 0; i < among.size(); ++i) {
+    const SessionId session = among[i]->session;
     const Replica& replica = replicas_.at(session);
-    const bool last_resort = session == avoid || std::ranges::find(suspected, session) != suspected.end();
+    if (last_resort(session) != first.first || when(session) > first.second + service_of(replica) / kAlike) continue;
     // Unconfirmed ones break the ties of the first moments, when nobody has said how fast it is.
-    const Time when = routing_ == Routing::kFinishTime ? finish(session, bytes, now) : Time{};
-    const std::uint32_t unconfirmed = routing_ == Routing::kFinishTime ? replica.unconfirmed : 0;
-    return std::tuple(last_resort, when, unconfirmed, replica.given, session);
-  };
-  return (*std::ranges::min_element(among, {}, rank))->session;
+    const std::size_t turn = (i + among.size() - self_.value % among.size()) % among.size();
+    const std::pair candidate{finish_time ? Rank{replica.unconfirmed, turn, replica.given} : Rank{replica.given, turn, 0}, session};
+    if (!best || candidate < *best) best = candidate;
+  }
+  return best->second;
 }
 
 void HopChoice::charge(SessionId session, std::uint64_t bytes, Time now) {

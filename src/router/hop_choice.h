@@ -39,7 +39,9 @@ class LinkEstimate {
 // corrected by the receiver's next receipt; what was refused or cancelled is given back. Pure; one thread.
 class HopChoice {
  public:
-  explicit HopChoice(Routing routing = Routing::kFinishTime) : routing_(routing) {}
+  // `self`: the replica that chooses. Replicas of one stage do not know of each other's choices, so where there is little to
+  // choose each begins with another replica of the next stage.
+  explicit HopChoice(Routing routing = Routing::kFinishTime, ReplicaId self = {}) : routing_(routing), self_(self) {}
 
   // The live replicas; gone ones are forgotten. A newcomer starts at the median load of the others.
   // Returns the newcomers: each wants one probe.
@@ -72,6 +74,7 @@ class HopChoice {
   Duration service_of(const Replica& replica) const;
 
   Routing routing_;
+  ReplicaId self_;
   std::map<SessionId, Replica> replicas_;
   std::uint64_t bytes_in_flight_ = 0;
 };

@@ -16,7 +16,7 @@ std::uint64_t to_us(double s) { return static_cast<std::uint64_t>(s * 1e6); }
 }  // namespace
 
 MicrobatchFlow::MicrobatchFlow(WorkerContext& context)
-    : context_(context), schedule_(context.plan.schedule, context.stage_plan().credits), hops_(context.plan.routing) {}
+    : context_(context), schedule_(context.plan.schedule, context.stage_plan().credits), hops_(context.plan.routing, context.identity.replica) {}
 
 void MicrobatchFlow::clear() {
   for (auto& [m, record] : records_) settle(record);

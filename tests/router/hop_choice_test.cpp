@@ -44,6 +44,23 @@ TEST_F(Hops, EqualReplicasGetEqualShares) {
   for (const auto& [session, count] : given) EXPECT_EQ(count, 10) << session.value;
 }
 
+// Two heads send at the same time and know nothing of each other: each begins with another replica, also if one of them seems
+// to be a little nearer.
+TEST_F(Hops, SiblingsBeginWithDifferentReplicas) {
+  members({1, 2});
+  const std::vector<const Member*> all{&list_[0], &list_[1]};
+  HopChoice siblings[] = {HopChoice(Routing::kFinishTime, ReplicaId(0)), HopChoice(Routing::kFinishTime, ReplicaId(1))};
+  std::map<SessionId, int> first;
+  for (auto& hops : siblings) {
+    hops.set_members(all, now_);
+    for (const std::uint64_t session : {1u, 2u}) hops.receipt(SessionId(session), {0, 80'000}, now_);
+    hops.measured(SessionId(1), 0, seconds(.1));
+    hops.measured(SessionId(2), 0, seconds(.12));
+    ++first[hops.choose(all, {}, 1000, now_)];
+  }
+  EXPECT_EQ(first.size(), 2u);
+}
+
 TEST_F(Hops, ASlowReplicaGetsTheShareOfItsSpeed) {
   members({1, 2});
   says(1, {}, seconds(1));
