@@ -1,15 +1,41 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
-#include <functional>
 #include <utility>
 #include <vector>
 
 #include "compress/boundary_codec.h"
+#include "compress/vectorized.h"
 
 namespace isthmus {
 
 namespace {
+
+// Magnitudes order as their bits do; NaN is above all, so it is not lost.
+std::int32_t magnitude(float value) { return std::bit_cast<std::int32_t>(value) & 0x7FFFFFFF; }
+
+// How many numbers of the row have at least this magnitude.
+ISTHMUS_VECTORIZED std::uint64_t count_from(const float* row, std::uint64_t columns, std::int32_t least) {
+  std::uint32_t count = 0;
+  for (std::uint64_t i = 0; i < columns; ++i) {
+    std::int32_t bits;
+    std::memcpy(&bits, row + i, sizeof bits);
+    count += (bits & 0x7FFFFFFF) >= least;
+  }
+  return count;
+}
+
+// The magnitude of the `kept`-th largest number, or one that separates as many: bit by bit, because counting a row is a vector
+// operation and selecting from it (std::nth_element) is not. REQUIRES: 1 <= kept <= columns.
+std::int32_t least_of_largest(const float* row, std::uint64_t columns, std::uint64_t kept) {
+  std::int32_t least = 0;
+  for (std::int32_t bit = 1 << 30; bit > 0; bit >>= 1) {
+    const std::uint64_t count = count_from(row, columns, least | bit);
+    if (count >= kept) least |= bit;
+    if (count == kept) break;
+  }
+  return least;
+}
 
 // Layout: the kept values of all tokens as `values` writes a tokens × kept tensor, then their columns, ascending
 // within a token, 1, 2 or 4 bytes each by the number of columns.
@@ -29,20 +55,18 @@ class TopK final : public BoundaryCodec {
     const std::uint64_t bytes_each = width(shape);
     std::vector<float> chosen(inner.numbers());
     Bytes columns(inner.numbers() * bytes_each);
-    // Magnitudes order as their bits do; NaN comes first, so it is not lost. Ties: the lower column.
-    std::vector<std::uint64_t> keys(shape.columns);
-    std::vector<std::uint32_t> order(inner.columns);
     for (std::uint64_t t = 0; t < shape.tokens && inner.columns > 0; ++t) {
       const float* row = values.data() + t * shape.columns;
-      for (std::uint32_t i = 0; i < shape.columns; ++i) keys[i] = std::uint64_t{std::bit_cast<std::uint32_t>(row[i]) & 0x7FFFFFFFu} << 32 | ~i;
-      std::nth_element(keys.begin(), keys.begin() + static_cast<std::ptrdiff_t>(inner.columns - 1), keys.end(), std::greater<>());
-      std::ranges::transform(keys.begin(), keys.begin() + static_cast<std::ptrdiff_t>(inner.columns), order.begin(),
-                             [](std::uint64_t key) { return ~static_cast<std::uint32_t>(key); });
-      std::ranges::sort(order);
-      for (std::uint64_t i = 0; i < inner.columns; ++i) {
-        const std::uint64_t at = t * inner.columns + i;
-        chosen[at] = row[order[i]];
-        std::memcpy(columns.data() + at * bytes_each, &order[i], bytes_each);  // little-endian: the low bytes come first
+      const std::int32_t least = least_of_largest(row, shape.columns, inner.columns);
+      std::uint64_t ties = inner.columns - count_from(row, shape.columns, least + 1);
+      std::uint64_t at = t * inner.columns;
+      for (std::uint32_t column = 0; column < shape.columns; ++column) {
+        const std::int32_t size = magnitude(row[column]);
+        if (size < least || (size == least && ties == 0)) continue;
+        ties -= size == least;
+        chosen[at] = row[column];
+        std::memcpy(columns.data() + at * bytes_each, &column, bytes_each);  // little-endian: the low bytes come first
+        ++at;
       }
     }
     Bytes out = values_->encode(chosen, inner, dither);

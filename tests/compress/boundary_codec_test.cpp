@@ -209,6 +209,35 @@ TEST(BlockIntegers, RefuseCodesAndScalesThatNobodyWrites) {
   EXPECT_FALSE(four->decode(with(good4, 3, good4[3] | 0x10), shape, out));  // something behind the last value
 }
 
+// As sorting by magnitude would; of equal ones the lower columns, and what is no number before all others.
+TEST(TopK, KeepsTheLargest) {
+  const BoundaryShape shape{40, 70};
+  for (const double scale : {1.0, 1e-40, 1e30}) {
+    Values in = values(shape, scale);
+    for (std::size_t i = 0; i < in.size(); ++i) {
+      if (i / 70 % 4 == 1) in[i] = std::copysign(static_cast<float>(i % 3), in[i]);  // many alike
+      if (i / 70 % 4 == 2 && i % 5 == 0) in[i] = std::numeric_limits<float>::infinity();
+    }
+    in[7] = -std::numeric_limits<float>::quiet_NaN();
+    for (const std::uint64_t kept : {1u, 3u, 64u, 70u}) {
+      const auto codec = make_top_k(kept, make_value_codec("fp32", Rounding::kNearest));
+      Values out(in.size());
+      ASSERT_TRUE(codec->decode(codec->encode(in, shape, 0), shape, out));
+      for (std::uint64_t t = 0; t < shape.tokens; ++t) {
+        std::vector<std::uint64_t> order(shape.columns);
+        std::iota(order.begin(), order.end(), t * shape.columns);
+        std::ranges::stable_sort(order, [&](std::uint64_t a, std::uint64_t b) {
+          return std::isnan(in[a]) != std::isnan(in[b]) ? std::isnan(in[a]) : std::abs(in[a]) > std::abs(in[b]);
+        });
+        for (std::uint64_t i = 0; i < shape.columns; ++i) {
+          const float expected = i < kept ? in[order[i]] : 0, seen = out[order[i]];
+          EXPECT_TRUE(seen == expected || (std::isnan(seen) && std::isnan(expected))) << seen << " is not " << expected;
+        }
+      }
+    }
+  }
+}
+
 TEST(TopK, RefusesColumnsOutOfRangeRepeatedOrOutOfOrder) {
   const BoundaryShape shape{2, 10};
   const auto codec = make_top_k(3, make_value_codec("fp32", Rounding::kNearest));
