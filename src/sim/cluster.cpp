@@ -145,6 +145,7 @@ void Cluster::start_worker(PeerId peer, Place place) {
   worker.die_in = -1;
   worker.wake_at = kNever;
   worker.frozen_until = now_;
+  worker.known.clear();
   worker.device = Device();
   const std::uint64_t parameters = plan_.stages[worker.stage.value].parameters;
   worker.device.sum.assign(parameters, 0);
@@ -449,8 +450,11 @@ void Cluster::carry_out(PeerId peer, std::vector<WorkerEffect> effects) {
     if (auto* message = std::get_if<SendMessage>(&effect)) {
       if (const auto* report = std::get_if<Report>(&message->message)) checkers_.reported(*report);
       send(peer, message->peer, std::make_shared<const Message>(std::move(message->message)));
-    } else if (std::holds_alternative<KnowMembers>(effect)) {
-      // Everybody can reach everybody here.
+    } else if (const auto* members = std::get_if<KnowMembers>(&effect)) {
+      // Messages find their way anyway; that they can is told as by a connection that was made.
+      for (const auto& member : members->members)
+        if (member.peer < peer && worker.known.insert(member.session).second && up(member.peer) && !blocked_.contains({peer, member.peer}))
+          join(peer, member.peer);
     } else if (const auto* begin = std::get_if<BeginAt>(&effect)) {
       leave_for(worker, begin->place);
       return;

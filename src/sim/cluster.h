@@ -116,6 +116,7 @@ class Cluster {
     double slow = 1;
     int die_in = -1;  // effects from now; -1: not
     std::uint64_t computed = 0;
+    std::set<SessionId> known;  // lives of others that it has connected to
     std::map<StageId, Disk> disks;
     Time disk_full_until{};
     Device device;
