@@ -480,6 +480,7 @@ void Coordinator::consider_rollback(const Seat& seat, const Report& report, cons
   }
   const std::string reason = fmt::format("stage {} is lost: {}", seat.stage, why);
   append(RollbackRecord{version, reason});
+  cannot_repeat_since_.clear();  // what is kept, and who holds it, has to be found out anew
   // Also after the last commit: the stage's final weights are lost, so the run is not over.
   phase_ = Phase::kRunning;
   ends_at_ = kNever;

@@ -47,6 +47,7 @@ class Checkers {
   Reference reference_;
   std::uint64_t epoch_ = 0;   // decisions so far
   std::uint64_t version_ = 0; // committed
+  std::uint64_t newest_ = 0;  // ever committed: a worker may not have heard of a rollback yet
   std::uint64_t commits_ = 0;
   std::vector<Live> live_;
   std::map<PeerId, StageId> moved_;

@@ -93,8 +93,16 @@ TEST(Checkers, SpeakOfEveryLie) {
       {"into the future", [](Story& s) { s.after.push_back(RollbackRecord{3, ""}); }},
       {"is not on the disk", [](Story& s) { s.reports[1].checkpointed = 0; }},
       {"other weights", [](Story& s) { s.weights_of = 0; }},
-      {"at version 1, the log at 0", [](Story& s) { s.after.push_back(RollbackRecord{0, ""}); }},
-      {"at version 2, the log at 1", [](Story& s) { s.held_version = s.weights_of = 2; }},
+      {"at version 2, the log never was above 1", [](Story& s) { s.held_version = s.weights_of = 2; }},
+      {"lost its last replica to a move", [](Story& s) {
+         s.after.push_back(MoveRecord{PeerId(1), {StageId(1), ReplicaId(2)}, ""});
+         s.after.push_back(MoveRecord{PeerId(2), {StageId(1), ReplicaId(3)}, ""});
+       }},
+      {"which serves nothing, is moved", [](Story& s) { s.after.push_back(MoveRecord{PeerId(9), {StageId(1), ReplicaId(2)}, ""}); }},
+      {"was moved to stage 1 and is admitted to stage 0", [](Story& s) {
+         s.after.push_back(MoveRecord{PeerId(1), {StageId(1), ReplicaId(2)}, ""});
+         s.after.push_back(AdmitRecord{{PeerId(1), SessionId(8), StageId(0), ReplicaId(0), {}, {}}, 1});
+       }},
       {"keeps 101 bytes", [](Story& s) { s.custody = 101; }},
       {"holds 6 messages", [](Story& s) { s.held_messages = 6; }},
   };
