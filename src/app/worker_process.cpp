@@ -100,7 +100,8 @@ class WorkerLife {
     ComputeThread::Options compute;
     compute.checkpoints = {options_.folder.checkpoints(), seat_.stage, stage.first_layer, stage.end_layer, seat_.replica};
     compute.journal_folder = options_.folder.journal(options_.peer.value, seat_.stage.value);
-    forget_other_stages();
+    // A process that was started where the roster says may not know yet where it serves.
+    if (course_.moved) forget_other_stages();
     compute.trace = options_.trace;
     compute.versions = {options_.version};
     if (options_.newest || course_.moved) {

@@ -85,7 +85,7 @@ class Rebalance {
     Duration hold = seconds(20);  // that a reason has to last; longer than a killed process takes to come back
     Duration cool_down = seconds(10);    // between moves, and up to as much again, drawn
     Duration rest = seconds(600);        // before the same replica moves again, unless to an empty stage
-      std::size_t movers = 1;  // at a time, those to empty stages not counted
+    std::size_t movers = 1;  // at a time, those to empty stages not counted
     std::size_t chain = 32;              // moves to think ahead
   };
 

@@ -138,8 +138,6 @@ void Cluster::start_worker(PeerId peer, Place place) {
   if (worker.up || worker.left || ended_) return;
   worker.stage = place.stage;
   worker.replica = place.replica;
-  for (auto& [stage, disk] : worker.disks)
-    if (stage != place.stage) disk.journal.clear();
   worker.life = ++lives_;
   worker.up = true;
   worker.die_in = -1;
@@ -182,6 +180,8 @@ void Cluster::leave_for(Worker& worker, Place place) {
   for (const auto& seat : seats_)
     if (seat.peer != worker.peer && up(seat.peer)) lose(seat.peer, worker.peer);
   if (coordinator_.up) lose(kCoordinator, worker.peer);
+  for (auto& [stage, disk] : worker.disks)
+    if (stage != place.stage) disk.journal.clear();
   at(now_ + kProcessStart, [this, peer = worker.peer, place] { start_worker(peer, place); });
 }
 
