@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <limits>
 
 namespace isthmus {
@@ -384,6 +385,41 @@ TEST_F(CoordinatorOfReplicas, ExpelsAReplicaWhoseSumIsNotItsSiblings) {
   hear(three_.received(PeerId(3), prepared(from(1, 1, 300, 0), "c"), now_));
   EXPECT_TRUE(outcomes_.empty());
   EXPECT_EQ(three_.decisions().live.size(), 2u);
+}
+
+// Both replicas of a stage are lost and the first to return holds too old a version: the run goes back, once. The other one
+// may hold what it went back to.
+TEST_F(CoordinatorOfReplicas, GoesBackOnceAndThenWaitsAgain) {
+  const auto rollbacks = [&] { return std::ranges::count_if(log_, [](const LogRecord& r) { return std::holds_alternative<RollbackRecord>(r); }); };
+  const auto commits = [&] { return outcomes_.size(); };
+  hear(three_.begin(0, now_));
+  for (const std::uint64_t version : {0u, 1u, 2u}) {
+    const auto say = [&](std::uint32_t peer, Report r, bool prepared) {
+      if (prepared) r.prepared_epoch = three_.decisions().epoch;
+      r.checkpointed = version;
+      hear(three_.received(PeerId(peer), r, now_));
+    };
+    for (const bool prepared : {false, true}) {
+      say(1, whole(from(0, 0, 100, version)), prepared);
+      say(2, whole(from(1, 0, 200, version)), prepared);
+      say(3, from(1, 1, 300, version), prepared);
+    }
+    ASSERT_EQ(commits(), version + 1);
+  }
+  for (const std::uint32_t peer : {2u, 3u}) hear(three_.process_ended(PeerId(peer), now_));
+  const auto old = [&] {
+    Report r = from(1, 0, 201, 0);
+    r.timeline = static_cast<std::uint32_t>(three_.decisions().rollbacks.size());
+    return r;
+  };
+  for (int i = 0; i < 12 && rollbacks() == 0; ++i) {
+    now_ += seconds(1);
+    hear(three_.received(PeerId(1), from(0, 0, 100, 3), now_));
+    hear(three_.received(PeerId(2), old(), now_));
+  }
+  ASSERT_EQ(rollbacks(), 1);
+  hear(three_.received(PeerId(2), old(), now_));
+  EXPECT_EQ(rollbacks(), 1);
 }
 
 }  // namespace
