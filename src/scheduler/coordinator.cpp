@@ -48,8 +48,8 @@ void Coordinator::happened(std::string event, PeerId peer, std::string reason) {
 }
 
 void Coordinator::begin_attempt() {
-  ledger_.begin(plan_.count(decisions_.step));
   paths_ = StepPaths(plan_, decisions_.step, decisions_.absent);
+  ledger_.begin(plan_.count(decisions_.step), paths_);
 }
 
 void Coordinator::append(LogRecord record) {
@@ -400,14 +400,14 @@ bool Coordinator::waits_for_joiner(Time now) {
 }
 
 void Coordinator::evaluate(Time now) {
-  const auto verdict = ledger_.verdict(decisions_.live, paths_);
+  const auto verdict = ledger_.verdict();
   if (verdict.duplicate) {
     const Member twice = *decisions_.find(*verdict.duplicate);
     expel(twice, "a microbatch has two owners in its stage");
     return;
   }
   if (!verdict.complete) return;
-  if (ledger_.all_prepared(decisions_.live, decisions_.epoch)) {
+  if (ledger_.all_prepared(decisions_.live.size(), decisions_.epoch)) {
     if (const auto wrong = dissenter())
       expel(*wrong, "its sum of the step differs from its siblings'");
     else
