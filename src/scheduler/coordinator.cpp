@@ -19,7 +19,9 @@ constexpr std::uint64_t kNearlyCaughtUp = 3;
 }  // namespace
 
 Coordinator::Coordinator(const Plan& plan, std::vector<Seat> seats, Options options)
-    : plan_(plan), seats_(std::move(seats)), options_(options), decisions_(plan) {}
+    : plan_(plan), seats_(std::move(seats)), options_(options), decisions_(plan), durable_moved_(plan.stages.size(), true) {
+  for (std::size_t i = 0; i < seats_.size(); ++i) seat_index_.emplace(seats_[i].peer, i);
+}
 
 void Coordinator::replay(const std::vector<LogRecord>& log) {
   for (const auto& record : log) decisions_.apply(record);
@@ -37,8 +39,8 @@ std::vector<CoordinatorEffect> Coordinator::begin(std::uint64_t version, Time no
 }
 
 const Seat* Coordinator::seat_of(PeerId peer) const {
-  const auto at = std::ranges::find(seats_, peer, &Seat::peer);
-  return at == seats_.end() ? nullptr : &*at;
+  const auto at = seat_index_.find(peer);
+  return at == seat_index_.end() ? nullptr : &seats_[at->second];
 }
 
 std::vector<CoordinatorEffect> Coordinator::take() { return std::exchange(effects_, {}); }
@@ -62,6 +64,7 @@ void Coordinator::append(LogRecord record) {
     ledger_.forget(expel->session);
     suspected_.erase(expel->session);
   }
+  if (is_decision && !std::holds_alternative<CommitRecord>(record)) durable_moved_.assign(durable_moved_.size(), true);
   decisions_.apply(record);
   effects_.push_back(AppendRecord{std::move(record)});
   if (new_step) begin_attempt();
@@ -91,8 +94,8 @@ void Coordinator::send_view(PeerId peer) {
   view.phase = phase_;
   view.reason = reason_;
   view.suspected.assign(suspected_.begin(), suspected_.end());
-  for (const auto& seat : seats_)
-    if (is_candidate(seat)) view.joining.push_back(member_of(seat, reports_.at(seat.peer)));
+  for (const auto i : outsiders_)
+    if (is_candidate(seats_[i])) view.joining.push_back(member_of(seats_[i], reports_.at(seats_[i].peer)));
   view.rollbacks = decisions_.rollbacks;
   const Seat* seat = seat_of(peer);
   if (seat && is_candidate(*seat) && decisions_.stage_is_empty(seat->stage)) {
@@ -132,7 +135,10 @@ std::vector<CoordinatorEffect> Coordinator::disconnected(PeerId peer, Time now) 
   turn(now);
   auto& contact = contacts_[peer];
   if (!contact.lost) contact.lost = now;
-  suspect(now);
+  if (const Member* member = decisions_.live_of(peer); member && phase_ == Phase::kRunning && suspected_.insert(member->session).second) {
+    happened("suspected", peer, "its connection is lost");
+    send_views();
+  }
   end_if_all_left(now);
   return take();
 }
@@ -168,9 +174,9 @@ void Coordinator::expel_the_gone(Time now) {
   if ((phase_ != Phase::kRunning && phase_ != Phase::kFinished) || now < patient_until_) return;
   std::vector<std::pair<Member, std::string>> gone;
   for (const auto& member : decisions_.live) {
-    if (has_left(member.peer)) continue;
     const auto& contact = contacts_[member.peer];
     const Duration silent = now - std::max(contact.heard, started_);
+    if ((!contact.lost && silent < options_.silence) || has_left(member.peer)) continue;
     if (contact.lost && now - *contact.lost >= options_.reconnect)
       gone.emplace_back(member, "its connection is lost");
     else if (silent >= options_.silence)
@@ -239,14 +245,25 @@ std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const Report& 
   contacts_[from] = Contact{now, std::nullopt};
   // An old life's report may arrive after the new one's first: the newer session was admitted or is a candidate.
   const auto before = reports_.find(from);
-  const bool stale_life = decisions_.used_sessions.contains(report.session) && !decisions_.find(report.session) &&
+  const bool member = decisions_.find(report.session) != nullptr;
+  const bool stale_life = !member && decisions_.used_sessions.contains(report.session) &&
                           before != reports_.end() && before->second.session != report.session;
   if (stale_life) return take();
   const bool first_fault = !report.fault.empty() && (before == reports_.end() || before->second.fault.empty());
   const bool new_warning = !report.warning.empty() && (before == reports_.end() || before->second.warning != report.warning);
   const bool new_session = before == reports_.end() || before->second.session != report.session;
   const std::uint64_t refused_before = before == reports_.end() ? 0 : before->second.stats.rejected_frames;
-  reports_[from] = report;
+  if (new_session || before->second.checkpointed != report.checkpointed || before->second.timeline != report.timeline)
+    durable_moved_[seat->stage.value] = true;
+  const auto place = static_cast<std::size_t>(seat - seats_.data());
+  if (member)
+    outsiders_.erase(place);
+  else
+    outsiders_.insert(place);
+  if (before == reports_.end())
+    reports_[from] = report;
+  else
+    before->second = report;
 
   // What is late after an expulsion is refused as well as what is forged; nothing else changes by either.
   if (report.stats.rejected_frames > refused_before)
@@ -256,11 +273,13 @@ std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const Report& 
     happened("fault", from, report.fault);
     enter(Phase::kStopping, fmt::format("stage {}: {}", seat->stage, report.fault), now);
   }
-  if (const std::uint64_t version = durable(seat->stage); version > decisions_.checkpointed[seat->stage.value]) {
+  const std::uint64_t version = durable_moved_[seat->stage.value] ? durable(seat->stage) : 0;
+  durable_moved_[seat->stage.value] = false;
+  if (version > decisions_.checkpointed[seat->stage.value]) {
     append(CheckpointRecord{seat->stage, version});
     happened("checkpoint", from, fmt::format("version {}", version));
   }
-  if (decisions_.find(report.session)) {
+  if (member) {
     if (report.step == decisions_.step && report.attempt == decisions_.attempt) {
       ledger_.record(report);
       if (phase_ == Phase::kRunning) evaluate(now);
@@ -269,8 +288,14 @@ std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const Report& 
   } else if (decisions_.used_sessions.contains(report.session)) {
     if (phase_ == Phase::kRunning) send_view(from);  // expelled and does not know it yet
   } else if (phase_ != Phase::kStopping) {
-    if (const Member* old = decisions_.live_of(from)) expel(*old, "its process started again");
-    admit_candidates(now);
+    if (const Member* old = decisions_.live_of(from)) {
+      expel(*old, "its process started again");
+      admit_candidates(now);
+    } else if (admit(*seat, now)) {
+      outsiders_.erase(place);
+      send_views();
+      evaluate(now);
+    }
     if (is_candidate(*seat)) {
       if (report.version + 1 != decisions_.step.value && joining_noted_.insert(report.session).second)
         happened("joining", from, fmt::format("it holds version {}, step {} needs {}", report.version, decisions_.step, decisions_.step.value - 1));
@@ -289,8 +314,7 @@ std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const Report& 
 // it, so one replica's is not enough: the others may be what is left of the stage.
 std::uint64_t Coordinator::durable(StageId stage) const {
   std::uint64_t version = UINT64_MAX;
-  for (const auto& member : decisions_.live) {
-    if (member.stage != stage) continue;
+  for (const auto& member : decisions_.members(stage)) {
     const auto report = reports_.find(member.peer);
     const bool known = report != reports_.end() && report->second.session == member.session && report->second.timeline == timeline();
     version = std::min(version, known ? report->second.checkpointed : 0);
@@ -312,20 +336,23 @@ Member Coordinator::member_of(const Seat& seat, const Report& report) const {
 
 // A combination that is under way would be void with a new member, so a candidate waits until the commit, unless its
 // stage is empty: then there is no combination without it.
+bool Coordinator::admit(const Seat& seat, Time now) {
+  if (phase_ != Phase::kRunning || !is_candidate(seat)) return false;
+  const Report& report = reports_.at(seat.peer);
+  const bool fits = report.version + 1 == decisions_.step.value && report.timeline == timeline();
+  const bool heard = now - contacts_.at(seat.peer).heard < options_.suspicion;
+  if (!fits || !heard || (preparing_ && !decisions_.stage_is_empty(seat.stage))) return false;
+  append(AdmitRecord{member_of(seat, report), report.version});
+  happened("admitted", seat.peer, fmt::format("stage {} replica {}, version {}", seat.stage, seat.replica, report.version));
+  return true;
+}
+
 void Coordinator::admit_candidates(Time now) {
-  if (phase_ != Phase::kRunning) return;
-  bool admitted = false;
-  for (const auto& seat : seats_) {
-    if (!is_candidate(seat)) continue;
-    const Report& report = reports_.at(seat.peer);
-    const bool fits = report.version + 1 == decisions_.step.value && report.timeline == timeline();
-    const bool heard = now - contacts_.at(seat.peer).heard < options_.suspicion;
-    if (!fits || !heard || (preparing_ && !decisions_.stage_is_empty(seat.stage))) continue;
-    append(AdmitRecord{member_of(seat, report), report.version});
-    happened("admitted", seat.peer, fmt::format("stage {} replica {}, version {}", seat.stage, seat.replica, report.version));
-    admitted = true;
-  }
-  if (!admitted) return;
+  std::vector<std::size_t> admitted;
+  for (const auto i : outsiders_)
+    if (admit(seats_[i], now)) admitted.push_back(i);
+  if (admitted.empty()) return;
+  for (const auto i : admitted) outsiders_.erase(i);
   send_views();
   evaluate(now);
 }
@@ -336,7 +363,7 @@ void Coordinator::consider_unreachable(const Report& report) {
     const Member* accuser = decisions_.find(report.session);
     const Member* accused = decisions_.find(session);
     if (!accuser || !accused) continue;
-    const auto replicas = [&](const Member& m) { return std::ranges::count(decisions_.live, m.stage, &Member::stage); };
+    const auto replicas = [&](const Member& m) { return decisions_.members(m.stage).size(); };
     if (std::max(replicas(*accuser), replicas(*accused)) < 2) continue;
     const Member goes = replicas(*accuser) > replicas(*accused) ? *accuser : *accused;
     const Member stays = goes == *accuser ? *accused : *accuser;
@@ -362,8 +389,8 @@ void Coordinator::consider_rollback(const Seat& seat, const Report& report, cons
   if (version + 1 >= decisions_.step.value) {
     // The run stands there already and the stage has not got that version: back to what it has.
     std::uint64_t newest = 0;
-    for (const auto& other : seats_)
-      if (other.stage == seat.stage && is_candidate(other))
+    for (const auto i : outsiders_)
+      if (const Seat& other = seats_[i]; other.stage == seat.stage && is_candidate(other))
         if (const Report& r = reports_.at(other.peer); r.version != kNoVersion && r.timeline == timeline()) newest = std::max(newest, r.version);
     version = std::min(version, newest);
   }
@@ -388,9 +415,9 @@ void Coordinator::expel(const Member& member, const std::string& reason) {
 // A replica that is a step or two behind would stay behind for ever if a step is shorter than its round trips: the
 // finished step waits for it before the sums are combined, for a small share of the time.
 bool Coordinator::waits_for_joiner(Time now) {
-  for (const auto& seat : seats_) {
-    if (!is_candidate(seat)) continue;
-    const Report& report = reports_.at(seat.peer);
+  for (const auto i : outsiders_) {
+    if (!is_candidate(seats_[i])) continue;
+    const Report& report = reports_.at(seats_[i].peer);
     if (report.timeline != timeline() || report.version + kNearlyCaughtUp < decisions_.step.value) continue;
     Time& until = waited_until_.try_emplace(report.session, now + options_.join_wait).first->second;
     if (now > until + 10 * options_.join_wait) until = now + options_.join_wait;
@@ -428,8 +455,8 @@ std::optional<Member> Coordinator::dissenter() const {
     const auto& of_stage = votes[member.stage];
     if (of_stage.size() < 2) continue;
     const auto most = std::ranges::max_element(of_stage, {}, [](const auto& v) { return v.second; });
-    for (const auto& sibling : decisions_.live)
-      if (sibling.stage == member.stage && ledger_.entries().at(sibling.session).sum_digest != most->first) return sibling;
+    for (const auto& sibling : decisions_.members(member.stage))
+      if (ledger_.entries().at(sibling.session).sum_digest != most->first) return sibling;
   }
   return std::nullopt;
 }

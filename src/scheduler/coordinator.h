@@ -5,6 +5,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <unordered_map>
 #include <variant>
 #include <vector>
 
@@ -115,6 +116,7 @@ class Coordinator {
   void send_views();
   void happened(std::string event, PeerId peer, std::string reason);
   void expel(const Member& member, const std::string& reason);
+  bool admit(const Seat& seat, Time now);
   void admit_candidates(Time now);
   std::uint64_t durable(StageId stage) const;
   bool is_candidate(const Seat& seat) const;
@@ -140,6 +142,7 @@ class Coordinator {
 
   Plan plan_;
   std::vector<Seat> seats_;
+  std::unordered_map<PeerId, std::size_t> seat_index_;
   Options options_;
   Decisions decisions_;
   Ledger ledger_;
@@ -151,8 +154,10 @@ class Coordinator {
   std::string reason_;
   Time ends_at_ = kNever;
   bool ended_ = false;
-  std::map<PeerId, Contact> contacts_;
+  std::unordered_map<PeerId, Contact> contacts_;
   std::map<PeerId, Report> reports_;  // newest of each peer
+  std::set<std::size_t> outsiders_;   // seats whose newest report is of no live member: all candidates are among them
+  std::vector<bool> durable_moved_;   // per stage: what it has on its disks has to be looked at again
   std::set<SessionId> joining_noted_;  // candidates whose missing versions were already reported
   std::map<SessionId, Time> waited_until_;  // candidates that a step waited for
   std::map<SessionId, Time> cannot_repeat_since_;

@@ -7,17 +7,42 @@ namespace isthmus {
 Decisions::Decisions(const Plan& plan) : steps_without(plan.stages.size(), 0), checkpointed(plan.stages.size(), 0), plan_(plan) {}
 
 const Member* Decisions::find(SessionId session) const {
-  const auto at = std::ranges::find(live, session, &Member::session);
+  const auto place = places_.find(session);
+  if (place == places_.end()) return nullptr;
+  const auto key = std::tuple(place->second.stage, place->second.replica);
+  auto at = std::ranges::lower_bound(live, key, {}, [](const Member& m) { return std::tuple(m.stage, m.replica); });
+  while (at != live.end() && at->session != session) ++at;
   return at == live.end() ? nullptr : &*at;
 }
 
 const Member* Decisions::live_of(PeerId peer) const {
-  const auto at = std::ranges::find(live, peer, &Member::peer);
-  return at == live.end() ? nullptr : &*at;
+  const auto newest = last_session.find(peer);
+  return newest == last_session.end() ? nullptr : find(newest->second);
 }
 
-bool Decisions::stage_is_empty(StageId stage) const {
-  return std::ranges::find(live, stage, &Member::stage) == live.end();
+std::span<const Member> Decisions::members(StageId first, StageId last) const {
+  const auto begin = std::ranges::lower_bound(live, first, {}, &Member::stage), end = std::ranges::upper_bound(live, last, {}, &Member::stage);
+  return begin < end ? std::span(begin, end) : std::span<const Member>();
+}
+
+bool Decisions::stage_is_empty(StageId stage) const { return members(stage).empty(); }
+
+void Decisions::add(const Member& member) {
+  places_[member.session] = {member.stage, member.replica};
+  const auto key = [](const Member& m) { return std::tuple(m.stage, m.replica); };
+  live.insert(std::ranges::upper_bound(live, key(member), {}, key), member);
+}
+
+void Decisions::remove(SessionId session) {
+  const Member* member = find(session);
+  if (!member) return;
+  live.erase(live.begin() + (member - live.data()));
+  places_.erase(session);
+}
+
+void Decisions::remove_all() {
+  live.clear();
+  places_.clear();
 }
 
 bool Decisions::is_absent(StageId stage) const { return std::ranges::find(absent, stage) != absent.end(); }
@@ -41,29 +66,36 @@ void Decisions::deal_anew() {
 }
 
 void Decisions::deal_heads() {
+  if (std::ranges::find(head_owner, kNoSession) == head_owner.end()) return;
   // Before every stage has somebody nothing can come back, and whoever is the first head to arrive would get it all.
   for (std::uint32_t s = 0; s < plan_.stages.size(); ++s)
     if (stage_is_empty(StageId(s)) && !is_absent(StageId(s))) return;
-  std::vector<SessionId> heads;
-  for (const auto& member : live)
-    if (member.stage == StageId(0)) heads.push_back(member.session);
+  struct Head {
+    SessionId session;
+    double share = 0;
+    double dealt = 0;
+  };
+  std::vector<Head> heads;
+  for (const auto& member : members(StageId(0))) heads.push_back({member.session});
   if (heads.empty()) return;
-  // The next one goes to the head that is furthest behind its share.
-  std::map<SessionId, double> dealt;
   // Of whom nothing is known it is taken to be as fast as the fastest: it would never show otherwise.
   std::uint32_t fastest = 1;
-  for (const auto head : heads)
-    if (const auto at = head_share_.find(head); at != head_share_.end()) fastest = std::max(fastest, at->second);
-  const auto share = [&](SessionId head) {
-    const auto at = head_share_.find(head);
+  for (const auto& head : heads)
+    if (const auto at = head_share_.find(head.session); at != head_share_.end()) fastest = std::max(fastest, at->second);
+  for (auto& head : heads) {
+    const auto at = head_share_.find(head.session);
     const bool known = at != head_share_.end() && at->second != 0 && plan_.routing == Routing::kFinishTime;
-    return static_cast<double>(known ? at->second : fastest);
-  };
+    head.share = static_cast<double>(known ? at->second : fastest);
+  }
+  std::map<SessionId, double> dealt;
   for (const auto owner : head_owner) dealt[owner] += 1;
+  for (auto& head : heads) head.dealt = dealt[head.session];
+  // The next one goes to the head that is furthest behind its share.
   for (auto& owner : head_owner)
     if (owner == kNoSession) {
-      owner = *std::ranges::min_element(heads, {}, [&](SessionId head) { return (dealt[head] + 1) / share(head); });
-      dealt[owner] += 1;
+      Head& behind = *std::ranges::min_element(heads, {}, [](const Head& head) { return (head.dealt + 1) / head.share; });
+      owner = behind.session;
+      behind.dealt += 1;
     }
 }
 
@@ -73,7 +105,7 @@ void Decisions::apply(const LogRecord& record) {
   if (const auto* init = std::get_if<InitRecord>(&record)) {
     // To begin again is to go back, too.
     if (step != StepId(0)) rollbacks.push_back(init->version);
-    live.clear();
+    remove_all();
     last_commit.reset();
     commits.clear();
     ++attempt;
@@ -81,13 +113,12 @@ void Decisions::apply(const LogRecord& record) {
     checkpointed.assign(checkpointed.size(), init->version);
     begin_step(StepId(init->version + 1), {});
   } else if (const auto* admit = std::get_if<AdmitRecord>(&record)) {
-    live.push_back(admit->member);
-    std::ranges::sort(live, {}, [](const Member& m) { return std::tuple(m.stage, m.replica); });
+    add(admit->member);
     last_session[admit->member.peer] = admit->member.session;
     used_sessions.insert(admit->member.session);
     deal_heads();
   } else if (const auto* expel = std::get_if<ExpelRecord>(&record)) {
-    std::erase_if(live, [&](const Member& m) { return m.session == expel->session; });
+    remove(expel->session);
     for (std::size_t m = 0; m < head_owner.size(); ++m)
       if (head_owner[m] == expel->session) {
         head_owner[m] = kNoSession;
@@ -105,7 +136,7 @@ void Decisions::apply(const LogRecord& record) {
     const auto oldest = *std::ranges::min_element(checkpointed);
     std::erase_if(commits, [&](const Commit& c) { return c.step.value <= oldest; });
   } else if (const auto* rollback = std::get_if<RollbackRecord>(&record)) {
-    live.clear();
+    remove_all();
     last_commit.reset();
     commits.clear();
     head_share_.clear();

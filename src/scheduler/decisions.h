@@ -4,7 +4,9 @@
 #include <map>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
+#include <unordered_map>
 #include <variant>
 #include <vector>
 
@@ -92,15 +94,27 @@ class Decisions {
 
   const Member* find(SessionId session) const;
   const Member* live_of(PeerId peer) const;
+  // Live members of the stages first … last, in order.
+  std::span<const Member> members(StageId first, StageId last) const;
+  std::span<const Member> members(StageId stage) const { return members(stage, stage); }
   bool stage_is_empty(StageId stage) const;
   bool is_absent(StageId stage) const;
 
  private:
+  // Where a live member stands in `live`.
+  struct Place {
+    StageId stage;
+    ReplicaId replica;
+  };
+  void add(const Member& member);
+  void remove(SessionId session);
+  void remove_all();
   void begin_step(StepId next, std::vector<StageId> without);
   void deal_anew();
   // Gives every microbatch without an owner to a live head member, in turn.
   void deal_heads();
   std::map<SessionId, std::uint32_t> head_share_;
+  std::unordered_map<SessionId, Place> places_;
 
   Plan plan_;
 };
