@@ -77,6 +77,10 @@ void WorkerSteps::adopt(const View& view, Time now) {
   // Whom this worker had nothing to say to may be reachable again without its having heard of it.
   if (view.absent != context_.view.absent)
     for (auto& [peer, since] : cut_since_) since = now;
+  // Nobody has tried yet to reach a new life.
+  for (auto& [peer, since] : cut_since_)
+    for (const auto& member : view.live)
+      if (member.peer == peer && !context_.view.find(member.session)) since = now;
   context_.view = view;
   if (step_changed) context_.paths = StepPaths(context_.plan, view.step, view.absent);
   if (members_changed) {

@@ -362,5 +362,20 @@ TEST_F(StepFlaws, TwoThatCannotReachEachOtherSaySo) {
   EXPECT_EQ(reports.back().second.unreachable, std::vector<SessionId>({SessionId(15)}));
 }
 
+// Or the first report on it would have it expelled, and so the next, before anybody could answer.
+TEST_F(StepFlaws, ANewLifeOfAPeerIsNotAccusedOfWhatTheLastOneDid) {
+  take(worker_.peer_lost(kC, now_));
+  wait(seconds(3));
+  expel(kC);
+  view_.live.push_back({kC, SessionId(99), StageId(2), ReplicaId(0), {}, {}});
+  ++view_.epoch.value;
+  see();
+  wait(seconds(1));
+  ASSERT_FALSE(sent<Report>().empty());
+  EXPECT_TRUE(sent<Report>().back().second.unreachable.empty());
+  wait(seconds(1));
+  EXPECT_EQ(sent<Report>().back().second.unreachable, std::vector<SessionId>({SessionId(99)}));
+}
+
 }  // namespace
 }  // namespace isthmus
