@@ -210,6 +210,7 @@ class CoordinatorBench {
     report.version = worker.step.value - 1;
     report.step = worker.step;
     report.attempt = worker.attempt;
+    report.epoch = worker.epoch;
     report.done = worker.done;
     if (worker.prepared_epoch != EpochId(0)) {
       report.prepared_epoch = worker.prepared_epoch;

@@ -19,7 +19,7 @@ constexpr std::uint64_t kNearlyCaughtUp = 3;
 }  // namespace
 
 Coordinator::Coordinator(const Plan& plan, std::vector<Seat> seats, Options options)
-    : plan_(plan), seats_(std::move(seats)), options_(options), decisions_(plan), durable_moved_(plan.stages.size(), true) {
+    : plan_(plan), seats_(std::move(seats)), options_(options), decisions_(plan), newest_(seats_.size(), nullptr), durable_moved_(plan.stages.size(), true) {
   for (std::size_t i = 0; i < seats_.size(); ++i) seat_index_.emplace(seats_[i].peer, i);
 }
 
@@ -73,41 +73,79 @@ void Coordinator::append(LogRecord record) {
 
 // ------------------------------------------------------------------------------------------------ views
 
-void Coordinator::send_view(PeerId peer) {
+View Coordinator::view_of(StageId stage, EpochId known) const {
+  const std::uint32_t reach = plan_.reach();
+  const StageId first(stage.value - std::min(stage.value, reach)), last(std::min(stage.value + reach, plan_.last_stage().value));
+  const auto is_near = [&](StageId other) { return first <= other && other <= last; };
   View view;
   view.epoch = decisions_.epoch;
   view.step = decisions_.step;
   view.attempt = decisions_.attempt;
-  view.live = decisions_.live;
-  view.head_owner = decisions_.head_owner;
-  view.head_again = decisions_.head_again;
+  Membership membership = decisions_.membership(first, last, known);
+  view.since = membership.since;
+  view.live = std::move(membership.joined);
+  view.gone = std::move(membership.left);
   view.absent = decisions_.absent;
   view.last_commit = decisions_.last_commit;
   view.preparing = preparing_;
-  if (preparing_)
-    for (const auto& member : decisions_.live)
-      if (const auto at = ledger_.entries().find(member.session); at != ledger_.entries().end())
-        view.owners.emplace(member.session, at->second.done);
-  if (const auto at = decisions_.last_session.find(peer); at != decisions_.last_session.end())
-    view.last_session = at->second;
-  view.checkpointed = decisions_.checkpointed;
+  view.checkpointed.assign(decisions_.checkpointed.size(), 0);
+  for (std::uint32_t s = first.value; s <= last.value; ++s) view.checkpointed[s] = decisions_.checkpointed[s];
   view.phase = phase_;
   view.reason = reason_;
-  view.suspected.assign(suspected_.begin(), suspected_.end());
+  for (const auto session : suspected_)
+    if (const Member* member = decisions_.find(session); member && is_near(member->stage)) view.suspected.push_back(session);
   for (const auto i : outsiders_)
-    if (is_candidate(seats_[i])) view.joining.push_back(member_of(seats_[i], reports_.at(seats_[i].peer)));
+    if (is_near(seats_[i].stage) && is_candidate(seats_[i])) view.joining.push_back(member_of(seats_[i], reports_.at(seats_[i].peer)));
   view.rollbacks = decisions_.rollbacks;
-  const Seat* seat = seat_of(peer);
-  if (seat && is_candidate(*seat) && decisions_.stage_is_empty(seat->stage)) {
-    const std::uint64_t version = reports_.at(peer).version;
+  return view;
+}
+
+void Coordinator::send_view(const Seat& seat, SharedViews& shared) {
+  const auto place = static_cast<std::size_t>(&seat - seats_.data());
+  const Report* report = newest_[place];
+  const EpochId known = report && report->stage == seat.stage ? report->epoch : EpochId(0);
+  auto made = shared.find({seat.stage, known});
+  if (made == shared.end()) made = shared.emplace(std::pair(seat.stage, known), view_of(seat.stage, known)).first;
+  View view = made->second;
+  if (const auto at = decisions_.last_session.find(seat.peer); at != decisions_.last_session.end())
+    view.last_session = at->second;
+  if (preparing_)
+    if (const auto at = ledger_.entries().find(view.last_session); at != ledger_.entries().end()) view.owners.emplace(at->first, at->second.done);
+  if (seat.stage == StageId(0)) {
+    view.head_owner.assign(decisions_.head_owner.size(), kNoSession);
+    view.head_again.assign(decisions_.head_owner.size(), false);
+    for (std::size_t m = 0; m < decisions_.head_owner.size(); ++m)
+      if (view.last_session != kNoSession && decisions_.head_owner[m] == view.last_session) {
+        view.head_owner[m] = view.last_session;
+        view.head_again[m] = decisions_.head_again[m];
+      }
+  }
+  if (outsiders_.contains(place) && is_candidate(seat) && decisions_.stage_is_empty(seat.stage)) {
+    const std::uint64_t version = report->version;
     for (const auto& commit : decisions_.commits)
       if (commit.step.value > version && view.replay.size() < kReplayMax) view.replay.push_back(commit);
   }
-  effects_.push_back(SendView{peer, std::move(view)});
+  effects_.push_back(SendView{seat.peer, std::move(view)});
+}
+
+void Coordinator::send_view(PeerId peer) {
+  SharedViews shared;
+  if (const Seat* seat = seat_of(peer)) send_view(*seat, shared);
 }
 
 void Coordinator::send_views() {
-  for (const auto& seat : seats_) send_view(seat.peer);
+  round_wanted_ = false;
+  next_round_ = last_turn_ + options_.round_pause * static_cast<Duration::rep>(seats_.size() / options_.crowd);
+  SharedViews shared;
+  for (const auto& seat : seats_)
+    if (const auto contact = contacts_.find(seat.peer); contact != contacts_.end() && contact->second.reported) send_view(seat, shared);
+}
+
+// Nothing waits for it: the step goes on without who left, and whoever joins is told at once.
+void Coordinator::send_views_soon() {
+  if (last_turn_ >= next_round_) return send_views();
+  round_wanted_ = true;
+  next_tick_ = std::min(next_tick_, next_round_);
 }
 
 // ------------------------------------------------------------------------------------------ connections
@@ -126,8 +164,7 @@ void Coordinator::turn(Time now) {
 
 std::vector<CoordinatorEffect> Coordinator::connected(PeerId peer, Time now) {
   turn(now);
-  contacts_[peer] = Contact{now, std::nullopt};
-  if (seat_of(peer) && decisions_.epoch != EpochId(0)) send_view(peer);
+  contacts_[peer] = Contact{now};
   return take();
 }
 
@@ -135,9 +172,10 @@ std::vector<CoordinatorEffect> Coordinator::disconnected(PeerId peer, Time now) 
   turn(now);
   auto& contact = contacts_[peer];
   if (!contact.lost) contact.lost = now;
+  contact.reported = false;
   if (const Member* member = decisions_.live_of(peer); member && phase_ == Phase::kRunning && suspected_.insert(member->session).second) {
     happened("suspected", peer, "its connection is lost");
-    send_views();
+    send_views_soon();
   }
   end_if_all_left(now);
   return take();
@@ -147,6 +185,7 @@ std::vector<CoordinatorEffect> Coordinator::process_ended(PeerId peer, Time now)
   turn(now);
   auto& contact = contacts_[peer];
   if (!contact.lost) contact.lost = now;
+  contact.reported = false;
   const Member* member = decisions_.live_of(peer);
   if (member && (phase_ == Phase::kRunning || phase_ == Phase::kFinished) && !has_left(peer)) expel(Member(*member), "its process has ended");
   end_if_all_left(now);
@@ -167,7 +206,7 @@ void Coordinator::suspect(Time now) {
       happened("suspected", member.peer, contacts_[member.peer].lost ? "its connection is lost" : "silent");
     }
   suspected_ = std::move(suspected);
-  send_views();
+  send_views_soon();
 }
 
 void Coordinator::expel_the_gone(Time now) {
@@ -242,28 +281,31 @@ std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const Report& 
                          report.stage, report.replica));
     return take();
   }
-  contacts_[from] = Contact{now, std::nullopt};
+  Contact& contact = contacts_[from];
+  contact.heard = now;
+  contact.lost.reset();
   // An old life's report may arrive after the new one's first: the newer session was admitted or is a candidate.
-  const auto before = reports_.find(from);
-  const bool member = decisions_.find(report.session) != nullptr;
-  const bool stale_life = !member && decisions_.used_sessions.contains(report.session) &&
-                          before != reports_.end() && before->second.session != report.session;
-  if (stale_life) return take();
-  const bool first_fault = !report.fault.empty() && (before == reports_.end() || before->second.fault.empty());
-  const bool new_warning = !report.warning.empty() && (before == reports_.end() || before->second.warning != report.warning);
-  const bool new_session = before == reports_.end() || before->second.session != report.session;
-  const std::uint64_t refused_before = before == reports_.end() ? 0 : before->second.stats.rejected_frames;
-  if (new_session || before->second.checkpointed != report.checkpointed || before->second.timeline != report.timeline)
-    durable_moved_[seat->stage.value] = true;
   const auto place = static_cast<std::size_t>(seat - seats_.data());
+  Report* const before = newest_[place];
+  const bool member = decisions_.is_live(report.session);
+  const bool stale_life = !member && decisions_.used_sessions.contains(report.session) &&
+                          before && before->session != report.session;
+  if (stale_life) return take();
+  const bool first = !std::exchange(contact.reported, true);
+  const bool first_fault = !report.fault.empty() && (!before || before->fault.empty());
+  const bool new_warning = !report.warning.empty() && (!before || before->warning != report.warning);
+  const bool new_session = !before || before->session != report.session;
+  const std::uint64_t refused_before = before ? before->stats.rejected_frames : 0;
+  if (new_session || before->checkpointed != report.checkpointed || before->timeline != report.timeline)
+    durable_moved_[seat->stage.value] = true;
   if (member)
     outsiders_.erase(place);
   else
     outsiders_.insert(place);
-  if (before == reports_.end())
-    reports_[from] = report;
+  if (before)
+    *before = report;
   else
-    before->second = report;
+    newest_[place] = &(reports_[from] = report);
 
   // What is late after an expulsion is refused as well as what is forged; nothing else changes by either.
   if (report.stats.rejected_frames > refused_before)
@@ -293,7 +335,7 @@ std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const Report& 
       admit_candidates(now);
     } else if (admit(*seat, now)) {
       outsiders_.erase(place);
-      send_views();
+      send_views_soon();
       evaluate(now);
     }
     if (is_candidate(*seat)) {
@@ -303,9 +345,10 @@ std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const Report& 
         consider_rollback(*seat, report, report.unrecoverable);
       else if (cannot_repeat(*seat, report, now))
         consider_rollback(*seat, report, fmt::format("what was decided after version {} is not kept any more", report.version));
-      if (new_session) send_views();
+      if (new_session) send_views_soon();
     }
   }
+  if (first && decisions_.epoch != EpochId(0)) send_view(from);
   end_if_all_left(now);
   return take();
 }
@@ -353,7 +396,7 @@ void Coordinator::admit_candidates(Time now) {
     if (admit(seats_[i], now)) admitted.push_back(i);
   if (admitted.empty()) return;
   for (const auto i : admitted) outsiders_.erase(i);
-  send_views();
+  send_views_soon();
   evaluate(now);
 }
 
@@ -407,7 +450,7 @@ void Coordinator::expel(const Member& member, const std::string& reason) {
   const PeerId peer = member.peer;
   append(ExpelRecord{member.session, reason});
   happened("expelled", peer, reason);
-  send_views();
+  send_views_soon();
 }
 
 // ----------------------------------------------------------------------------------------------- commit
@@ -578,10 +621,12 @@ std::vector<CoordinatorEffect> Coordinator::tick(Time now) {
   if (phase_ == Phase::kRunning && decisions_.epoch != EpochId(0)) evaluate(now);
   if (now >= next_repeat_) {
     next_repeat_ = now + options_.repeat;
-    if (decisions_.epoch != EpochId(0)) send_views();
+    if (decisions_.epoch != EpochId(0)) send_views_soon();
   }
+  if (round_wanted_) send_views_soon();
   end_if_all_left(now);
   next_tick_ = now + kTick;
+  if (round_wanted_) next_tick_ = std::min(next_tick_, next_round_);
   // Silence is noticed as soon as it is long enough, not at the tick after that.
   if (phase_ == Phase::kRunning)
     for (const auto& member : decisions_.live)

@@ -81,6 +81,10 @@ class Coordinator {
     Duration leave = seconds(60);
     // A step that is done waits this long for a joiner that has almost caught up, and no more than a tenth of the time.
     Duration join_wait = seconds(1);
+    // To tell everybody takes a while if there are many: members that come and go within this time, for every so many peers,
+    // are told of together.
+    std::size_t crowd = 256;
+    Duration round_pause = std::chrono::milliseconds(6);
   };
 
   Coordinator(const Plan& plan, std::vector<Seat> seats, Options options);
@@ -108,12 +112,18 @@ class Coordinator {
   struct Contact {
     Time heard{};
     std::optional<Time> lost;  // disconnected since
+    bool reported = false;     // over this connection: before that there is nobody to tell, or nobody knows what he knows
   };
 
   void append(LogRecord record);
   void begin_attempt();
+  // Of a stage to somebody who has a view of this epoch: what all its replicas are told alike.
+  using SharedViews = std::map<std::pair<StageId, EpochId>, View>;
+  View view_of(StageId stage, EpochId known) const;
+  void send_view(const Seat& seat, SharedViews& shared);
   void send_view(PeerId peer);
   void send_views();
+  void send_views_soon();
   void happened(std::string event, PeerId peer, std::string reason);
   void expel(const Member& member, const std::string& reason);
   bool admit(const Seat& seat, Time now);
@@ -156,6 +166,7 @@ class Coordinator {
   bool ended_ = false;
   std::unordered_map<PeerId, Contact> contacts_;
   std::map<PeerId, Report> reports_;  // newest of each peer
+  std::vector<Report*> newest_;       // the same by seat; null: none yet
   std::set<std::size_t> outsiders_;   // seats whose newest report is of no live member: all candidates are among them
   std::vector<bool> durable_moved_;   // per stage: what it has on its disks has to be looked at again
   std::set<SessionId> joining_noted_;  // candidates whose missing versions were already reported
@@ -168,6 +179,8 @@ class Coordinator {
   Time started_{};
   Time next_tick_{};
   Time next_repeat_{};
+  Time next_round_{};  // not before this are all told of what can wait
+  bool round_wanted_ = false;
   std::vector<CoordinatorEffect> effects_;
 };
 

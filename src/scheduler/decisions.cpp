@@ -4,7 +4,13 @@
 
 namespace isthmus {
 
-Decisions::Decisions(const Plan& plan) : steps_without(plan.stages.size(), 0), checkpointed(plan.stages.size(), 0), plan_(plan) {}
+namespace {
+
+constexpr std::size_t kDeparturesMax = 256;  // of a stage
+
+}  // namespace
+
+Decisions::Decisions(const Plan& plan) : steps_without(plan.stages.size(), 0), checkpointed(plan.stages.size(), 0), history_(plan.stages.size()), plan_(plan) {}
 
 const Member* Decisions::find(SessionId session) const {
   const auto place = places_.find(session);
@@ -28,7 +34,8 @@ std::span<const Member> Decisions::members(StageId first, StageId last) const {
 bool Decisions::stage_is_empty(StageId stage) const { return members(stage).empty(); }
 
 void Decisions::add(const Member& member) {
-  places_[member.session] = {member.stage, member.replica};
+  places_[member.session] = {member.stage, member.replica, epoch};
+  history_.at(member.stage.value).changed = epoch;
   const auto key = [](const Member& m) { return std::tuple(m.stage, m.replica); };
   live.insert(std::ranges::upper_bound(live, key(member), {}, key), member);
 }
@@ -36,6 +43,13 @@ void Decisions::add(const Member& member) {
 void Decisions::remove(SessionId session) {
   const Member* member = find(session);
   if (!member) return;
+  History& history = history_.at(member->stage.value);
+  history.changed = epoch;
+  history.departures.push_back({epoch, session});
+  if (history.departures.size() > kDeparturesMax) {
+    history.forgotten = history.departures.front().epoch;
+    history.departures.pop_front();
+  }
   live.erase(live.begin() + (member - live.data()));
   places_.erase(session);
 }
@@ -43,6 +57,27 @@ void Decisions::remove(SessionId session) {
 void Decisions::remove_all() {
   live.clear();
   places_.clear();
+  for (auto& history : history_) history = {epoch, epoch, {}};
+}
+
+Membership Decisions::membership(StageId first, StageId last, EpochId known) const {
+  const auto all = members(first, last);
+  Membership membership;
+  const auto histories = std::span(history_).subspan(first.value, last.value - first.value + 1);
+  const bool knows = known != EpochId(0) && known <= epoch && std::ranges::all_of(histories, [&](const History& h) { return h.forgotten <= known; });
+  if (knows) {
+    membership.since = known;
+    bool changed = false;
+    for (const auto& history : histories) {
+      changed = changed || history.changed > known;
+      for (auto at = history.departures.rbegin(); at != history.departures.rend() && at->epoch > known; ++at) membership.left.push_back(at->session);
+    }
+    if (!changed) return membership;
+    for (const auto& member : all)
+      if (places_.at(member.session).since > known) membership.joined.push_back(member);
+    if (membership.left.size() + membership.joined.size() < all.size()) return membership;
+  }
+  return {EpochId(0), {all.begin(), all.end()}, {}};
 }
 
 bool Decisions::is_absent(StageId stage) const { return std::ranges::find(absent, stage) != absent.end(); }

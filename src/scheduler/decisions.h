@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <optional>
 #include <set>
@@ -67,6 +68,13 @@ struct AttemptRecord {
 };
 using LogRecord = std::variant<InitRecord, AdmitRecord, ExpelRecord, CommitRecord, CheckpointRecord, RollbackRecord, AttemptRecord>;
 
+// The members of some stages, or how they changed after an epoch.
+struct Membership {
+  EpochId since;  // 0: `joined` are all of them
+  std::vector<Member> joined;
+  std::vector<SessionId> left;
+};
+
 // What the log says: a pure function of its records. Everything else the coordinator knows returns in Reports.
 // Checkpoint records do not count as decisions: a new epoch would void combinations that are under way.
 class Decisions {
@@ -93,10 +101,13 @@ class Decisions {
   std::vector<Commit> commits;
 
   const Member* find(SessionId session) const;
+  bool is_live(SessionId session) const { return places_.contains(session); }
   const Member* live_of(PeerId peer) const;
   // Live members of the stages first … last, in order.
   std::span<const Member> members(StageId first, StageId last) const;
   std::span<const Member> members(StageId stage) const { return members(stage, stage); }
+  // For somebody who knows them as of epoch `known`; 0: nothing.
+  Membership membership(StageId first, StageId last, EpochId known) const;
   bool stage_is_empty(StageId stage) const;
   bool is_absent(StageId stage) const;
 
@@ -105,6 +116,17 @@ class Decisions {
   struct Place {
     StageId stage;
     ReplicaId replica;
+    EpochId since;  // admitted
+  };
+  struct Departure {
+    EpochId epoch;
+    SessionId session;
+  };
+  // What happened to a stage's membership lately.
+  struct History {
+    EpochId changed;
+    EpochId forgotten;  // nothing is known of what was before
+    std::deque<Departure> departures;
   };
   void add(const Member& member);
   void remove(SessionId session);
@@ -115,6 +137,7 @@ class Decisions {
   void deal_heads();
   std::map<SessionId, std::uint32_t> head_share_;
   std::unordered_map<SessionId, Place> places_;
+  std::vector<History> history_;  // per stage
 
   Plan plan_;
 };

@@ -4,6 +4,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "base/done_set.h"
@@ -48,7 +49,7 @@ class Ledger {
   bool all_prepared(std::size_t live, EpochId epoch) const;
 
   std::uint32_t count() const { return count_; }
-  const std::map<SessionId, Entry>& entries() const { return entries_; }
+  const std::unordered_map<SessionId, Entry>& entries() const { return entries_; }
 
  private:
   struct Stage {
@@ -59,7 +60,7 @@ class Ledger {
   void add(StageId place, SessionId session, const DoneSet& fresh);
 
   std::uint32_t count_ = 0;
-  std::map<SessionId, Entry> entries_;
+  std::unordered_map<SessionId, Entry> entries_;
   std::vector<Stage> stages_;
   std::uint32_t incomplete_ = 0;  // stages
   std::map<StageId, SessionId> duplicates_;  // who claimed last what another owns

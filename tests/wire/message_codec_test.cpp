@@ -31,6 +31,8 @@ std::vector<Message> one_of_each() {
   view.epoch = EpochId(9);
   view.step = StepId(3);
   view.live = {{PeerId(1), SessionId(11), StageId(0), ReplicaId(0), {1, 2, 3}, {"tcp://a:1", "tcp://a:2"}}};
+  view.since = EpochId(7);
+  view.gone = {SessionId(12), SessionId(13)};
   view.head_owner = {SessionId(11), kNoSession};
   view.head_again = {false, true};
   view.absent = {StageId(1)};
@@ -45,6 +47,7 @@ std::vector<Message> one_of_each() {
   Report report;
   report.session = SessionId(11);
   report.stage = StageId(3);
+  report.epoch = EpochId(8);
   report.done = done;
   report.norms = {{"layer.0", 1.5}, {"layer.1", 0.0}};
   report.losses = {{MicrobatchId(69), 12.25, 100}};
