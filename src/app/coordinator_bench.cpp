@@ -289,7 +289,7 @@ class CoordinatorBench {
     }
     costs_.views += round;
     costs_.encode += processor_time() - start;
-    if (round >= static_cast<double>(workers_.size())) round_at_ = now_;
+    if (round > static_cast<double>(workers_.size() / 2)) round_at_ = now_;
   }
 
   // From a moment between two repetitions of the state.

@@ -119,6 +119,18 @@ TEST(MessageCodec, RefusesTruncationAtEveryByte) {
   }
 }
 
+TEST(MessageCodec, RefusesAViewUponALaterOneAndMoreMembersThanTheRunHas) {
+  View view;
+  view.epoch = view.since = EpochId(9);
+  view.gone.assign(8, SessionId(1));
+  EXPECT_TRUE(decode_body(0, encode_body(view), limits()));
+  View later = view, many = view;
+  later.since = EpochId(10);
+  EXPECT_FALSE(decode_body(0, encode_body(later), limits()));
+  many.gone.push_back(SessionId(1));
+  EXPECT_FALSE(decode_body(0, encode_body(many), limits()));
+}
+
 TEST(MessageCodec, SurvivesFlippedBitsInTheBody) {
   const CounterRandom random(5, "flips");
   std::uint64_t n = 0;
