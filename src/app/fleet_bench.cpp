@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "app/clock.h"
+#include "app/coordinator_bench.h"
 #include "base/counter_random.h"
 #include "scheduler/improve_placement.h"
 #include "scheduler/place_machines.h"
@@ -67,6 +68,23 @@ StepSimulationInput input_of(const PlacementProblem& problem, const Placement& p
   return input;
 }
 
+nlohmann::json as_json(const CoordinatorFigures& f) {
+  return {{"step_seconds", f.step_seconds}, {"logic_ms", f.logic_ms}, {"decode_ms", f.decode_ms}, {"encode_ms", f.encode_ms},
+          {"reports", f.reports}, {"report_bytes", f.report_bytes}, {"views", f.views}, {"view_bytes", f.view_bytes},
+          {"report_us", f.report_us}, {"quiet_view_bytes", f.quiet_view_bytes}, {"expulsion_ms", f.expulsion.ms},
+          {"expulsion_bytes", f.expulsion.bytes}, {"admission_ms", f.admission.ms}, {"admission_bytes", f.admission.bytes}};
+}
+
+void print(const CoordinatorFigures& f) {
+  fmt::print("\nthe coordinator, per step of {:.1f} s\n\n", f.step_seconds);
+  fmt::print("  {:<46}{:>10.0f} ms, {:.2f} us for one report\n", "its decisions", f.logic_ms, f.report_us);
+  fmt::print("  {:<46}{:>10.0f} ms, {:.0f} ms\n", "reports decoded, views encoded", f.decode_ms, f.encode_ms);
+  fmt::print("  {:<46}{:>10.0f}, {:.1f} MB\n", "reports in", f.reports, f.report_bytes / 1e6);
+  fmt::print("  {:<46}{:>10.0f}, {:.1f} MB; {:.0f} bytes each while nothing changes\n", "views out", f.views, f.view_bytes / 1e6, f.quiet_view_bytes);
+  fmt::print("  {:<46}{:>10.1f} ms, {:.1f} MB\n", "a worker expelled", f.expulsion.ms, f.expulsion.bytes / 1e6);
+  fmt::print("  {:<46}{:>10.1f} ms, {:.1f} MB\n", "a worker admitted", f.admission.ms, f.admission.bytes / 1e6);
+}
+
 }  // namespace
 
 int bench_fleet(const FleetBenchOptions& options) {
@@ -123,12 +141,20 @@ int bench_fleet(const FleetBenchOptions& options) {
   for (std::uint32_t s = 0; s < options.stages; ++s) steady = std::max(steady, planned.stage_seconds(s));
   const auto spares = std::ranges::count(*placement, kSpare);
 
+  CoordinatorBenchOptions load;
+  load.workers = options.machines;
+  load.stages = options.stages;
+  load.microbatches = options.microbatches;
+  load.step_seconds = options.step_seconds;
+  const CoordinatorFigures coordinator = measure_coordinator(load);
+
   if (options.json) {
     fmt::print("{}\n", nlohmann::json{{"machines", options.machines}, {"stages", options.stages}, {"microbatches", options.microbatches}, {"seed", options.seed},
                                       {"plan_seconds", plan_seconds}, {"predict_seconds", predict_seconds}, {"replan_ms_median", median}, {"replan_ms_most", most},
                                       {"replan_step_ratio_most", worst_ratio}, {"spares", spares}, {"microbatches_per_second", predicted},
                                       {"microbatches_per_second_estimated", estimated}, {"microbatches_per_second_bound", bound}, {"microbatches_per_second_bound_with_links", with_links}, {"share_of_bound", predicted / bound},
-                                      {"steady_share_of_bound", options.microbatches / steady / bound}}
+                                      {"steady_share_of_bound", options.microbatches / steady / bound},
+                                      {"coordinator", as_json(coordinator)}}
                            .dump());
     return 0;
   }
@@ -142,6 +168,7 @@ int bench_fleet(const FleetBenchOptions& options) {
   fmt::print("  {:<46}{:>10.2f} microbatches/s, {:.1f} % of it\n", "waiting for their own connections only", with_links, 100 * with_links / bound);
   fmt::print("  {:<46}{:>10.2f} microbatches/s, {:.1f} % of it\n", "slowest stage, once the pipeline is full", options.microbatches / steady, 100 * options.microbatches / steady / bound);
   fmt::print("  {:<46}{:>10.2f} microbatches/s, {:.1f} % of it\n", "predicted, filling and draining included", predicted, 100 * predicted / bound);
+  print(coordinator);
   return 0;
 }
 

@@ -45,6 +45,12 @@ class DoneSet {
     }
     return grew;
   }
+  // What is in this set and not in `other`. REQUIRES: equal counts.
+  DoneSet without(const DoneSet& other) const {
+    DoneSet rest = *this;
+    for (std::size_t i = 0; i < words_.size(); ++i) rest.words_[i] &= ~other.words_[i];
+    return rest;
+  }
   friend bool operator==(const DoneSet&, const DoneSet&) = default;
 
  private:

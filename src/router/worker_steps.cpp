@@ -1,6 +1,7 @@
 #include "router/worker_steps.h"
 
 #include <algorithm>
+#include <tuple>
 #include <utility>
 
 namespace isthmus {
@@ -66,8 +67,27 @@ std::vector<WorkerEffect> WorkerSteps::view_received(const View& view, Time now)
     context_.run(BeginAt{*view.moved});
     return std::exchange(context_.effects, {});
   }
-  adopt(view, now);
+  if (view.since == EpochId(0))
+    adopt(view, now);
+  else if (view.since <= context_.view.epoch)
+    adopt(completed(view), now);
+  else
+    report_changed_ = true;  // it leaves out what another life knew; the next one will not
   return finish(now);
+}
+
+// With the members that it leaves out. Of those it names this worker may know some already, if its own view is younger
+// than the report that was answered.
+View WorkerSteps::completed(const View& news) const {
+  View view = news;
+  const auto is_new = [&](const Member& member) { return news.find(member.session) != nullptr; };
+  const auto is_gone = [&](const Member& member) { return std::ranges::find(news.gone, member.session) != news.gone.end(); };
+  for (const auto& member : context_.view.live)
+    if (!is_new(member) && !is_gone(member)) view.live.push_back(member);
+  std::ranges::sort(view.live, {}, [](const Member& m) { return std::tuple(m.stage, m.replica); });
+  view.since = {};
+  view.gone.clear();
+  return view;
 }
 
 void WorkerSteps::adopt(const View& view, Time now) {
@@ -515,6 +535,7 @@ void WorkerSteps::report(Time now) {
   report.version = loading_ || fetch_.restoring() ? kNoVersion : version_;
   report.step = context_.view.step;
   report.attempt = context_.view.attempt;
+  report.epoch = context_.view.epoch;
   report.done = flow_.done();
   if (prepared_ && prepared_epoch_ != EpochId(0)) {
     report.prepared_epoch = prepared_epoch_;

@@ -72,6 +72,7 @@ class WorkerSteps {
   };
   enum class Fence { kPass, kHold, kRefuse };
 
+  View completed(const View& news) const;
   void adopt(const View& view, Time now);
   void roll_back(const View& view);
   void apply_commit(const Commit& commit);

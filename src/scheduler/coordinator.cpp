@@ -19,7 +19,9 @@ constexpr std::uint64_t kNearlyCaughtUp = 3;
 }  // namespace
 
 Coordinator::Coordinator(const Plan& plan, std::vector<Seat> seats, Options options)
-    : plan_(plan), roster_(std::move(seats)), seats_(roster_), options_(options), decisions_(plan) {
+    : plan_(plan), roster_(std::move(seats)), seats_(roster_), options_(options), decisions_(plan), newest_(seats_.size(), nullptr),
+      durable_moved_(plan.stages.size(), true) {
+  for (std::size_t i = 0; i < seats_.size(); ++i) seat_index_.emplace(seats_[i].peer, i);
   if (options_.rebalance) rebalance_.emplace(*options_.rebalance, plan_.run_id);
 }
 
@@ -40,8 +42,8 @@ std::vector<CoordinatorEffect> Coordinator::begin(std::uint64_t version, Time no
 }
 
 const Seat* Coordinator::seat_of(PeerId peer) const {
-  const auto at = std::ranges::find(seats_, peer, &Seat::peer);
-  return at == seats_.end() ? nullptr : &*at;
+  const auto at = seat_index_.find(peer);
+  return at == seat_index_.end() ? nullptr : &seats_[at->second];
 }
 
 void Coordinator::take_seats() {
@@ -60,8 +62,8 @@ void Coordinator::happened(std::string event, PeerId peer, std::string reason) {
 }
 
 void Coordinator::begin_attempt() {
-  ledger_.begin(plan_.count(decisions_.step));
   paths_ = StepPaths(plan_, decisions_.step, decisions_.absent);
+  ledger_.begin(plan_.count(decisions_.step), paths_);
 }
 
 void Coordinator::append(LogRecord record) {
@@ -78,6 +80,7 @@ void Coordinator::append(LogRecord record) {
     suspected_.erase(leaves->session);
   }
   const bool reseats = move || std::holds_alternative<InitRecord>(record);
+  if (is_decision && !std::holds_alternative<CommitRecord>(record)) durable_moved_.assign(durable_moved_.size(), true);
   decisions_.apply(record);
   if (reseats) take_seats();
   effects_.push_back(AppendRecord{std::move(record)});
@@ -87,42 +90,80 @@ void Coordinator::append(LogRecord record) {
 
 // ------------------------------------------------------------------------------------------------ views
 
-void Coordinator::send_view(PeerId peer) {
+View Coordinator::view_of(StageId stage, EpochId known) const {
+  const std::uint32_t reach = plan_.reach();
+  const StageId first(stage.value - std::min(stage.value, reach)), last(std::min(stage.value + reach, plan_.last_stage().value));
+  const auto is_near = [&](StageId other) { return first <= other && other <= last; };
   View view;
   view.epoch = decisions_.epoch;
   view.step = decisions_.step;
   view.attempt = decisions_.attempt;
-  view.live = decisions_.live;
-  view.head_owner = decisions_.head_owner;
-  view.head_again = decisions_.head_again;
+  Membership membership = decisions_.membership(first, last, known);
+  view.since = membership.since;
+  view.live = std::move(membership.joined);
+  view.gone = std::move(membership.left);
   view.absent = decisions_.absent;
   view.last_commit = decisions_.last_commit;
   view.preparing = preparing_;
-  if (preparing_)
-    for (const auto& member : decisions_.live)
-      if (const auto at = ledger_.entries().find(member.session); at != ledger_.entries().end())
-        view.owners.emplace(member.session, at->second.done);
-  if (const auto at = decisions_.last_session.find(peer); at != decisions_.last_session.end())
-    view.last_session = at->second;
-  view.checkpointed = decisions_.checkpointed;
+  view.checkpointed.assign(decisions_.checkpointed.size(), 0);
+  for (std::uint32_t s = first.value; s <= last.value; ++s) view.checkpointed[s] = decisions_.checkpointed[s];
   view.phase = phase_;
   view.reason = reason_;
-  view.suspected.assign(suspected_.begin(), suspected_.end());
-  for (const auto& seat : seats_)
-    if (is_candidate(seat)) view.joining.push_back(member_of(seat, reports_.at(seat.peer)));
+  for (const auto session : suspected_)
+    if (const Member* member = decisions_.find(session); member && is_near(member->stage)) view.suspected.push_back(session);
+  for (const auto i : outsiders_)
+    if (is_near(seats_[i].stage) && is_candidate(seats_[i])) view.joining.push_back(member_of(seats_[i], reports_.at(seats_[i].peer)));
   view.rollbacks = decisions_.rollbacks;
-  if (const auto at = decisions_.moved.find(peer); at != decisions_.moved.end()) view.moved = at->second;
-  const Seat* seat = seat_of(peer);
-  if (seat && is_candidate(*seat) && decisions_.stage_is_empty(seat->stage)) {
-    const std::uint64_t version = reports_.at(peer).version;
+  return view;
+}
+
+void Coordinator::send_view(const Seat& seat, SharedViews& shared) {
+  const auto place = static_cast<std::size_t>(&seat - seats_.data());
+  const Report* report = newest_[place];
+  const EpochId known = report && report->stage == seat.stage ? report->epoch : EpochId(0);
+  auto made = shared.find({seat.stage, known});
+  if (made == shared.end()) made = shared.emplace(std::pair(seat.stage, known), view_of(seat.stage, known)).first;
+  View view = made->second;
+  if (const auto at = decisions_.last_session.find(seat.peer); at != decisions_.last_session.end())
+    view.last_session = at->second;
+  if (const auto at = decisions_.moved.find(seat.peer); at != decisions_.moved.end()) view.moved = at->second;
+  if (preparing_)
+    if (const auto at = ledger_.entries().find(view.last_session); at != ledger_.entries().end()) view.owners.emplace(at->first, at->second.done);
+  if (seat.stage == StageId(0)) {
+    view.head_owner.assign(decisions_.head_owner.size(), kNoSession);
+    view.head_again.assign(decisions_.head_owner.size(), false);
+    for (std::size_t m = 0; m < decisions_.head_owner.size(); ++m)
+      if (view.last_session != kNoSession && decisions_.head_owner[m] == view.last_session) {
+        view.head_owner[m] = view.last_session;
+        view.head_again[m] = decisions_.head_again[m];
+      }
+  }
+  if (outsiders_.contains(place) && is_candidate(seat) && decisions_.stage_is_empty(seat.stage)) {
+    const std::uint64_t version = report->version;
     for (const auto& commit : decisions_.commits)
       if (commit.step.value > version && view.replay.size() < kReplayMax) view.replay.push_back(commit);
   }
-  effects_.push_back(SendView{peer, std::move(view)});
+  effects_.push_back(SendView{seat.peer, std::move(view)});
+}
+
+void Coordinator::send_view(PeerId peer) {
+  SharedViews shared;
+  if (const Seat* seat = seat_of(peer)) send_view(*seat, shared);
 }
 
 void Coordinator::send_views() {
-  for (const auto& seat : seats_) send_view(seat.peer);
+  round_wanted_ = false;
+  next_round_ = last_turn_ + options_.round_pause * static_cast<Duration::rep>(seats_.size() / options_.crowd);
+  SharedViews shared;
+  for (const auto& seat : seats_)
+    if (const auto contact = contacts_.find(seat.peer); contact != contacts_.end() && contact->second.reported) send_view(seat, shared);
+}
+
+// Nothing waits for it: the step goes on without who left, and whoever joins is told at once.
+void Coordinator::send_views_soon() {
+  if (last_turn_ >= next_round_) return send_views();
+  round_wanted_ = true;
+  next_tick_ = std::min(next_tick_, next_round_);
 }
 
 // ------------------------------------------------------------------------------------------ connections
@@ -141,8 +182,7 @@ void Coordinator::turn(Time now) {
 
 std::vector<CoordinatorEffect> Coordinator::connected(PeerId peer, Time now) {
   turn(now);
-  contacts_[peer] = Contact{now, std::nullopt};
-  if (seat_of(peer) && decisions_.epoch != EpochId(0)) send_view(peer);
+  contacts_[peer] = Contact{now};
   return take();
 }
 
@@ -150,7 +190,11 @@ std::vector<CoordinatorEffect> Coordinator::disconnected(PeerId peer, Time now) 
   turn(now);
   auto& contact = contacts_[peer];
   if (!contact.lost) contact.lost = now;
-  suspect(now);
+  contact.reported = false;
+  if (const Member* member = decisions_.live_of(peer); member && phase_ == Phase::kRunning && suspected_.insert(member->session).second) {
+    happened("suspected", peer, "its connection is lost");
+    send_views_soon();
+  }
   end_if_all_left(now);
   return take();
 }
@@ -159,6 +203,7 @@ std::vector<CoordinatorEffect> Coordinator::process_ended(PeerId peer, Time now)
   turn(now);
   auto& contact = contacts_[peer];
   if (!contact.lost) contact.lost = now;
+  contact.reported = false;
   const Member* member = decisions_.live_of(peer);
   if (member && (phase_ == Phase::kRunning || phase_ == Phase::kFinished) && !has_left(peer)) expel(Member(*member), "its process has ended");
   end_if_all_left(now);
@@ -179,16 +224,16 @@ void Coordinator::suspect(Time now) {
       happened("suspected", member.peer, contacts_[member.peer].lost ? "its connection is lost" : "silent");
     }
   suspected_ = std::move(suspected);
-  send_views();
+  send_views_soon();
 }
 
 void Coordinator::expel_the_gone(Time now) {
   if ((phase_ != Phase::kRunning && phase_ != Phase::kFinished) || now < patient_until_) return;
   std::vector<std::pair<Member, std::string>> gone;
   for (const auto& member : decisions_.live) {
-    if (has_left(member.peer)) continue;
     const auto& contact = contacts_[member.peer];
     const Duration silent = now - std::max(contact.heard, started_);
+    if ((!contact.lost && silent < options_.silence) || has_left(member.peer)) continue;
     if (contact.lost && now - *contact.lost >= options_.reconnect)
       gone.emplace_back(member, "its connection is lost");
     else if (silent >= options_.silence)
@@ -247,8 +292,8 @@ void Coordinator::skip_the_empty(Time now) {
 
 // Its stage would still be served, for all that is known.
 bool Coordinator::can_spare(const Member& member) const {
-  return std::ranges::any_of(decisions_.live, [&](const Member& other) {
-    return other.stage == member.stage && other.session != member.session && !suspected_.contains(other.session);
+  return std::ranges::any_of(decisions_.members(member.stage), [&](const Member& other) {
+    return other.session != member.session && !suspected_.contains(other.session);
   });
 }
 
@@ -307,6 +352,9 @@ bool Coordinator::make_move() {
   ReplicaId replica(0);
   while (std::ranges::any_of(seats_, [&](const Seat& seat) { return seat.stage == move->to && seat.replica == replica; })) ++replica.value;
   append(MoveRecord{move->peer, {move->to, replica}, move->reason});
+  const std::size_t place = seat_index_.at(move->peer);
+  newest_[place] = nullptr;
+  outsiders_.erase(place);
   reports_.erase(move->peer);
   happened("moved", move->peer, fmt::format("from stage {} to stage {}: {}", from, move->to, move->reason));
   return true;
@@ -338,7 +386,9 @@ std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const Report& 
   if (!seat || report.stage != seat->stage || report.replica != seat->replica) {
     if (seat && decisions_.moved.contains(from)) {
       // It does not know yet that it was moved, or was started again where it was first.
-      contacts_[from] = Contact{now, std::nullopt};
+      Contact& contact = contacts_[from];
+      contact.heard = now;
+      contact.lost.reset();
       send_view(from);
     } else {
       happened("refused", from,
@@ -347,17 +397,31 @@ std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const Report& 
     }
     return take();
   }
-  contacts_[from] = Contact{now, std::nullopt};
+  Contact& contact = contacts_[from];
+  contact.heard = now;
+  contact.lost.reset();
   // An old life's report may arrive after the new one's first: the newer session was admitted or is a candidate.
-  const auto before = reports_.find(from);
-  const bool stale_life = decisions_.used_sessions.contains(report.session) && !decisions_.find(report.session) &&
-                          before != reports_.end() && before->second.session != report.session;
+  const auto place = static_cast<std::size_t>(seat - seats_.data());
+  Report* const before = newest_[place];
+  const bool member = decisions_.is_live(report.session);
+  const bool stale_life = !member && decisions_.used_sessions.contains(report.session) &&
+                          before && before->session != report.session;
   if (stale_life) return take();
-  const bool first_fault = !report.fault.empty() && (before == reports_.end() || before->second.fault.empty());
-  const bool new_warning = !report.warning.empty() && (before == reports_.end() || before->second.warning != report.warning);
-  const bool new_session = before == reports_.end() || before->second.session != report.session;
-  const std::uint64_t refused_before = before == reports_.end() ? 0 : before->second.stats.rejected_frames;
-  reports_[from] = report;
+  const bool first = !std::exchange(contact.reported, true);
+  const bool first_fault = !report.fault.empty() && (!before || before->fault.empty());
+  const bool new_warning = !report.warning.empty() && (!before || before->warning != report.warning);
+  const bool new_session = !before || before->session != report.session;
+  const std::uint64_t refused_before = before ? before->stats.rejected_frames : 0;
+  if (new_session || before->checkpointed != report.checkpointed || before->timeline != report.timeline)
+    durable_moved_[seat->stage.value] = true;
+  if (member)
+    outsiders_.erase(place);
+  else
+    outsiders_.insert(place);
+  if (before)
+    *before = report;
+  else
+    newest_[place] = &(reports_[from] = report);
 
   // What is late after an expulsion is refused as well as what is forged; nothing else changes by either.
   if (report.stats.rejected_frames > refused_before)
@@ -367,11 +431,13 @@ std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const Report& 
     happened("fault", from, report.fault);
     enter(Phase::kStopping, fmt::format("stage {}: {}", seat->stage, report.fault), now);
   }
-  if (const std::uint64_t version = durable(seat->stage); version > decisions_.checkpointed[seat->stage.value]) {
+  const std::uint64_t version = durable_moved_[seat->stage.value] ? durable(seat->stage) : 0;
+  durable_moved_[seat->stage.value] = false;
+  if (version > decisions_.checkpointed[seat->stage.value]) {
     append(CheckpointRecord{seat->stage, version});
     happened("checkpoint", from, fmt::format("version {}", version));
   }
-  if (decisions_.find(report.session)) {
+  if (member) {
     if (report.step == decisions_.step && report.attempt == decisions_.attempt) {
       ledger_.record(report);
       if (phase_ == Phase::kRunning) evaluate(now);
@@ -380,8 +446,14 @@ std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const Report& 
   } else if (decisions_.used_sessions.contains(report.session)) {
     if (phase_ == Phase::kRunning) send_view(from);  // expelled and does not know it yet
   } else if (phase_ != Phase::kStopping) {
-    if (const Member* old = decisions_.live_of(from)) expel(*old, "its process started again");
-    admit_candidates(now);
+    if (const Member* old = decisions_.live_of(from)) {
+      expel(*old, "its process started again");
+      admit_candidates(now);
+    } else if (admit(*seat, now)) {
+      outsiders_.erase(place);
+      send_views_soon();
+      evaluate(now);
+    }
     if (is_candidate(*seat)) {
       if (report.version + 1 != decisions_.step.value && joining_noted_.insert(report.session).second)
         happened("joining", from, fmt::format("it holds version {}, step {} needs {}", report.version, decisions_.step, decisions_.step.value - 1));
@@ -389,9 +461,10 @@ std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const Report& 
         consider_rollback(*seat, report, report.unrecoverable);
       else if (cannot_repeat(*seat, report, now))
         consider_rollback(*seat, report, fmt::format("what was decided after version {} is not kept any more", report.version));
-      if (new_session) send_views();
+      if (new_session) send_views_soon();
     }
   }
+  if (first && decisions_.epoch != EpochId(0)) send_view(from);
   end_if_all_left(now);
   return take();
 }
@@ -400,8 +473,7 @@ std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const Report& 
 // it, so one replica's is not enough: the others may be what is left of the stage.
 std::uint64_t Coordinator::durable(StageId stage) const {
   std::uint64_t version = UINT64_MAX;
-  for (const auto& member : decisions_.live) {
-    if (member.stage != stage) continue;
+  for (const auto& member : decisions_.members(stage)) {
     const auto report = reports_.find(member.peer);
     const bool known = report != reports_.end() && report->second.session == member.session && report->second.timeline == timeline();
     version = std::min(version, known ? report->second.checkpointed : 0);
@@ -423,21 +495,24 @@ Member Coordinator::member_of(const Seat& seat, const Report& report) const {
 
 // A combination that is under way would be void with a new member, so a candidate waits until the commit, unless its
 // stage is empty: then there is no combination without it.
+bool Coordinator::admit(const Seat& seat, Time now) {
+  if (phase_ != Phase::kRunning || !is_candidate(seat)) return false;
+  const Report& report = reports_.at(seat.peer);
+  const bool fits = report.version + 1 == decisions_.step.value && report.timeline == timeline();
+  const bool heard = now - contacts_.at(seat.peer).heard < options_.suspicion;
+  if (!fits || !heard || (preparing_ && !decisions_.stage_is_empty(seat.stage))) return false;
+  append(AdmitRecord{member_of(seat, report), report.version});
+  happened("admitted", seat.peer, fmt::format("stage {} replica {}, version {}", seat.stage, seat.replica, report.version));
+  return true;
+}
+
 void Coordinator::admit_candidates(Time now) {
-  if (phase_ != Phase::kRunning) return;
-  bool admitted = false;
-  for (const auto& seat : seats_) {
-    if (!is_candidate(seat)) continue;
-    const Report& report = reports_.at(seat.peer);
-    const bool fits = report.version + 1 == decisions_.step.value && report.timeline == timeline();
-    const bool heard = now - contacts_.at(seat.peer).heard < options_.suspicion;
-    if (!fits || !heard || (preparing_ && !decisions_.stage_is_empty(seat.stage))) continue;
-    append(AdmitRecord{member_of(seat, report), report.version});
-    happened("admitted", seat.peer, fmt::format("stage {} replica {}, version {}", seat.stage, seat.replica, report.version));
-    admitted = true;
-  }
-  if (!admitted) return;
-  send_views();
+  std::vector<std::size_t> admitted;
+  for (const auto i : outsiders_)
+    if (admit(seats_[i], now)) admitted.push_back(i);
+  if (admitted.empty()) return;
+  for (const auto i : admitted) outsiders_.erase(i);
+  send_views_soon();
   evaluate(now);
 }
 
@@ -447,7 +522,7 @@ void Coordinator::consider_unreachable(const Report& report) {
     const Member* accuser = decisions_.find(report.session);
     const Member* accused = decisions_.find(session);
     if (!accuser || !accused) continue;
-    const auto replicas = [&](const Member& m) { return std::ranges::count(decisions_.live, m.stage, &Member::stage); };
+    const auto replicas = [&](const Member& m) { return decisions_.members(m.stage).size(); };
     if (std::max(replicas(*accuser), replicas(*accused)) < 2) continue;
     const Member goes = replicas(*accuser) > replicas(*accused) ? *accuser : *accused;
     const Member stays = goes == *accuser ? *accused : *accuser;
@@ -473,8 +548,8 @@ void Coordinator::consider_rollback(const Seat& seat, const Report& report, cons
   if (version + 1 >= decisions_.step.value) {
     // The run stands there already and the stage has not got that version: back to what it has.
     std::uint64_t newest = 0;
-    for (const auto& other : seats_)
-      if (other.stage == seat.stage && is_candidate(other))
+    for (const auto i : outsiders_)
+      if (const Seat& other = seats_[i]; other.stage == seat.stage && is_candidate(other))
         if (const Report& r = reports_.at(other.peer); r.version != kNoVersion && r.timeline == timeline()) newest = std::max(newest, r.version);
     version = std::min(version, newest);
   }
@@ -492,7 +567,7 @@ void Coordinator::expel(const Member& member, const std::string& reason) {
   const PeerId peer = member.peer;
   append(ExpelRecord{member.session, reason});
   happened("expelled", peer, reason);
-  send_views();
+  send_views_soon();
 }
 
 // ----------------------------------------------------------------------------------------------- commit
@@ -500,9 +575,9 @@ void Coordinator::expel(const Member& member, const std::string& reason) {
 // A replica that is a step or two behind would stay behind for ever if a step is shorter than its round trips: the
 // finished step waits for it before the sums are combined, for a small share of the time.
 bool Coordinator::waits_for_joiner(Time now) {
-  for (const auto& seat : seats_) {
-    if (!is_candidate(seat)) continue;
-    const Report& report = reports_.at(seat.peer);
+  for (const auto i : outsiders_) {
+    if (!is_candidate(seats_[i])) continue;
+    const Report& report = reports_.at(seats_[i].peer);
     if (report.timeline != timeline() || report.version + kNearlyCaughtUp < decisions_.step.value) continue;
     Time& until = waited_until_.try_emplace(report.session, now + options_.join_wait).first->second;
     if (now > until + 10 * options_.join_wait) until = now + options_.join_wait;
@@ -512,14 +587,14 @@ bool Coordinator::waits_for_joiner(Time now) {
 }
 
 void Coordinator::evaluate(Time now) {
-  const auto verdict = ledger_.verdict(decisions_.live, paths_);
+  const auto verdict = ledger_.verdict();
   if (verdict.duplicate) {
     const Member twice = *decisions_.find(*verdict.duplicate);
     expel(twice, "a microbatch has two owners in its stage");
     return;
   }
   if (!verdict.complete) return;
-  if (ledger_.all_prepared(decisions_.live, decisions_.epoch)) {
+  if (ledger_.all_prepared(decisions_.live.size(), decisions_.epoch)) {
     if (const auto wrong = dissenter())
       expel(*wrong, "its sum of the step differs from its siblings'");
     else
@@ -540,8 +615,8 @@ std::optional<Member> Coordinator::dissenter() const {
     const auto& of_stage = votes[member.stage];
     if (of_stage.size() < 2) continue;
     const auto most = std::ranges::max_element(of_stage, {}, [](const auto& v) { return v.second; });
-    for (const auto& sibling : decisions_.live)
-      if (sibling.stage == member.stage && ledger_.entries().at(sibling.session).sum_digest != most->first) return sibling;
+    for (const auto& sibling : decisions_.members(member.stage))
+      if (ledger_.entries().at(sibling.session).sum_digest != most->first) return sibling;
   }
   return std::nullopt;
 }
@@ -667,10 +742,12 @@ std::vector<CoordinatorEffect> Coordinator::tick(Time now) {
   if (phase_ == Phase::kRunning && decisions_.epoch != EpochId(0)) evaluate(now);
   if (now >= next_repeat_) {
     next_repeat_ = now + options_.repeat;
-    if (decisions_.epoch != EpochId(0)) send_views();
+    if (decisions_.epoch != EpochId(0)) send_views_soon();
   }
+  if (round_wanted_) send_views_soon();
   end_if_all_left(now);
   next_tick_ = now + kTick;
+  if (round_wanted_) next_tick_ = std::min(next_tick_, next_round_);
   // Silence is noticed as soon as it is long enough, not at the tick after that.
   if (phase_ == Phase::kRunning)
     for (const auto& member : decisions_.live)

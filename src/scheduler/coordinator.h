@@ -5,6 +5,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <unordered_map>
 #include <variant>
 #include <vector>
 
@@ -86,6 +87,10 @@ class Coordinator {
     Duration consider_moves = seconds(2);
     // A worker that was heard of so lately is expected back: its process is probably being started again.
     Duration expected_back = seconds(20);
+    // To tell everybody takes a while if there are many: members that come and go within this time, for every so many peers,
+    // are told of together.
+    std::size_t crowd = 256;
+    Duration round_pause = std::chrono::milliseconds(6);
   };
 
   Coordinator(const Plan& plan, std::vector<Seat> seats, Options options);
@@ -118,6 +123,7 @@ class Coordinator {
   struct Contact {
     Time heard{};
     std::optional<Time> lost;  // disconnected since
+    bool reported = false;     // over this connection: before that there is nobody to tell, or nobody knows what he knows
   };
 
   struct PendingMove {
@@ -129,10 +135,16 @@ class Coordinator {
   void append(LogRecord record);
   void take_seats();
   void begin_attempt();
+  // Of a stage to somebody who has a view of this epoch: what all its replicas are told alike.
+  using SharedViews = std::map<std::pair<StageId, EpochId>, View>;
+  View view_of(StageId stage, EpochId known) const;
+  void send_view(const Seat& seat, SharedViews& shared);
   void send_view(PeerId peer);
   void send_views();
+  void send_views_soon();
   void happened(std::string event, PeerId peer, std::string reason);
   void expel(const Member& member, const std::string& reason);
+  bool admit(const Seat& seat, Time now);
   void admit_candidates(Time now);
   std::uint64_t durable(StageId stage) const;
   bool is_candidate(const Seat& seat) const;
@@ -163,8 +175,9 @@ class Coordinator {
   std::vector<CoordinatorEffect> take();
 
   Plan plan_;
-  const std::vector<Seat> roster_;
+  std::vector<Seat> roster_;  // where everybody was started
   std::vector<Seat> seats_;
+  std::unordered_map<PeerId, std::size_t> seat_index_;
   Options options_;
   Decisions decisions_;
   Ledger ledger_;
@@ -182,8 +195,11 @@ class Coordinator {
   std::string reason_;
   Time ends_at_ = kNever;
   bool ended_ = false;
-  std::map<PeerId, Contact> contacts_;
+  std::unordered_map<PeerId, Contact> contacts_;
   std::map<PeerId, Report> reports_;  // newest of each peer
+  std::vector<Report*> newest_;       // the same by seat; null: none yet
+  std::set<std::size_t> outsiders_;   // seats whose newest report is of no live member: all candidates are among them
+  std::vector<bool> durable_moved_;   // per stage: what it has on its disks has to be looked at again
   std::set<SessionId> joining_noted_;  // candidates whose missing versions were already reported
   std::map<SessionId, Time> waited_until_;  // candidates that a step waited for
   std::map<SessionId, Time> cannot_repeat_since_;
@@ -194,6 +210,8 @@ class Coordinator {
   Time started_{};
   Time next_tick_{};
   Time next_repeat_{};
+  Time next_round_{};  // not before this are all told of what can wait
+  bool round_wanted_ = false;
   std::vector<CoordinatorEffect> effects_;
 };
 

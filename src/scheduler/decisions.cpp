@@ -4,20 +4,80 @@
 
 namespace isthmus {
 
-Decisions::Decisions(const Plan& plan) : steps_without(plan.stages.size(), 0), checkpointed(plan.stages.size(), 0), plan_(plan) {}
+namespace {
+
+constexpr std::size_t kDeparturesMax = 256;  // of a stage
+
+}  // namespace
+
+Decisions::Decisions(const Plan& plan) : steps_without(plan.stages.size(), 0), checkpointed(plan.stages.size(), 0), history_(plan.stages.size()), plan_(plan) {}
 
 const Member* Decisions::find(SessionId session) const {
-  const auto at = std::ranges::find(live, session, &Member::session);
+  const auto place = standings_.find(session);
+  if (place == standings_.end()) return nullptr;
+  const auto key = std::tuple(place->second.stage, place->second.replica);
+  auto at = std::ranges::lower_bound(live, key, {}, [](const Member& m) { return std::tuple(m.stage, m.replica); });
+  while (at != live.end() && at->session != session) ++at;
   return at == live.end() ? nullptr : &*at;
 }
 
 const Member* Decisions::live_of(PeerId peer) const {
-  const auto at = std::ranges::find(live, peer, &Member::peer);
-  return at == live.end() ? nullptr : &*at;
+  const auto newest = last_session.find(peer);
+  return newest == last_session.end() ? nullptr : find(newest->second);
 }
 
-bool Decisions::stage_is_empty(StageId stage) const {
-  return std::ranges::find(live, stage, &Member::stage) == live.end();
+std::span<const Member> Decisions::members(StageId first, StageId last) const {
+  const auto begin = std::ranges::lower_bound(live, first, {}, &Member::stage), end = std::ranges::upper_bound(live, last, {}, &Member::stage);
+  return begin < end ? std::span(begin, end) : std::span<const Member>();
+}
+
+bool Decisions::stage_is_empty(StageId stage) const { return members(stage).empty(); }
+
+void Decisions::add(const Member& member) {
+  standings_[member.session] = {member.stage, member.replica, epoch};
+  history_.at(member.stage.value).changed = epoch;
+  const auto key = [](const Member& m) { return std::tuple(m.stage, m.replica); };
+  live.insert(std::ranges::upper_bound(live, key(member), {}, key), member);
+}
+
+void Decisions::remove(SessionId session) {
+  const Member* member = find(session);
+  if (!member) return;
+  History& history = history_.at(member->stage.value);
+  history.changed = epoch;
+  history.departures.push_back({epoch, session});
+  if (history.departures.size() > kDeparturesMax) {
+    history.forgotten = history.departures.front().epoch;
+    history.departures.pop_front();
+  }
+  live.erase(live.begin() + (member - live.data()));
+  standings_.erase(session);
+}
+
+void Decisions::remove_all() {
+  live.clear();
+  standings_.clear();
+  for (auto& history : history_) history = {epoch, epoch, {}};
+}
+
+Membership Decisions::membership(StageId first, StageId last, EpochId known) const {
+  const auto all = members(first, last);
+  Membership membership;
+  const auto histories = std::span(history_).subspan(first.value, last.value - first.value + 1);
+  const bool knows = known != EpochId(0) && known <= epoch && std::ranges::all_of(histories, [&](const History& h) { return h.forgotten <= known; });
+  if (knows) {
+    membership.since = known;
+    bool changed = false;
+    for (const auto& history : histories) {
+      changed = changed || history.changed > known;
+      for (auto at = history.departures.rbegin(); at != history.departures.rend() && at->epoch > known; ++at) membership.left.push_back(at->session);
+    }
+    if (!changed) return membership;
+    for (const auto& member : all)
+      if (standings_.at(member.session).since > known) membership.joined.push_back(member);
+    if (membership.left.size() + membership.joined.size() < all.size()) return membership;
+  }
+  return {EpochId(0), {all.begin(), all.end()}, {}};
 }
 
 bool Decisions::is_absent(StageId stage) const { return std::ranges::find(absent, stage) != absent.end(); }
@@ -35,7 +95,7 @@ void Decisions::begin_step(StepId next, std::vector<StageId> without) {
 }
 
 void Decisions::forget(SessionId session) {
-  std::erase_if(live, [&](const Member& m) { return m.session == session; });
+  remove(session);
   for (std::size_t m = 0; m < head_owner.size(); ++m)
     if (head_owner[m] == session) {
       head_owner[m] = kNoSession;
@@ -51,29 +111,36 @@ void Decisions::deal_anew() {
 }
 
 void Decisions::deal_heads() {
+  if (std::ranges::find(head_owner, kNoSession) == head_owner.end()) return;
   // Before every stage has somebody nothing can come back, and whoever is the first head to arrive would get it all.
   for (std::uint32_t s = 0; s < plan_.stages.size(); ++s)
     if (stage_is_empty(StageId(s)) && !is_absent(StageId(s))) return;
-  std::vector<SessionId> heads;
-  for (const auto& member : live)
-    if (member.stage == StageId(0)) heads.push_back(member.session);
+  struct Head {
+    SessionId session;
+    double share = 0;
+    double dealt = 0;
+  };
+  std::vector<Head> heads;
+  for (const auto& member : members(StageId(0))) heads.push_back({member.session});
   if (heads.empty()) return;
-  // The next one goes to the head that is furthest behind its share.
-  std::map<SessionId, double> dealt;
   // Of whom nothing is known it is taken to be as fast as the fastest: it would never show otherwise.
   std::uint32_t fastest = 1;
-  for (const auto head : heads)
-    if (const auto at = head_share_.find(head); at != head_share_.end()) fastest = std::max(fastest, at->second);
-  const auto share = [&](SessionId head) {
-    const auto at = head_share_.find(head);
+  for (const auto& head : heads)
+    if (const auto at = head_share_.find(head.session); at != head_share_.end()) fastest = std::max(fastest, at->second);
+  for (auto& head : heads) {
+    const auto at = head_share_.find(head.session);
     const bool known = at != head_share_.end() && at->second != 0 && plan_.routing == Routing::kFinishTime;
-    return static_cast<double>(known ? at->second : fastest);
-  };
+    head.share = static_cast<double>(known ? at->second : fastest);
+  }
+  std::map<SessionId, double> dealt;
   for (const auto owner : head_owner) dealt[owner] += 1;
+  for (auto& head : heads) head.dealt = dealt[head.session];
+  // The next one goes to the head that is furthest behind its share.
   for (auto& owner : head_owner)
     if (owner == kNoSession) {
-      owner = *std::ranges::min_element(heads, {}, [&](SessionId head) { return (dealt[head] + 1) / share(head); });
-      dealt[owner] += 1;
+      Head& behind = *std::ranges::min_element(heads, {}, [](const Head& head) { return (head.dealt + 1) / head.share; });
+      owner = behind.session;
+      behind.dealt += 1;
     }
 }
 
@@ -83,7 +150,7 @@ void Decisions::apply(const LogRecord& record) {
   if (const auto* init = std::get_if<InitRecord>(&record)) {
     // To begin again is to go back, too.
     if (step != StepId(0)) rollbacks.push_back(init->version);
-    live.clear();
+    remove_all();
     moved.clear();
     last_commit.reset();
     commits.clear();
@@ -92,8 +159,7 @@ void Decisions::apply(const LogRecord& record) {
     checkpointed.assign(checkpointed.size(), init->version);
     begin_step(StepId(init->version + 1), {});
   } else if (const auto* admit = std::get_if<AdmitRecord>(&record)) {
-    live.push_back(admit->member);
-    std::ranges::sort(live, {}, [](const Member& m) { return std::tuple(m.stage, m.replica); });
+    add(admit->member);
     last_session[admit->member.peer] = admit->member.session;
     used_sessions.insert(admit->member.session);
     deal_heads();
@@ -113,7 +179,7 @@ void Decisions::apply(const LogRecord& record) {
     const auto oldest = *std::ranges::min_element(checkpointed);
     std::erase_if(commits, [&](const Commit& c) { return c.step.value <= oldest; });
   } else if (const auto* rollback = std::get_if<RollbackRecord>(&record)) {
-    live.clear();
+    remove_all();
     last_commit.reset();
     commits.clear();
     head_share_.clear();

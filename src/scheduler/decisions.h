@@ -1,10 +1,13 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
+#include <unordered_map>
 #include <variant>
 #include <vector>
 
@@ -73,6 +76,13 @@ struct MoveRecord {
 using LogRecord =
     std::variant<InitRecord, AdmitRecord, ExpelRecord, CommitRecord, CheckpointRecord, RollbackRecord, AttemptRecord, MoveRecord>;
 
+// The members of some stages, or how they changed after an epoch.
+struct Membership {
+  EpochId since;  // 0: `joined` are all of them
+  std::vector<Member> joined;
+  std::vector<SessionId> left;
+};
+
 // What the log says: a pure function of its records. Everything else the coordinator knows returns in Reports.
 // Checkpoint records do not count as decisions: a new epoch would void combinations that are under way.
 class Decisions {
@@ -100,11 +110,36 @@ class Decisions {
   std::vector<Commit> commits;
 
   const Member* find(SessionId session) const;
+  bool is_live(SessionId session) const { return standings_.contains(session); }
   const Member* live_of(PeerId peer) const;
+  // Live members of the stages first … last, in order.
+  std::span<const Member> members(StageId first, StageId last) const;
+  std::span<const Member> members(StageId stage) const { return members(stage, stage); }
+  // For somebody who knows them as of epoch `known`; 0: nothing.
+  Membership membership(StageId first, StageId last, EpochId known) const;
   bool stage_is_empty(StageId stage) const;
   bool is_absent(StageId stage) const;
 
  private:
+  // Where a live member stands in `live`.
+  struct Standing {
+    StageId stage;
+    ReplicaId replica;
+    EpochId since;  // admitted
+  };
+  struct Departure {
+    EpochId epoch;
+    SessionId session;
+  };
+  // What happened to a stage's membership lately.
+  struct History {
+    EpochId changed;
+    EpochId forgotten;  // nothing is known of what was before
+    std::deque<Departure> departures;
+  };
+  void add(const Member& member);
+  void remove(SessionId session);
+  void remove_all();
   void begin_step(StepId next, std::vector<StageId> without);
   void deal_anew();
   // What the session did for the running step counts for nothing.
@@ -112,6 +147,8 @@ class Decisions {
   // Gives every microbatch without an owner to a live head member, in turn.
   void deal_heads();
   std::map<SessionId, std::uint32_t> head_share_;
+  std::unordered_map<SessionId, Standing> standings_;
+  std::vector<History> history_;  // per stage
 
   Plan plan_;
 };

@@ -4,6 +4,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "base/done_set.h"
@@ -15,10 +16,11 @@
 namespace isthmus {
 
 // Which live member owns (stage, microbatch) of the running step, from their Reports. Volatile: a restarted
-// coordinator fills it again from the next Reports.
+// coordinator fills it again from the next Reports. A report costs its own size, a verdict nothing.
 class Ledger {
  public:
   struct Entry {
+    StageId stage;
     DoneSet done;
     EpochId prepared_epoch;
     std::vector<UnitNorm> norms;
@@ -27,9 +29,9 @@ class Ledger {
     std::map<MicrobatchId, MicrobatchLoss> losses;
   };
 
-  // Forgets everything; the step has `count` microbatches.
-  void begin(std::uint32_t count);
-  void forget(SessionId session) { entries_.erase(session); }
+  // Forgets everything; the step has `count` microbatches on these paths.
+  void begin(std::uint32_t count, const StepPaths& paths);
+  void forget(SessionId session);
   // REQUIRES: the report is of the running (step, attempt) and of a live member.
   void record(const Report& report);
 
@@ -39,15 +41,30 @@ class Ledger {
     // A second owner of a microbatch inside one stage: impossible by the protocol, so one of them has to go.
     std::optional<SessionId> duplicate;
   };
-  Verdict verdict(const std::vector<Member>& live, const StepPaths& paths) const;
-  bool all_prepared(const std::vector<Member>& live, EpochId epoch) const;
+  Verdict verdict() const {
+    if (!duplicates_.empty()) return {false, duplicates_.begin()->second};
+    return {incomplete_ == 0, std::nullopt};
+  }
+  // Whether as many as these, all live members, have prepared in this epoch.
+  bool all_prepared(std::size_t live, EpochId epoch) const;
 
   std::uint32_t count() const { return count_; }
-  const std::map<SessionId, Entry>& entries() const { return entries_; }
+  const std::unordered_map<SessionId, Entry>& entries() const { return entries_; }
 
  private:
+  struct Stage {
+    DoneSet owned;                // by all replicas
+    std::uint32_t owned_count = 0;
+    std::uint32_t expected = 0;
+  };
+  void add(StageId place, SessionId session, const DoneSet& fresh);
+
   std::uint32_t count_ = 0;
-  std::map<SessionId, Entry> entries_;
+  std::unordered_map<SessionId, Entry> entries_;
+  std::vector<Stage> stages_;
+  std::uint32_t incomplete_ = 0;  // stages
+  std::map<StageId, SessionId> duplicates_;  // who claimed last what another owns
+  std::map<EpochId, std::size_t> prepared_;  // entries by their newest epoch
 };
 
 }  // namespace isthmus

@@ -60,6 +60,7 @@ struct Report {
   std::uint64_t version = 0;  // steps applied, or kNoVersion
   StepId step;
   std::uint32_t attempt = 0;
+  EpochId epoch;           // of its view: it knows the members around its stage as of then; 0: it has none
   DoneSet done;            // of (step, attempt)
   EpochId prepared_epoch;  // 0: none
   std::vector<UnitNorm> norms;

@@ -72,21 +72,25 @@ enum class Phase : std::uint8_t {
   kEnded,
 };
 
-// The coordinator's whole view, sent to every peer after each decision and once a second: idempotent, ordered by
-// epoch. What it means is in docs/protocol.md (State).
+// What the coordinator tells a worker after each decision and once a second: the run, and of its members those of the
+// stages within reach of the receiver's (Plan::reach). Idempotent, ordered by epoch; docs/protocol.md (State).
 struct View {
   EpochId epoch;
   StepId step;  // being computed; 0 before the first decision
   std::uint32_t attempt = 0;
+  // The members that this view leaves out are those the receiver knows from its view of this epoch or a later one, but for
+  // `gone`; 0: it leaves out nobody.
+  EpochId since;
   std::vector<Member> live;
-  std::vector<SessionId> head_owner;  // per microbatch of the step; kNoSession: nobody yet
+  std::vector<SessionId> gone;
+  std::vector<SessionId> head_owner;  // to the first stage, per microbatch of the step; kNoSession: not the receiver
   std::vector<bool> head_again;       // per microbatch: an earlier owner may have sent it on
   std::vector<StageId> absent;        // stages that this attempt goes without
   std::optional<Commit> last_commit;
   bool preparing = false;
-  std::map<SessionId, DoneSet> owners;      // while preparing
+  std::map<SessionId, DoneSet> owners;      // while preparing: what the receiver owns
   SessionId last_session = kNoSession;      // newest session of the receiving peer that was ever admitted
-  std::vector<std::uint64_t> checkpointed;  // per stage: newest version that is durable on every live replica
+  std::vector<std::uint64_t> checkpointed;  // per stage: newest version that is durable on every live replica; 0 out of reach
   Phase phase = Phase::kRunning;
   std::string reason;  // why the run stops, for people
   // Live members that are silent or cut off: new work goes around them. A hint, not a decision.

@@ -89,12 +89,15 @@ void write(Writer& out, const Load& load) {
 }
 
 void write(Writer& out, const View& v) {
-  out.array(19);
+  out.array(21);
   out.id(v.epoch);
   out.id(v.step);
   out.number(v.attempt);
+  out.id(v.since);
   out.array(v.live.size());
   for (const auto& m : v.live) write(out, m);
+  out.array(v.gone.size());
+  for (const auto session : v.gone) out.id(session);
   out.array(v.head_owner.size());
   for (const auto owner : v.head_owner) out.id(owner);
   out.array(v.head_again.size());
@@ -130,7 +133,7 @@ void write(Writer& out, const View& v) {
 }
 
 void write(Writer& out, const Report& r) {
-  out.array(24);
+  out.array(25);
   out.id(r.session);
   out.id(r.stage);
   out.id(r.replica);
@@ -138,6 +141,7 @@ void write(Writer& out, const Report& r) {
   out.number(r.version);
   out.id(r.step);
   out.number(r.attempt);
+  out.id(r.epoch);
   write(out, r.done);
   out.id(r.prepared_epoch);
   out.array(r.norms.size());
@@ -392,12 +396,14 @@ Load read_load(Reader& in) {
 }
 
 View read_view(const msgpack::object& object, const Limits& limits) {
-  Reader in(object, 19, 19);
+  Reader in(object, 21, 21);
   View v;
   v.epoch = in.id<EpochId>();
   v.step = in.id<StepId>();
   v.attempt = static_cast<std::uint32_t>(in.number(UINT32_MAX));
+  v.since = in.id<EpochId>(v.epoch.value);
   for (auto live = in.array(0, limits.members); !live.done();) v.live.push_back(read_member(live, limits));
+  for (auto gone = in.array(0, limits.members); !gone.done();) v.gone.push_back(gone.id<SessionId>());
   for (auto owners = in.array(0, limits.microbatches); !owners.done();)
     v.head_owner.push_back(owners.id<SessionId>());
   for (auto again = in.array(0, limits.microbatches); !again.done();) v.head_again.push_back(again.flag());
@@ -426,7 +432,7 @@ View read_view(const msgpack::object& object, const Limits& limits) {
 }
 
 Report read_report(const msgpack::object& object, const Limits& limits) {
-  Reader in(object, 24, 24);
+  Reader in(object, 25, 25);
   Report r;
   r.session = in.id<SessionId>();
   r.stage = in.id<StageId>(limits.stages - 1);
@@ -435,6 +441,7 @@ Report read_report(const msgpack::object& object, const Limits& limits) {
   r.version = in.number();
   r.step = in.id<StepId>();
   r.attempt = static_cast<std::uint32_t>(in.number(UINT32_MAX));
+  r.epoch = in.id<EpochId>();
   r.done = read_done(in, limits);
   r.prepared_epoch = in.id<EpochId>();
   for (auto norms = in.array(0, limits.units); !norms.done();) {

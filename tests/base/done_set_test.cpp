@@ -16,6 +16,17 @@ TEST(DoneSet, GrowsOnlyByWhatItDidNotHave) {
   EXPECT_EQ(a.size(), 2u);
 }
 
+TEST(DoneSet, IsLessWithoutAnother) {
+  DoneSet a(70), b(70);
+  a.insert(MicrobatchId(3));
+  a.insert(MicrobatchId(69));
+  b.insert(MicrobatchId(3));
+  b.insert(MicrobatchId(4));
+  DoneSet rest(70);
+  rest.insert(MicrobatchId(69));
+  EXPECT_EQ(a.without(b), rest);
+}
+
 TEST(DoneSet, IsFullWhenEveryMicrobatchIsIn) {
   DoneSet set(65);
   for (std::uint32_t m = 0; m < 65; ++m) {

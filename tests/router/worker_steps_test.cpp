@@ -85,6 +85,41 @@ TEST_F(WorkerStepsAlone, AnswersARepeatedForwardWithoutComputingTwice) {
   EXPECT_EQ(operations(worker_.message_received(PeerId(1), forward(0), now_)), 0u);
 }
 
+// A view names the members that changed after the one it builds upon; this worker's own may be younger than that.
+TEST_F(WorkerStepsAlone, CompletesAViewWithTheMembersItKnows) {
+  View news = worker_.view();
+  news.since = EpochId(3);
+  news.epoch = EpochId(5);
+  news.live = {{PeerId(3), SessionId(30), StageId(0), ReplicaId(1), {}, {}}};
+  news.gone = {SessionId(10)};
+  for (int times = 0; times < 2; ++times) {
+    (void)worker_.view_received(news, now_);
+    ASSERT_EQ(worker_.view().live.size(), 2u);
+    EXPECT_EQ(worker_.view().live[0].session, SessionId(30));
+    EXPECT_EQ(worker_.view().live[1].session, worker_.session());
+  }
+  news.epoch = EpochId(6);
+  news.live.push_back({PeerId(4), SessionId(40), StageId(0), ReplicaId(0), {}, {}});
+  (void)worker_.view_received(news, now_);
+  ASSERT_EQ(worker_.view().live.size(), 3u);
+  EXPECT_EQ(worker_.view().live[0].session, SessionId(40));
+}
+
+TEST_F(WorkerStepsAlone, TakesNoViewThatLeavesOutWhatItNeverKnew) {
+  View news = worker_.view();
+  news.since = EpochId(4);
+  news.epoch = EpochId(5);
+  news.live.clear();
+  (void)worker_.view_received(news, now_);
+  EXPECT_EQ(worker_.view().epoch, EpochId(3));
+  EXPECT_EQ(worker_.view().live.size(), 2u);
+  // What it reports tells the coordinator to begin further back.
+  const auto effects = worker_.tick(now_ + seconds(1));
+  const auto said = std::ranges::find_if(effects, [](const auto& e) { return std::holds_alternative<SendMessage>(e); });
+  ASSERT_NE(said, effects.end());
+  EXPECT_EQ(std::get<Report>(std::get<SendMessage>(*said).message).epoch, EpochId(3));
+}
+
 TEST_F(WorkerStepsAlone, DrawsANewSessionOnceExpelled) {
   const SessionId before = worker_.session();
   View view = worker_.view();

@@ -31,6 +31,8 @@ std::vector<Message> one_of_each() {
   view.epoch = EpochId(9);
   view.step = StepId(3);
   view.live = {{PeerId(1), SessionId(11), StageId(0), ReplicaId(0), {1, 2, 3}, {"tcp://a:1", "tcp://a:2"}}};
+  view.since = EpochId(7);
+  view.gone = {SessionId(12), SessionId(13)};
   view.head_owner = {SessionId(11), kNoSession};
   view.head_again = {false, true};
   view.absent = {StageId(1)};
@@ -46,6 +48,7 @@ std::vector<Message> one_of_each() {
   Report report;
   report.session = SessionId(11);
   report.stage = StageId(3);
+  report.epoch = EpochId(8);
   report.done = done;
   report.norms = {{"layer.0", 1.5}, {"layer.1", 0.0}};
   report.losses = {{MicrobatchId(69), 12.25, 100}};
@@ -115,6 +118,18 @@ TEST(MessageCodec, RefusesTruncationAtEveryByte) {
     for (std::size_t length = 0; length < body.size(); ++length)
       EXPECT_FALSE(decode_body(static_cast<std::uint8_t>(message.index()), ByteView(body).first(length), limits())) << message.index();
   }
+}
+
+TEST(MessageCodec, RefusesAViewUponALaterOneAndMoreMembersThanTheRunHas) {
+  View view;
+  view.epoch = view.since = EpochId(9);
+  view.gone.assign(8, SessionId(1));
+  EXPECT_TRUE(decode_body(0, encode_body(view), limits()));
+  View later = view, many = view;
+  later.since = EpochId(10);
+  EXPECT_FALSE(decode_body(0, encode_body(later), limits()));
+  many.gone.push_back(SessionId(1));
+  EXPECT_FALSE(decode_body(0, encode_body(many), limits()));
 }
 
 TEST(MessageCodec, SurvivesFlippedBitsInTheBody) {

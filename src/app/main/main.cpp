@@ -287,10 +287,11 @@ int run_command_line(int argc, char** argv) {
   });
 
   FleetBenchOptions fleet_options;
-  auto* fleet_command = bench_command->add_subcommand("fleet", "Time to plan a random fleet, and to plan again when a machine leaves");
+  auto* fleet_command = bench_command->add_subcommand("fleet", "Time to plan a random fleet, to plan again when a machine leaves, and to coordinate it");
   fleet_command->add_option("--machines", fleet_options.machines, "Machines")->check(CLI::Range(1u, 100'000u))->capture_default_str();
   fleet_command->add_option("--stages", fleet_options.stages, "Stages, two layers each")->check(CLI::Range(1u, 1000u))->capture_default_str();
   fleet_command->add_option("--microbatches", fleet_options.microbatches, "Microbatches a step")->check(CLI::Range(1u, 100'000u))->capture_default_str();
+  fleet_command->add_option("--step-seconds", fleet_options.step_seconds, "Length of a step that the coordinator is measured with")->check(CLI::Range(0.5, 3600.0))->capture_default_str();
   fleet_command->add_option("--seed", fleet_options.seed, "Decides the machines and their links")->capture_default_str();
   fleet_command->add_flag("--json", fleet_options.json, "Machine-readable output");
   fleet_command->callback([&] { chosen = [&] { return bench_fleet(fleet_options); }; });
