@@ -19,7 +19,7 @@ constexpr std::uint64_t kNearlyCaughtUp = 3;
 }  // namespace
 
 Coordinator::Coordinator(const Plan& plan, std::vector<Seat> seats, Options options)
-    : plan_(plan), seats_(std::move(seats)), options_(options), decisions_(plan) {}
+    : plan_(plan), seats_(std::move(seats)), options_(options), decisions_(plan), survey_(options.measure) {}
 
 void Coordinator::replay(const std::vector<LogRecord>& log) {
   for (const auto& record : log) decisions_.apply(record);
@@ -94,6 +94,7 @@ void Coordinator::send_view(PeerId peer) {
   for (const auto& seat : seats_)
     if (is_candidate(seat)) view.joining.push_back(member_of(seat, reports_.at(seat.peer)));
   view.rollbacks = decisions_.rollbacks;
+  view.measure = survey_.order_of(peer);
   const Seat* seat = seat_of(peer);
   if (seat && is_candidate(*seat) && decisions_.stage_is_empty(seat->stage)) {
     const std::uint64_t version = reports_.at(peer).version;
@@ -247,6 +248,7 @@ std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const Report& 
   const bool new_session = before == reports_.end() || before->second.session != report.session;
   const std::uint64_t refused_before = before == reports_.end() ? 0 : before->second.stats.rejected_frames;
   reports_[from] = report;
+  survey_.record(from, report.link, now);
 
   // What is late after an expulsion is refused as well as what is forged; nothing else changes by either.
   if (report.stats.rejected_frames > refused_before)
@@ -548,7 +550,10 @@ std::vector<CoordinatorEffect> Coordinator::tick(Time now) {
   expel_the_gone(now);
   admit_candidates(now);
   skip_the_empty(now);
-  if (phase_ == Phase::kRunning && decisions_.epoch != EpochId(0)) evaluate(now);
+  if (phase_ == Phase::kRunning && decisions_.epoch != EpochId(0)) {
+    evaluate(now);
+    for (const PeerId peer : survey_.turn(decisions_.live, now)) send_view(peer);
+  }
   if (now >= next_repeat_) {
     next_repeat_ = now + options_.repeat;
     if (decisions_.epoch != EpochId(0)) send_views();

@@ -12,6 +12,7 @@
 #include "base/time.h"
 #include "scheduler/decisions.h"
 #include "scheduler/ledger.h"
+#include "scheduler/link_survey.h"
 #include "scheduler/plan.h"
 #include "scheduler/report.h"
 #include "scheduler/step_paths.h"
@@ -80,6 +81,8 @@ class Coordinator {
     Duration leave = seconds(60);
     // A step that is done waits this long for a joiner that has almost caught up, and no more than a tenth of the time.
     Duration join_wait = seconds(1);
+    // Every link between two members is measured once in this time at most; zero: none is.
+    Duration measure{};
   };
 
   Coordinator(const Plan& plan, std::vector<Seat> seats, Options options);
@@ -102,6 +105,7 @@ class Coordinator {
   const Decisions& decisions() const { return decisions_; }
   const std::map<PeerId, Report>& reports() const { return reports_; }
   Phase phase() const { return phase_; }
+  const LinkSurvey& survey() const { return survey_; }
 
  private:
   struct Contact {
@@ -143,6 +147,7 @@ class Coordinator {
   Options options_;
   Decisions decisions_;
   Ledger ledger_;
+  LinkSurvey survey_;
   StepPaths paths_;  // of the running step
   std::map<StageId, Time> empty_since_;
   bool preparing_ = false;

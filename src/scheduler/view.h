@@ -9,6 +9,7 @@
 
 #include "base/done_set.h"
 #include "base/ids.h"
+#include "scheduler/measurements.h"
 
 namespace isthmus {
 
@@ -90,6 +91,7 @@ struct View {
   std::vector<std::uint64_t> rollbacks;
   // Only to a joining worker whose stage has no live member: the commits that its weights miss, oldest first.
   std::vector<Commit> replay;
+  LinkOrder measure;  // only to the receiver: a link it is to measure
   friend bool operator==(const View&, const View&) = default;
 
   const Member* find(SessionId session) const {

@@ -152,7 +152,7 @@ void Cluster::start_worker(PeerId peer) {
     worker.device.weights = newest.second.weights;
   }
   worker.device.version = origin.version;
-  WorkerIdentity identity{peer, worker.stage, worker.replica, {}, seconds(2), options_.bytes_per_second};
+  WorkerIdentity identity{peer, worker.stage, worker.replica, {}, seconds(2), options_.bytes_per_second, {.memory_bytes = 1 << 30, .layer = {options_.forward, options_.input_gradient, options_.weight_gradient}}};
   worker.steps = std::make_unique<WorkerSteps>(plan_, identity, origin, mix(options_.seed, lives_));
   if (coordinator_.up) join(peer, kCoordinator);
   wake_worker(worker);
@@ -177,6 +177,7 @@ void Cluster::start_coordinator(bool fresh) {
   coordinator_.wake_at = kNever;
   coordinator_.frozen_until = now_;
   Coordinator::Options options;
+  options.measure = options_.measure;
   if (!options_.coordinator_times) options.silence = options.reconnect = seconds(1e6);
   coordinator_.machine = std::make_unique<Coordinator>(plan_, seats_, options);
   coordinator_.machine->replay(log_);
@@ -431,7 +432,7 @@ void Cluster::carry_out(PeerId peer, std::vector<WorkerEffect> effects) {
     if (auto* message = std::get_if<SendMessage>(&effect)) {
       if (const auto* report = std::get_if<Report>(&message->message)) checkers_.reported(*report);
       send(peer, message->peer, std::make_shared<const Message>(std::move(message->message)));
-    } else if (std::holds_alternative<KnowMembers>(effect)) {
+    } else if (std::holds_alternative<KnowMembers>(effect) || std::holds_alternative<ConnectTo>(effect)) {
       // Everybody can reach everybody here.
     } else if (std::holds_alternative<Leave>(effect)) {
       worker.up = false;
