@@ -121,7 +121,7 @@ class WorkerProcess {
     std::uint64_t count;
     [[maybe_unused]] const auto n = ::read(woken_, &count, sizeof count);
 
-    const Time now = monotonic_now();
+    const Time now = turn.now;
     watch_connection(turn, now);
     while (auto result = compute_->try_take()) take(std::move(*result), now);
     if (received_signal() == SIGTERM && !exit_code_) exit_code_ = 130;
@@ -203,7 +203,7 @@ class WorkerProcess {
 
   void begin(const StageReady& ready, Time now) {
     WorkerIdentity identity{options_.peer, seat_.stage, seat_.replica, link_->endpoints(), ask_after(run_, plan_),
-                            run_.link.bandwidth_mbps * 1e6 / 8};
+                            run_.link.bandwidth_mbps * 1e6 / 8, ready.device};
     steps_.emplace(plan_, identity, WorkerSteps::Origin{ready.version, ready.timeline}, fresh_seed());
     carry_out(steps_->peer_connected(kCoordinator, now));
   }
@@ -226,6 +226,9 @@ class WorkerProcess {
       if ((sibling || before) && known_.insert(member.session).second)
         link_->connect(member.peer, member.endpoints, member.key);
     }
+  }
+  void carry_out(ConnectTo& effect) {
+    if (known_.insert(effect.member.session).second) link_->connect(effect.member.peer, effect.member.endpoints, effect.member.key);
   }
   void carry_out(Leave&) { exit_code_ = 0; }
   template <class Job>
