@@ -90,7 +90,7 @@ TEST_F(MeasureTest, SaysEverythingThatIsWrongWithAMeasuredFleet) {
   std::ofstream(fleet) << "[model]\nlayers = 1\n[[fleet.machine]]\nname = \"a\"\nmemory_gb = -1\ngflops = 1\n";
   const auto refused = run({"plan", folder_ + "/run.toml", "--measured", fleet});
   EXPECT_EQ(refused.code, 78);
-  for (const std::string& said : {fleet + ":1:2: unknown table \"model\"", fleet + ":5:13: fleet.machine[0].memory_gb is -1", std::string("2 problems in ")})
+  for (const std::string& said : {fleet + ":1:2: unknown table \"model\"", fleet + ":5:13: fleet.machine[0].memory_gb is -1", std::string("2 stages for 1 machine"), std::string("3 problems in ")})
     EXPECT_NE(refused.output.find(said), std::string::npos) << said << " is not in: " << refused.output;
   const auto none = run({"plan", folder_ + "/run.toml", "--measured", folder_ + "/none.toml"});
   EXPECT_EQ(none.code, 78);
