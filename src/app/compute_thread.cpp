@@ -69,6 +69,12 @@ Result<StageReady> ComputeThread::start() {
     journal_.emplace(std::move(*journal));
   else
     warning_ = journal.error().message;
+  auto ready = load_newest();
+  if (ready) ready->device = stage_->measure();
+  return ready;
+}
+
+Result<StageReady> ComputeThread::load_newest() {
   StageReady ready;
   for (std::size_t i = 0; i < options_.versions.size(); ++i) {
     ready.version = options_.versions[i];

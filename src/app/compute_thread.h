@@ -36,6 +36,7 @@ struct ComputeTime {
 struct StageReady {
   std::uint64_t version = 0;
   std::uint32_t timeline = 0;
+  DeviceFigures device;
 };
 
 struct ComputeResult {
@@ -72,6 +73,7 @@ class ComputeThread {
  private:
   void work();
   Result<StageReady> start();
+  Result<StageReady> load_newest();
   std::optional<ComputeResult> run(ComputeJob& job);
   OperationDone operate(const RunOperation& job);
   LoadDone load(const RunLoad& job);

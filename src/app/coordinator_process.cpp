@@ -10,6 +10,7 @@
 
 #include "app/clock.h"
 #include "app/decision_log.h"
+#include "app/fleet_file.h"
 #include "app/line_reader.h"
 #include "app/process_link.h"
 #include "app/progress.h"
@@ -33,7 +34,7 @@ class CoordinatorProcess {
  public:
   CoordinatorProcess(const RunConfig& run, const CoordinatorOptions& options)
       : options_(options), run_(run), plan_(make_plan(run)), control_(options.control_fd),
-        progress_(run, stdout) {}
+        progress_(run, stdout), fleet_(options.folder.fleet(), run) {}
 
   int serve() {
     if (auto ready = open(); !ready) {
@@ -76,6 +77,7 @@ class CoordinatorProcess {
       limits.rebalance.emplace();
       limits.rebalance->bits_per_second = run_.link.bandwidth_mbps * 1e6;
     }
+    limits.measure = seconds(run_.link.measure_s);
     coordinator_.emplace(plan_, roster->seats, limits);
     coordinator_->replay(log->records());
     if (!options_.fresh)
@@ -111,6 +113,13 @@ class CoordinatorProcess {
     }
     if (now >= coordinator_->next_due()) carry_out(coordinator_->tick(now));
     progress_.refresh(record_->figures(), *coordinator_, now);
+    refresh_fleet(now, false);
+  }
+
+  // The run does not depend on it, so that a full disk does not end it.
+  void refresh_fleet(Time now, bool at_once) {
+    const Status written = fleet_.refresh(*coordinator_, now, at_once);
+    if (!written && !std::exchange(told_of_fleet_, true)) progress_.say(written.error().message);
   }
 
   void do_as_told(const std::string& line, Time now) {
@@ -165,6 +174,7 @@ class CoordinatorProcess {
   }
   Status carry_out(const RunEnded& effect) {
     const Status written = record_->ended(effect, monotonic_now());
+    refresh_fleet(monotonic_now(), true);
     exit_code_ = effect.finished ? 0 : stop_code_.value_or(1);
     const auto& f = record_->figures();
     if (effect.finished) {
@@ -182,6 +192,8 @@ class CoordinatorProcess {
   const Plan plan_;
   LineReader control_;
   Progress progress_;
+  FleetFile fleet_;
+  bool told_of_fleet_ = false;
   std::unique_ptr<ProcessLink> link_;
   std::optional<Coordinator> coordinator_;
   std::optional<DecisionLog> log_;

@@ -40,7 +40,8 @@ ProcessLink::Turn ProcessLink::turn(Time until, int fd) {
   const Time due = std::min(until, transport_->next_due());
   sockets_->wait(due > now ? due - now : Duration{}, fd);
   Turn turn;
-  for (auto& event : transport_->poll(monotonic_now())) {
+  turn.now = monotonic_now();
+  for (auto& event : transport_->poll(turn.now)) {
     if (auto* received = std::get_if<FrameReceived>(&event)) {
       const PeerId from = received->frame.peer;
       if (auto message = messenger_->receive(std::move(received->frame)))

@@ -38,6 +38,8 @@ class ProcessLink {
     std::vector<Arrival> messages;
     std::vector<PeerId> connected;
     std::vector<PeerId> disconnected;
+    // When the transport was looked at; what is sent before the next turn is taken to leave then.
+    Time now{};
   };
   // Waits until something arrives, `fd` becomes readable (-1: none) or `until`, then moves what can be moved.
   Turn turn(Time until, int fd);

@@ -17,6 +17,7 @@ struct RunFolder {
   std::string events() const { return path + "/events.jsonl"; }
   std::string summary() const { return path + "/summary.json"; }
   std::string trace() const { return path + "/trace.json"; }
+  std::string fleet() const { return path + "/fleet.toml"; }
   std::string decision_log() const { return path + "/coordinator.log"; }
   std::string checkpoints() const { return path + "/checkpoint"; }
   // One folder per stage: a replica that moves must never take what it sent from one stage for what it sends from another.

@@ -144,7 +144,7 @@ class WorkerLife {
     std::uint64_t count;
     [[maybe_unused]] const auto n = ::read(woken_, &count, sizeof count);
 
-    const Time now = monotonic_now();
+    const Time now = turn.now;
     watch_connection(turn, now);
     while (auto result = compute_->try_take()) take(std::move(*result), now);
     if (received_signal() == SIGTERM && !exit_code_) exit_code_ = 130;
@@ -229,7 +229,7 @@ class WorkerLife {
 
   void begin(const StageReady& ready, Time now) {
     WorkerIdentity identity{options_.peer, seat_.stage, seat_.replica, link_->endpoints(), ask_after(run_, plan_),
-                            run_.link.bandwidth_mbps * 1e6 / 8};
+                            run_.link.bandwidth_mbps * 1e6 / 8, ready.device};
     steps_.emplace(plan_, identity, WorkerSteps::Origin{ready.version, ready.timeline}, fresh_seed());
     carry_out(steps_->peer_connected(kCoordinator, now));
   }
@@ -252,6 +252,9 @@ class WorkerLife {
       if ((sibling || before) && known_.insert(member.session).second)
         link_->connect(member.peer, member.endpoints, member.key);
     }
+  }
+  void carry_out(ConnectTo& effect) {
+    if (known_.insert(effect.member.session).second) link_->connect(effect.member.peer, effect.member.endpoints, effect.member.key);
   }
   void carry_out(Leave&) { exit_code_ = 0; }
   void carry_out(BeginAt& effect) {

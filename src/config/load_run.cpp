@@ -14,10 +14,12 @@ namespace isthmus {
 
 tl::expected<RunConfig, std::vector<Problem>> parse_run(std::string_view text,
                                                         const std::string& file,
-                                                        const std::vector<std::string>& overrides) {
+                                                        const std::vector<std::string>& overrides,
+                                                        const FleetText* measured) {
   ProblemList problems(file);
-  const auto document = RunDocument::parse(text, overrides, problems);
+  auto document = RunDocument::parse(text, overrides, problems);
   if (!document) return tl::unexpected(problems.take());
+  if (measured) document->take_fleet(measured->text, measured->file, problems);
   check_against_schema(document->root(), run_schema(), problems);
   RunConfig run = read_run(*document, problems);
   check_run(*document, run, problems);
@@ -30,10 +32,15 @@ tl::expected<RunConfig, std::vector<Problem>> parse_run(std::string_view text,
 }
 
 tl::expected<RunConfig, std::vector<Problem>> load_run(const std::string& path,
-                                                       const std::vector<std::string>& overrides) {
+                                                       const std::vector<std::string>& overrides,
+                                                       const std::string& measured) {
   const auto text = config_file_text(path, "a run file");
   if (!text) return tl::unexpected(std::vector<Problem>{text.error()});
-  return parse_run(*text, path, overrides);
+  if (measured.empty()) return parse_run(*text, path, overrides);
+  const auto fleet = config_file_text(measured, "a fleet.toml that a run left behind");
+  if (!fleet) return tl::unexpected(std::vector<Problem>{fleet.error()});
+  const FleetText given{*fleet, measured};
+  return parse_run(*text, path, overrides, &given);
 }
 
 }  // namespace isthmus

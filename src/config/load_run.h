@@ -30,10 +30,17 @@ struct Problem {
 // same checks. One that chooses another codec, device or layout than the file takes the file's keys
 // for the old one out: boundary.rank and factored_layers with boundary.codec=identity, [emulated]
 // with pipeline.device=cpu or cuda, [[pipeline.stage]] with pipeline.layout=auto.
+//
+// `measured`: a file of a fleet's tables alone, such as a run leaves behind as fleet.toml; empty: none. Its machines and links
+// stand in the place of the run file's, and of its replica counts.
 tl::expected<RunConfig, std::vector<Problem>> load_run(
-    const std::string& path, const std::vector<std::string>& overrides = {});
+    const std::string& path, const std::vector<std::string>& overrides = {}, const std::string& measured = {});
+struct FleetText {
+  std::string text;
+  std::string file;
+};
 tl::expected<RunConfig, std::vector<Problem>> parse_run(
-    std::string_view text, const std::string& file, const std::vector<std::string>& overrides = {});
+    std::string_view text, const std::string& file, const std::vector<std::string>& overrides = {}, const FleetText* measured = nullptr);
 
 // The resolved run as a run file that load_run reads back to an equal RunConfig.
 std::string resolved_toml(const RunConfig& run);

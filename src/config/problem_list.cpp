@@ -27,7 +27,7 @@ void ProblemList::add(Place place, std::string what, std::string expected) {
     ++left_out_;
     return;
   }
-  problems_.push_back({place.is_override ? "--set" : file_, place.line, place.column,
+  problems_.push_back({place.is_override ? "--set" : place.file.empty() ? file_ : place.file, place.line, place.column,
                        std::move(what), std::move(expected)});
 }
 
@@ -52,9 +52,9 @@ bool ProblemList::is_full() const { return problems_.size() >= kShown; }
 
 std::vector<Problem> ProblemList::take() {
   // What stands nowhere in the file comes after what does.
-  std::ranges::stable_sort(problems_, {}, [](const Problem& p) {
+  std::ranges::stable_sort(problems_, {}, [&](const Problem& p) {
     const int line = p.line > 0 ? p.line : std::numeric_limits<int>::max();
-    return std::tuple(p.file == "--set", line, p.column);
+    return std::tuple(p.file == "--set", p.file != file_, line, p.column);
   });
   if (left_out_ > 0)
     problems_.push_back({file_, 0, 0, fmt::format("there are {} problems more", left_out_),

@@ -15,6 +15,7 @@ struct Place {
   int line = 0;  // 0: nowhere in the file
   int column = 0;
   bool is_override = false;
+  std::string file{};  // empty: the run file
 };
 
 // What is wrong with a run, gathered while it is read and checked. Paths are "section",
@@ -32,7 +33,7 @@ class ProblemList {
   bool empty() const { return problems_.empty(); }
   // More are counted, but their sentences would be thrown away.
   bool is_full() const;
-  // In the order of the file, overrides after it; the first hundred and a word about the rest.
+  // In the order of the file, then those of a second file and of the overrides; the first hundred and a word about the rest.
   std::vector<Problem> take();
 
  private:

@@ -92,6 +92,8 @@ struct RunConfig {
     double jitter_ms = 0;    // uniform in [0, jitter_ms), added to the latency
     double loss = 0;         // probability that a frame has to be sent again, one round trip later, as TCP does
     bool emulate = false;    // shape every process's up- and downlink to these figures
+    // The link of every two workers is measured, each once in so many seconds at most (OUT/fleet.toml); 0: none is.
+    std::uint32_t measure_s = 0;
     friend bool operator==(const Link&, const Link&) = default;
   } link;
 

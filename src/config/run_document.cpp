@@ -73,6 +73,31 @@ std::optional<RunDocument> RunDocument::parse(std::string_view text,
   return document;
 }
 
+void RunDocument::take_fleet(std::string_view text, const std::string& file, ProblemList& problems) {
+  const auto refuse = [&](Place place, std::string what) {
+    place.file = file;
+    problems.add(place, std::move(what), "[[fleet.machine]] and [[fleet.link]] tables, as in the fleet.toml of a run");
+  };
+  if (auto refused = refusal(text)) return refuse({refused->line, refused->column}, refused->what);
+  toml::table other;
+  try {
+    other = toml::parse(text, file);
+  } catch (const toml::parse_error& error) {
+    return refuse(place_of(error.source()), std::string(error.description()));
+  }
+  for (auto&& [key, node] : other)
+    if (key != "fleet") refuse(place_of(key.source()), fmt::format("unknown table {}", quoted(std::string(key.str()))));
+  auto* fleet = other.get("fleet");
+  if (!fleet) return refuse({}, "there is no [[fleet.machine]]");
+  // A node that is moved remembers where it was written, and in which file.
+  fleet->visit([&](auto& node) { root_.insert_or_assign("fleet", std::move(node)); });
+  drop_from_file("pipeline", "replicas");
+  if (auto* pipeline = root_.get_as<toml::table>("pipeline"))
+    if (auto* stages = pipeline->get_as<toml::array>("stage"))
+      for (auto& stage : *stages)
+        if (auto* table = stage.as_table()) table->erase("replicas");
+}
+
 void RunDocument::override_with(const std::string& text, ProblemList& problems) {
   const auto refuse = [&](std::string what, std::string expected) {
     problems.add({0, 0, true}, std::move(what), std::move(expected));
@@ -143,7 +168,7 @@ Place RunDocument::place(const std::string& path) const {
 
 Place RunDocument::place_of(const toml::source_region& region) {
   const int line = static_cast<int>(region.begin.line);
-  return {line, static_cast<int>(region.begin.column), line == 0};
+  return {line, static_cast<int>(region.begin.column), line == 0, region.path ? *region.path : std::string()};
 }
 
 }  // namespace isthmus

@@ -23,6 +23,10 @@ class RunDocument {
                                           const std::vector<std::string>& overrides,
                                           ProblemList& problems);
 
+  // Machines and links of another file in the place of this one's. They are the replicas, so that those of this file go as
+  // well.
+  void take_fleet(std::string_view text, const std::string& file, ProblemList& problems);
+
   const toml::table& root() const { return root_; }
   // The value at "section.key" or "pipeline.stage[2].layers"; null if there is none. Known keys
   // only.

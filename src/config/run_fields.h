@@ -51,6 +51,7 @@ void for_each_field(Run& r, Visit&& visit) {
   visit("link", "jitter_ms", r.link.jitter_ms);
   visit("link", "loss", r.link.loss);
   visit("link", "emulate", r.link.emulate);
+  visit("link", "measure_s", r.link.measure_s);
   visit("pipeline", "layout", r.pipeline.layout);
   visit("pipeline", "stages", r.pipeline.stages);
   visit("pipeline", "replicas", r.pipeline.replicas);

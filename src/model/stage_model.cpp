@@ -99,8 +99,16 @@ at::Tensor StageModel::base(const at::Tensor& ids, const at::Tensor& anchor, Wei
   at::Tensor base = token_path(ids, anchor, work);
   if (base.defined()) base = base.to(compute_);
   if (!form_.fixed_base) return base;
-  const at::Tensor fixed = embedding_.index_select(0, ids.narrow(1, 0, run_.model.context).reshape({-1}));
+  const at::Tensor fixed = fixed_rows(ids);
   return base.defined() ? base + fixed : fixed;
+}
+
+at::Tensor StageModel::fixed_rows(const at::Tensor& ids) const {
+  return embedding_.index_select(0, ids.narrow(1, 0, run_.model.context).reshape({-1}));
+}
+
+at::Tensor StageModel::read_table(const at::Tensor& ids, const at::Tensor& anchor, WeightWorkList* work) {
+  return table_rows(anchor, ids.narrow(1, 0, run_.model.context).reshape({-1}), parameters_.front(), work);
 }
 
 at::Tensor StageModel::residual(const at::Tensor& base, const at::Tensor& z, WeightWorkList* work) {
@@ -131,38 +139,60 @@ at::Tensor StageModel::mlp_part(std::size_t layer, const at::Tensor& x, WeightWo
   return linear(swiglu(linear(normed, of_layer(layer, kGateUp), work)), of_layer(layer, kDown), work).to(at::kFloat);
 }
 
+at::Tensor StageModel::run_layer(std::uint32_t l, bool is_z, const at::Tensor& base, const at::Tensor& stream, WeightWorkList* work) {
+  const at::Tensor mixed = stream + attention_part(l, is_z ? residual(base, stream, work) : stream, work);
+  return mixed + mlp_part(l, is_z ? residual(base, mixed, work) : mixed, work);
+}
+
 at::Tensor StageModel::run_layers(const at::Tensor& ids, const at::Tensor& input, WeightWorkList* work) {
   const at::Tensor base = this->base(ids, input, work);
   at::Tensor stream;
   // `stream` is z up to the last factored layer and x from there on.
   bool is_z = form_.coefficients;
   if (has_embedding()) {
-    stream = table_rows(input, ids.narrow(1, 0, run_.model.context).reshape({-1}), parameters_.front(), work);
+    stream = read_table(ids, input, work);
     if (form_.fixed_base && !is_z) stream = stream + base.to(at::kFloat);
   } else {
     stream = is_z ? input : widened(base, input, work);
   }
-  const std::uint32_t factored = is_z ? *run_.boundary.factored_layers : 0;
   for (std::uint32_t l = first_layer_; l < end_layer_; ++l) {
-    if (is_z && l >= factored) {
+    if (is_z && !is_factored(l)) {
       stream = residual(base, stream, work).to(at::kFloat);
       is_z = false;
     }
-    stream = stream + attention_part(l, is_z ? residual(base, stream, work) : stream, work);
-    stream = stream + mlp_part(l, is_z ? residual(base, stream, work) : stream, work);
+    stream = run_layer(l, is_z, base, stream, work);
   }
   if (has_head()) return is_z ? residual(base, stream, work).to(at::kFloat) : stream;
   return is_z ? stream : narrowed(base, stream, work);
 }
 
 at::Tensor StageModel::logits(const at::Tensor& ids, const at::Tensor& input, WeightWorkList* work) {
-  return linear(rms_norm(run_layers(ids, input, work), find("head.norm"), compute_, work), find("head.matrix"), work);
+  return run_head(run_layers(ids, input, work), work);
+}
+
+at::Tensor StageModel::run_head(const at::Tensor& x, WeightWorkList* work) {
+  return linear(rms_norm(x, find("head.norm"), compute_, work), find("head.matrix"), work);
+}
+
+at::Tensor StageModel::loss(const at::Tensor& ids, const at::Tensor& logits) const {
+  return cross_entropy_sum(logits, ids.narrow(1, 1, run_.model.context).reshape({-1}));
+}
+
+std::int64_t StageModel::columns_alone(Unit unit) const {
+  if (unit == Unit::kEmbedding) return 1;
+  return unit == Unit::kLayer && is_factored(first_layer_) ? run_.boundary.rank : run_.model.hidden;
+}
+
+at::Tensor StageModel::alone(Unit unit, const at::Tensor& ids, const at::Tensor& input, WeightWorkList* work) {
+  if (unit == Unit::kEmbedding) return read_table(ids, input, work);
+  if (unit == Unit::kHead) return loss(ids, run_head(input, work));
+  const bool is_z = is_factored(first_layer_);
+  return run_layer(first_layer_, is_z, is_z ? fixed_rows(ids) : at::Tensor(), input, work);
 }
 
 at::Tensor StageModel::forward(const at::Tensor& ids, const at::Tensor& input, WeightWorkList* work) {
   if (!has_head()) return run_layers(ids, input, work);
-  const at::Tensor labels = ids.narrow(1, 1, run_.model.context).reshape({-1});
-  return cross_entropy_sum(logits(ids, input, work), labels);
+  return loss(ids, logits(ids, input, work));
 }
 
 }  // namespace isthmus

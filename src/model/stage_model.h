@@ -40,6 +40,12 @@ class StageModel {
   // Tail only: rows × vocabulary, without the loss.
   at::Tensor logits(const at::Tensor& ids, const at::Tensor& input, WeightWorkList* work);
 
+  // A part of the stage by itself, to see what it costs: its first layer, the table of the first stage, or norm, matrix and loss
+  // of the last one. `input`: tokens × columns_alone(unit).
+  enum class Unit { kLayer, kEmbedding, kHead };
+  std::int64_t columns_alone(Unit unit) const;
+  at::Tensor alone(Unit unit, const at::Tensor& ids, const at::Tensor& input, WeightWorkList* work);
+
   std::vector<Parameter>& parameters() { return parameters_; }
   const std::vector<Parameter>& parameters() const { return parameters_; }
   at::Device device() const;
@@ -61,6 +67,12 @@ class StageModel {
   // And the full-width stream, of what crossed the one before.
   at::Tensor widened(const at::Tensor& base, const at::Tensor& input, WeightWorkList* work);
   at::Tensor run_layers(const at::Tensor& ids, const at::Tensor& input, WeightWorkList* work);
+  at::Tensor run_layer(std::uint32_t layer, bool is_z, const at::Tensor& base, const at::Tensor& stream, WeightWorkList* work);
+  at::Tensor run_head(const at::Tensor& x, WeightWorkList* work);
+  at::Tensor read_table(const at::Tensor& ids, const at::Tensor& anchor, WeightWorkList* work);
+  at::Tensor loss(const at::Tensor& ids, const at::Tensor& logits) const;
+  bool is_factored(std::uint32_t layer) const { return form_.coefficients && layer < *run_.boundary.factored_layers; }
+  at::Tensor fixed_rows(const at::Tensor& ids) const;
   at::Tensor attention_part(std::size_t layer, const at::Tensor& x, WeightWorkList* work);
   at::Tensor mlp_part(std::size_t layer, const at::Tensor& x, WeightWorkList* work);
 

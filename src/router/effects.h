@@ -95,6 +95,10 @@ struct RunTrim {
 struct KnowMembers {
   std::vector<Member> members;
 };
+// A link to this member is to be measured, so there has to be one.
+struct ConnectTo {
+  Member member;
+};
 // Nothing more to do; the process may end once what was sent is out.
 struct Leave {
   std::string reason;  // empty: the run is finished
@@ -105,7 +109,7 @@ struct BeginAt {
 };
 using WorkerEffect = std::variant<SendMessage, RunOperation, RunClose, RunAdd, RunPrepare, RunApply, RunDropStep, RunSave,
                                   RunDigests, RunLoad, RunRestore, RunSnapshot, RunFollow, RunRecall, RunTrim,
-                                  KnowMembers, BeginAt, Leave>;
+                                  KnowMembers, ConnectTo, BeginAt, Leave>;
 
 // Results of jobs.
 struct OperationDone {

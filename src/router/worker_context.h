@@ -24,6 +24,7 @@ struct WorkerIdentity {
   Duration ask_after = seconds(2);
   // Its uplink, as the run file says it; what it sends to joiners is paced by it.
   double bytes_per_second = 10e6;
+  DeviceFigures device;
 };
 
 // What the parts of a worker's state machine share: the newest view, this life's session, and the effects so far.

@@ -40,6 +40,7 @@ WorkerSteps::WorkerSteps(const Plan& plan, WorkerIdentity identity, Origin origi
       donor_(context_),
       fetch_(context_),
       rebuild_(context_),
+      probe_(context_),
       version_(origin.version),
       timeline_(origin.timeline),
       checkpointed_(origin.version),
@@ -123,6 +124,7 @@ void WorkerSteps::adopt(const View& view, Time now) {
     if (!prepared_alone_) prepared_.reset();
     prepared_epoch_ = EpochId(0);
   }
+  probe_.view_changed(now);
   trim_journal();
   if (leaving_ && view.phase == Phase::kRunning) {
     leaving_ = left_ = digests_here_ = false;
@@ -376,6 +378,8 @@ void WorkerSteps::dispatch(PeerId from, const Message& message, Time now) {
           fetch_.received(body, from, now);
           rebuild_.received(body, from);
           if (!context_.live() && !leaving_) catch_up(now);
+        } else if constexpr (std::is_same_v<Body, Sounding> || std::is_same_v<Body, Echo>) {
+          if (!probe_.received(body, from, now)) refuse();
         } else {
           dispatch_tagged(from, body, now);
         }
@@ -510,6 +514,7 @@ std::vector<WorkerEffect> WorkerSteps::tick(Time now) {
   flow_.tick(now);
   if (combination_.resend_due() <= now) combination_.resend(now);
   donor_.tick(now);
+  probe_.tick(now);
   if (context_.view.phase != Phase::kRunning)
     leave_phase(now);
   else if (!context_.live())
@@ -522,7 +527,7 @@ std::vector<WorkerEffect> WorkerSteps::tick(Time now) {
 
 Time WorkerSteps::next_due() const {
   const Time due = last_report_ + (report_changed_ ? kCoalesce : kHeartbeat);
-  return std::min({due, flow_.next_due(), combination_.resend_due(), donor_.next_due()});
+  return std::min({due, flow_.next_due(), combination_.resend_due(), donor_.next_due(), probe_.next_due()});
 }
 
 void WorkerSteps::report(Time now) {
@@ -560,6 +565,8 @@ void WorkerSteps::report(Time now) {
   report.stats.service_us = flow_.load().service_us;
   report.stats.queued = flow_.schedule().queued();
   report.stats.waiting_for = waiting_for();
+  report.device = context_.identity.device;
+  report.link = probe_.figures();
   context_.run(SendMessage{kCoordinator, std::move(report)});
   last_report_ = now;
   report_changed_ = false;

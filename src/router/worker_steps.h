@@ -12,6 +12,7 @@
 #include "base/time.h"
 #include "router/combination.h"
 #include "router/effects.h"
+#include "router/link_probe.h"
 #include "router/microbatch_flow.h"
 #include "router/sibling_fetch.h"
 #include "router/stage_rebuild.h"
@@ -108,6 +109,7 @@ class WorkerSteps {
   StateDonor donor_;
   SiblingFetch fetch_;
   StageRebuild rebuild_;
+  LinkProbe probe_;
 
   std::uint64_t version_;
   std::uint32_t timeline_;

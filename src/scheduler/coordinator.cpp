@@ -19,8 +19,8 @@ constexpr std::uint64_t kNearlyCaughtUp = 3;
 }  // namespace
 
 Coordinator::Coordinator(const Plan& plan, std::vector<Seat> seats, Options options)
-    : plan_(plan), roster_(std::move(seats)), seats_(roster_), options_(options), decisions_(plan), newest_(seats_.size(), nullptr),
-      durable_moved_(plan.stages.size(), true) {
+    : plan_(plan), roster_(std::move(seats)), seats_(roster_), options_(options), decisions_(plan), survey_(options.measure),
+      newest_(seats_.size(), nullptr), durable_moved_(plan.stages.size(), true) {
   for (std::size_t i = 0; i < seats_.size(); ++i) seat_index_.emplace(seats_[i].peer, i);
   if (options_.rebalance) rebalance_.emplace(*options_.rebalance, plan_.run_id);
 }
@@ -127,6 +127,9 @@ void Coordinator::send_view(const Seat& seat, SharedViews& shared) {
   if (const auto at = decisions_.last_session.find(seat.peer); at != decisions_.last_session.end())
     view.last_session = at->second;
   if (const auto at = decisions_.moved.find(seat.peer); at != decisions_.moved.end()) view.moved = at->second;
+  view.measure = survey_.order_of(seat.peer);
+  for (const auto session : survey_.partners_of(seat.peer))
+    if (const Member* partner = decisions_.find(session)) view.partners.push_back(*partner);
   if (preparing_)
     if (const auto at = ledger_.entries().find(view.last_session); at != ledger_.entries().end()) view.owners.emplace(at->first, at->second.done);
   if (seat.stage == StageId(0)) {
@@ -422,6 +425,7 @@ std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const Report& 
     *before = report;
   else
     newest_[place] = &(reports_[from] = report);
+  survey_.record(from, report.link, now);
 
   // What is late after an expulsion is refused as well as what is forged; nothing else changes by either.
   if (report.stats.rejected_frames > refused_before)
@@ -739,7 +743,10 @@ std::vector<CoordinatorEffect> Coordinator::tick(Time now) {
   admit_candidates(now);
   consider_moves(now);
   skip_the_empty(now);
-  if (phase_ == Phase::kRunning && decisions_.epoch != EpochId(0)) evaluate(now);
+  if (phase_ == Phase::kRunning && decisions_.epoch != EpochId(0)) {
+    evaluate(now);
+    for (const PeerId peer : survey_.turn(decisions_.live, now)) send_view(peer);
+  }
   if (now >= next_repeat_) {
     next_repeat_ = now + options_.repeat;
     if (decisions_.epoch != EpochId(0)) send_views_soon();

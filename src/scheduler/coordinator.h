@@ -13,6 +13,7 @@
 #include "base/time.h"
 #include "scheduler/decisions.h"
 #include "scheduler/ledger.h"
+#include "scheduler/link_survey.h"
 #include "scheduler/plan.h"
 #include "scheduler/rebalance.h"
 #include "scheduler/report.h"
@@ -91,6 +92,8 @@ class Coordinator {
     // are told of together.
     std::size_t crowd = 256;
     Duration round_pause = std::chrono::milliseconds(6);
+    // Every link between two members is measured once in this time at most; zero: none is.
+    Duration measure{};
   };
 
   Coordinator(const Plan& plan, std::vector<Seat> seats, Options options);
@@ -118,6 +121,7 @@ class Coordinator {
   const Decisions& decisions() const { return decisions_; }
   const std::map<PeerId, Report>& reports() const { return reports_; }
   Phase phase() const { return phase_; }
+  const LinkSurvey& survey() const { return survey_; }
 
  private:
   struct Contact {
@@ -181,6 +185,7 @@ class Coordinator {
   Options options_;
   Decisions decisions_;
   Ledger ledger_;
+  LinkSurvey survey_;
   StepPaths paths_;  // of the running step
   std::map<StageId, Time> empty_since_;
   std::optional<Rebalance> rebalance_;

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/done_set.h"
+#include "scheduler/measurements.h"
 #include "scheduler/view.h"
 
 namespace isthmus {
@@ -77,6 +78,8 @@ struct Report {
   std::uint32_t timeline = 0;          // that its weights belong to: rollbacks before them
   std::vector<SessionId> unreachable;  // members whose connection stays down
   WorkerStats stats;
+  DeviceFigures device;
+  LinkFigures link;  // of the newest order it has carried out
   friend bool operator==(const Report&, const Report&) = default;
 };
 

@@ -7,21 +7,11 @@
 #include "base/time.h"
 #include "config/run_config.h"
 #include "scheduler/link_matrix.h"
+#include "scheduler/operation_costs.h"
 #include "scheduler/plan.h"
 #include "scheduler/stage_schedule.h"
 
 namespace isthmus {
-
-// Time one device needs for one microbatch.
-struct OperationCosts {
-  Duration forward{};
-  Duration input_gradient{};
-  Duration weight_gradient{};
-  Duration total() const { return forward + input_gradient + weight_gradient; }
-  OperationCosts operator*(double factor) const {
-    return {seconds(to_seconds(forward) * factor), seconds(to_seconds(input_gradient) * factor), seconds(to_seconds(weight_gradient) * factor)};
-  }
-};
 
 struct LinkCosts {
   double bits_per_second = 80e6;  // up, and the same down, shared by all of a worker's traffic

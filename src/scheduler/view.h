@@ -9,6 +9,7 @@
 
 #include "base/done_set.h"
 #include "base/ids.h"
+#include "scheduler/measurements.h"
 
 namespace isthmus {
 
@@ -103,6 +104,8 @@ struct View {
   std::vector<Commit> replay;
   // Where the receiving peer serves, if that is not where its process was started: it has to begin again there.
   std::optional<Place> moved;
+  LinkOrder measure;  // only to the receiver: a link it is to measure
+  std::vector<Member> partners;  // with whom the receiver measures a link, or who measures one with it
   friend bool operator==(const View&, const View&) = default;
 
   const Member* find(SessionId session) const {

@@ -155,7 +155,7 @@ void Cluster::start_worker(PeerId peer, Place place) {
     worker.device.weights = newest.second.weights;
   }
   worker.device.version = origin.version;
-  WorkerIdentity identity{peer, worker.stage, worker.replica, {}, seconds(2), options_.bytes_per_second};
+  WorkerIdentity identity{peer, worker.stage, worker.replica, {}, seconds(2), options_.bytes_per_second, {.memory_bytes = 1 << 30, .layer = {options_.forward, options_.input_gradient, options_.weight_gradient}}};
   worker.steps = std::make_unique<WorkerSteps>(plan_, identity, origin, mix(options_.seed, lives_));
   if (coordinator_.up) join(peer, kCoordinator);
   wake_worker(worker);
@@ -193,6 +193,7 @@ void Cluster::start_coordinator(bool fresh) {
   coordinator_.wake_at = kNever;
   coordinator_.frozen_until = now_;
   Coordinator::Options options;
+  options.measure = options_.measure;
   if (!options_.coordinator_times) options.silence = options.reconnect = seconds(1e6);
   coordinator_.machine = std::make_unique<Coordinator>(plan_, seats_, options);
   coordinator_.machine->replay(log_);
@@ -455,6 +456,8 @@ void Cluster::carry_out(PeerId peer, std::vector<WorkerEffect> effects) {
       for (const auto& member : members->members)
         if (member.peer < peer && worker.known.insert(member.session).second && up(member.peer) && !blocked_.contains({peer, member.peer}))
           join(peer, member.peer);
+    } else if (std::holds_alternative<ConnectTo>(effect)) {
+      // Everybody can reach everybody here.
     } else if (const auto* begin = std::get_if<BeginAt>(&effect)) {
       leave_for(worker, begin->place);
       return;

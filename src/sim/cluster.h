@@ -34,6 +34,7 @@ class Cluster {
     Duration input_gradient = std::chrono::milliseconds(10);
     Duration weight_gradient = std::chrono::milliseconds(10);
     std::uint64_t journal_entries = 1'000'000;  // per worker; older steps make room
+    Duration measure{};                         // of every link, as often; zero: of none
     bool coordinator_times = true;              // false: nobody is expelled for silence (for tests by hand)
   };
 

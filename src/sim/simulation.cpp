@@ -59,6 +59,8 @@ SimulationResult simulate(const Plan& plan, std::uint64_t seed, const Simulation
   cluster_options.latency = std::chrono::milliseconds(1 + static_cast<int>(random.below(60, 0)));
   // Now and then a journal that is too small: the stage cannot be rebuilt, and the run has to go back.
   if (random.below(6, 1) == 0) cluster_options.journal_entries = 1 + random.below(8, 2);
+  // In some runs the links are measured meanwhile.
+  if (random.below(3, 4) == 1) cluster_options.measure = std::chrono::milliseconds(1 + static_cast<int>(random.below(4000, 5)));
 
   Cluster cluster(plan, cluster_options);
   SimulationResult result;

@@ -9,6 +9,7 @@
 #include "base/digest.h"
 #include "base/little_endian.h"
 #include "stage/checkpoint.h"
+#include "stage/device_memory.h"
 
 namespace isthmus {
 
@@ -24,6 +25,13 @@ class EmulatedStage final : public StageCompute {
         stage_(stage),
         place_{folder, stage, plan.stages[stage.value].first_layer, plan.stages[stage.value].end_layer, replica},
         slowdown_(slowdown) {}
+
+  // The stage's times are those of all its layers.
+  DeviceFigures measure() override {
+    const auto& e = run_.emulated;
+    const OperationCosts stage{seconds(e.forward_ms * 1e-3), seconds(e.input_gradient_ms * 1e-3), seconds(e.weight_gradient_ms * 1e-3)};
+    return {.memory_bytes = available_memory(), .layer = stage * (slowdown_ / (place_.end_layer - place_.first_layer))};
+  }
 
   Result<ForwardResult> forward(StepId step, MicrobatchId m, bool training, const EncodedTensor& input) override {
     const auto start = Clock::now();

@@ -8,6 +8,7 @@
 #include "base/ids.h"
 #include "base/result.h"
 #include "compress/encoded_tensor.h"
+#include "scheduler/measurements.h"
 #include "scheduler/report.h"
 #include "scheduler/view.h"
 
@@ -21,6 +22,10 @@ namespace isthmus {
 class StageCompute {
  public:
   virtual ~StageCompute() = default;
+
+  // What the device has, and what a layer, and the stage's embedding or head, takes for a microbatch here and now. Tries it
+  // out for a moment; everything the stage computes is as without. Before the first microbatch.
+  virtual DeviceFigures measure() = 0;
 
   struct ForwardResult {
     EncodedTensor output;                // for the next stage; empty at the tail

@@ -22,6 +22,8 @@
 #include "model/weight_work.h"
 #include "scheduler/make_plan.h"
 #include "stage/checkpoint.h"
+#include "stage/device_memory.h"
+#include "stage/layer_timing.h"
 
 namespace isthmus {
 
@@ -55,6 +57,12 @@ class TorchStage final : public StageCompute {
         tokens_(static_cast<std::int64_t>(shape_.tokens)),
         dither_(run.run.seed, fmt::format("dither of stage {}", stage)),
         recompute_(run.pipeline.recompute == "always") {}
+
+  DeviceFigures measure() override {
+    DeviceFigures device = time_layers(model_, run_);
+    device.memory_bytes = model_.device().is_cuda() ? available_cuda_memory() : available_memory();
+    return device;
+  }
 
   Result<ForwardResult> forward(StepId step, MicrobatchId m, bool training, const EncodedTensor& input) override {
     Bytes drawn;

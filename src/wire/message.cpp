@@ -42,6 +42,8 @@ Priority priority_of(const Message& message) {
     case Traffic::kControl:
       break;
   }
+  // Only Soundings and Echoes are control and may have a payload.
+  if (const EncodedTensor* tensor = tensor_of(message); tensor && tensor->values && !tensor->values->empty()) return Priority::kState;
   return std::holds_alternative<Ask>(message) ? Priority::kActivation : Priority::kControl;
 }
 

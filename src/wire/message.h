@@ -154,14 +154,30 @@ struct Absent {
   Piece piece;
 };
 
+// One message of a link's measurement (router/link_probe.h), answered at once by an Echo with as many bytes as it asks for.
+struct Sounding {
+  SessionId from;
+  SessionId to;
+  std::uint32_t serial = 0;
+  std::uint64_t reply_bytes = 0;
+  EncodedTensor tensor;  // values only, of no meaning
+};
+struct Echo {
+  SessionId from;
+  SessionId to;
+  std::uint32_t serial = 0;  // of the Sounding
+  EncodedTensor tensor;
+};
+
 using Message = std::variant<View, Report, Forward, Backward, Ask, Held, Free, Cancel, Cancelled, Busy, TooLate, Probe,
-                             Receipt, Part, Total, Fetch, Chunk, Absent>;
+                             Receipt, Part, Total, Fetch, Chunk, Absent, Sounding, Echo>;
 
 // The tensor that travels as payload behind the body; null if the message has none.
 const EncodedTensor* tensor_of(const Message& message);
 EncodedTensor* tensor_of(Message& message);
 
-// Order in which waiting frames leave an uplink: small control first, then gradients, then activations, then state.
+// Order in which waiting frames leave an uplink: small control first, then gradients, then activations, then state and the bulk
+// of a link's measurement.
 // Ask goes with the activations: it must not overtake the Forward it asks about, or every answer would be "Free".
 enum class Priority : std::uint8_t { kControl, kGradient, kActivation, kState };
 Priority priority_of(const Message& message);

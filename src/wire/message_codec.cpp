@@ -12,6 +12,9 @@ namespace {
 constexpr std::size_t kTextMax = 4096;
 constexpr std::size_t kDigestMax = 128;
 constexpr std::size_t kReplayMax = 1024;
+// Longer than anything that is measured; larger numbers would overflow a Duration.
+constexpr std::uint64_t kHourNs = 3'600'000'000'000;
+constexpr double kBitsPerSecondMax = 1e12;
 
 // ---------------------------------------------------------------------------------------------- writing
 
@@ -88,8 +91,28 @@ void write(Writer& out, const Load& load) {
   out.number(load.service_us);
 }
 
+void write(Writer& out, const LinkOrder& order) {
+  out.number(order.number);
+  out.id(order.to);
+}
+
+void write(Writer& out, const DeviceFigures& d) {
+  out.array(10);
+  out.number(d.memory_bytes);
+  for (const OperationCosts& part : {d.layer, d.embedding, d.head})
+    for (const Duration time : {part.forward, part.input_gradient, part.weight_gradient}) out.number(static_cast<std::uint64_t>(time.count()));
+}
+
+void write(Writer& out, const LinkFigures& link) {
+  out.array(5);
+  write(out, link.order);
+  out.number(static_cast<std::uint64_t>(link.latency.count()));
+  out.real(link.sent_bits_per_second);
+  out.real(link.received_bits_per_second);
+}
+
 void write(Writer& out, const View& v) {
-  out.array(21);
+  out.array(24);
   out.id(v.epoch);
   out.id(v.step);
   out.number(v.attempt);
@@ -130,10 +153,13 @@ void write(Writer& out, const View& v) {
     out.id(v.moved->stage);
     out.id(v.moved->replica);
   }
+  write(out, v.measure);
+  out.array(v.partners.size());
+  for (const auto& m : v.partners) write(out, m);
 }
 
 void write(Writer& out, const Report& r) {
-  out.array(25);
+  out.array(27);
   out.id(r.session);
   out.id(r.stage);
   out.id(r.replica);
@@ -181,6 +207,8 @@ void write(Writer& out, const Report& r) {
                                 s.state_bytes_sent, s.service_us, std::uint64_t{s.queued}})
     out.number(n);
   out.text(s.waiting_for);
+  write(out, r.device);
+  write(out, r.link);
 }
 
 void write(Writer& out, const Forward& f) {
@@ -229,6 +257,22 @@ void write(Writer& out, const Receipt& r) {
   write(out, r.tag);
   out.number(r.sent_us);
   write(out, r.load);
+}
+
+void write(Writer& out, const Sounding& s) {
+  out.array(5);
+  out.id(s.from);
+  out.id(s.to);
+  out.number(s.serial);
+  out.number(s.reply_bytes);
+  out.number(size_of(s.tensor.values));
+}
+void write(Writer& out, const Echo& e) {
+  out.array(4);
+  out.id(e.from);
+  out.id(e.to);
+  out.number(e.serial);
+  out.number(size_of(e.tensor.values));
 }
 
 template <class Sum>
@@ -395,8 +439,40 @@ Load read_load(Reader& in) {
   return load;
 }
 
+LinkOrder read_order(Reader& in) {
+  LinkOrder order;
+  order.number = static_cast<std::uint32_t>(in.number(UINT32_MAX));
+  order.to = in.id<SessionId>();
+  return order;
+}
+
+DeviceFigures read_device(Reader& in) {
+  auto d = in.array(10, 10);
+  DeviceFigures device;
+  device.memory_bytes = d.number();
+  for (OperationCosts* part : {&device.layer, &device.embedding, &device.head})
+    for (Duration* time : {&part->forward, &part->input_gradient, &part->weight_gradient}) *time = Duration(static_cast<Duration::rep>(d.number(kHourNs)));
+  return device;
+}
+
+double read_rate(Reader& in) {
+  const double rate = in.real();
+  if (!(rate >= 0 && rate <= kBitsPerSecondMax)) throw std::runtime_error(fmt::format("expected a rate up to {} bits per second", kBitsPerSecondMax));
+  return rate;
+}
+
+LinkFigures read_link(Reader& in) {
+  auto l = in.array(5, 5);
+  LinkFigures link;
+  link.order = read_order(l);
+  link.latency = Duration(static_cast<Duration::rep>(l.number(kHourNs)));
+  link.sent_bits_per_second = read_rate(l);
+  link.received_bits_per_second = read_rate(l);
+  return link;
+}
+
 View read_view(const msgpack::object& object, const Limits& limits) {
-  Reader in(object, 21, 21);
+  Reader in(object, 24, 24);
   View v;
   v.epoch = in.id<EpochId>();
   v.step = in.id<StepId>();
@@ -428,11 +504,13 @@ View read_view(const msgpack::object& object, const Limits& limits) {
     const auto stage = moved.id<StageId>(limits.stages - 1);
     v.moved = Place{stage, moved.id<ReplicaId>()};
   }
+  v.measure = read_order(in);
+  for (auto partners = in.array(0, limits.members); !partners.done();) v.partners.push_back(read_member(partners, limits));
   return v;
 }
 
 Report read_report(const msgpack::object& object, const Limits& limits) {
-  Reader in(object, 25, 25);
+  Reader in(object, 27, 27);
   Report r;
   r.session = in.id<SessionId>();
   r.stage = in.id<StageId>(limits.stages - 1);
@@ -479,6 +557,8 @@ Report read_report(const msgpack::object& object, const Limits& limits) {
     *n = s.number();
   r.stats.queued = static_cast<std::uint32_t>(s.number(UINT32_MAX));
   r.stats.waiting_for = s.text(256);
+  r.device = read_device(in);
+  r.link = read_link(in);
   return r;
 }
 
@@ -639,6 +719,27 @@ DecodedBody read(std::uint8_t kind, const msgpack::object& object, const Limits&
     case 17: {
       Reader in(object, 7, 7);
       decoded.message = read_piece<Absent>(in, limits);
+      break;
+    }
+    case 18: {
+      Reader in(object, 5, 5);
+      Sounding s;
+      s.from = in.id<SessionId>();
+      s.to = in.id<SessionId>();
+      s.serial = static_cast<std::uint32_t>(in.number(UINT32_MAX));
+      s.reply_bytes = at_most(in.number(), kSoundingBytes, "an answer to a sounding");
+      decoded.values_bytes = at_most(in.number(), kSoundingBytes, "a sounding");
+      decoded.message = std::move(s);
+      break;
+    }
+    case 19: {
+      Reader in(object, 4, 4);
+      Echo e;
+      e.from = in.id<SessionId>();
+      e.to = in.id<SessionId>();
+      e.serial = static_cast<std::uint32_t>(in.number(UINT32_MAX));
+      decoded.values_bytes = at_most(in.number(), kSoundingBytes, "an echo");
+      decoded.message = std::move(e);
       break;
     }
     default:

@@ -128,5 +128,58 @@ TEST(FleetProblem, AreNamedAllAtOnce) {
   EXPECT_THAT(problems_of(text), testing::Contains(HasSubstr("there is no machine or region \"uk\"")));
 }
 
+// A run file and, apart from it, what was measured.
+constexpr const char* kMeasured = R"(# measured
+[[fleet.machine]]
+name = "worker-1"
+memory_gb = 8
+forward_ms = 1
+input_gradient_ms = 1
+weight_gradient_ms = 1
+[[fleet.machine]]
+name = "worker-2"
+memory_gb = 8
+forward_ms = 1
+input_gradient_ms = 1
+weight_gradient_ms = 1
+[[fleet.link]]
+between = ["worker-1", "worker-2"]
+mbps = 20
+latency_ms = 30
+)";
+
+std::vector<std::string> problems_with(const std::string& measured, const std::string& run = kShortest, const std::vector<std::string>& overrides = {}) {
+  const FleetText fleet{measured, "fleet.toml"};
+  const auto merged = parse_run(run, "run.toml", overrides, &fleet);
+  std::vector<std::string> out;
+  if (!merged)
+    for (const auto& problem : merged.error()) out.push_back(problem.text());
+  return out;
+}
+
+TEST(MeasuredFleet, StandsForTheMachinesAndReplicasOfTheRunFile) {
+  const FleetText fleet{kMeasured, "fleet.toml"};
+  const auto own = parse_run(kFleet, "run.toml", {"pipeline.stages=2"}, &fleet);
+  ASSERT_TRUE(own.has_value()) << own.error().front().text();
+  EXPECT_EQ(own->fleet.machine.size(), 2u);
+  EXPECT_EQ(own->fleet.link.size(), 1u);
+  const std::string map = std::string(kShortest) + "replicas = 2\n";
+  EXPECT_THAT(problems_with(kMeasured, map), IsEmpty());
+  EXPECT_THAT(problems_with(kMeasured, with(kShortest, "[[pipeline.stage]]\nlayers = \"0:8\"", "[pipeline]\nlayout = \"auto\"\nstages = 2\nreplicas = 3")), IsEmpty());
+  EXPECT_THAT(problems_with(kMeasured, kShortest, {"pipeline.layout=auto", "pipeline.replicas=2"}), ElementsAre(HasSubstr("--set: pipeline.replicas is 2")));
+}
+
+TEST(MeasuredFleet, SaysEveryProblemWhereItIs) {
+  EXPECT_THAT(problems_with("fleet = ["), ElementsAre(HasSubstr("fleet.toml:1:")));
+  EXPECT_THAT(problems_with(""), ElementsAre("fleet.toml: there is no [[fleet.machine]], expected [[fleet.machine]] and [[fleet.link]] tables, as in the fleet.toml of a run"));
+  EXPECT_THAT(problems_with("fleet = 3"), ElementsAre(HasSubstr("fleet.toml:1:9: fleet is 3")));
+  EXPECT_THAT(problems_with(std::string(2 << 20, '#')), ElementsAre(HasSubstr("fleet.toml: there is more than 1 MiB")));
+  EXPECT_THAT(problems_with("[model]\nlayers = 3\n" + with(kMeasured, "mbps = 20", "mbps = -1")),
+              ElementsAre(HasSubstr("fleet.toml:1:2: unknown table \"model\""), HasSubstr("fleet.toml:18:8: fleet.link[0].mbps is -1")));
+  EXPECT_THAT(problems_with(with(kMeasured, "forward_ms = 1\n", "")), ElementsAre(HasSubstr("fleet.toml:2:1: fleet.machine[0] has 2 of its three times")));
+  EXPECT_THAT(problems_with(with(kMeasured, "\"worker-1\", ", "\"worker-7\", "), with(kShortest, "0:8", "0:9")),
+              ElementsAre(HasSubstr("run.toml:5:10: "), HasSubstr("fleet.toml:15:12: there is no machine or region \"worker-7\"")));
+}
+
 }  // namespace
 }  // namespace isthmus

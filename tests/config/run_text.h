@@ -64,6 +64,7 @@ latency_ms = 20
 jitter_ms = 0.1
 loss = 0.003
 emulate = true
+measure_s = 60
 [pipeline]
 schedule = "1f1b"
 routing = "round_robin"

@@ -422,5 +422,23 @@ TEST_F(CoordinatorOfReplicas, GoesBackOnceAndThenWaitsAgain) {
   EXPECT_EQ(rollbacks(), 1);
 }
 
+TEST_F(CoordinatorTest, LetsTheLaterOfTwoMeasureTheirLinkAndKeepsWhatItSays) {
+  auto limits = options();
+  limits.measure = seconds(60);
+  Coordinator coordinator(plan_, seats(), limits);
+  hear(coordinator.begin(0, now_));
+  for (std::uint32_t stage : {0u, 1u}) hear(coordinator.received(PeerId(stage + 1), report(stage, 100 + stage, 0), now_));
+  hear(coordinator.tick(now_ + seconds(1)));
+  const LinkOrder order = views_[PeerId(2)].measure;
+  EXPECT_EQ(order, (LinkOrder{1, SessionId(100)}));
+  EXPECT_EQ(views_[PeerId(1)].measure.number, 0u);
+  Report measured = report(1, 101, 0);
+  measured.link = {order, std::chrono::milliseconds(20), 50e6, 40e6};
+  hear(coordinator.received(PeerId(2), measured, now_ + seconds(2)));
+  EXPECT_EQ(coordinator.survey().links({PeerId(1), PeerId(2)}, now_ + seconds(3)).at(0, 1).age, seconds(1));
+  hear(coordinator.tick(now_ + seconds(4)));
+  EXPECT_EQ(views_[PeerId(2)].measure.number, 0u);
+}
+
 }  // namespace
 }  // namespace isthmus

@@ -69,5 +69,17 @@ TEST_F(EmulatedStageTest, ComesBackFromItsCheckpoint) {
   EXPECT_EQ(again->weight_digests(), stages_[0]->weight_digests());
 }
 
+TEST_F(EmulatedStageTest, SaysWhatItPretendsToTakePerLayer) {
+  RunConfig run = run_;
+  run.emulated.forward_ms = 8;
+  run.emulated.input_gradient_ms = 12;
+  run.emulated.weight_gradient_ms = 20;
+  const auto device = (*make_emulated_stage(run, plan_, StageId(1), ReplicaId(0), folder_, 6))->measure();
+  // Three layers, six times slower.
+  EXPECT_EQ(device.layer, (OperationCosts{std::chrono::milliseconds(16), std::chrono::milliseconds(24), std::chrono::milliseconds(40)}));
+  EXPECT_EQ(device.head, OperationCosts());
+  EXPECT_GT(device.memory_bytes, 0u);
+}
+
 }  // namespace
 }  // namespace isthmus

@@ -547,5 +547,32 @@ INSTANTIATE_TEST_SUITE_P(Forms, EveryForm,
                          ::testing::Values("subspace", "projected", "narrow", "bottleneck", "learned", "projection", "top_k", "identity"),
                          [](const auto& test) { return std::string(test.param); });
 
+// Timed alone or not, the stages compute the same: weights, sums and random numbers are as they were.
+TEST_F(TorchStageTest, MeasuringChangesNothing) {
+  for (const char* codec : {"subspace", "projected", "narrow", "bottleneck", "identity"})
+    for (const char* deterministic : {"true", "false"}) {
+      const RunConfig run = run_of("2", {std::string("boundary.codec=") + codec, std::string("run.deterministic=") + deterministic, "pipeline.threads=1", "model.token_path=window"});
+      Pipeline quiet(run, folder_), measured(run, folder_);
+      torch::manual_seed(5);
+      const float drawn = torch::rand({1}).item<float>();
+      torch::manual_seed(5);
+      for (std::size_t s = 0; s < 2; ++s) {
+        const DeviceFigures device = measured.stages[s]->measure();
+        for (const Duration time : {device.layer.forward, device.layer.input_gradient, device.layer.weight_gradient}) EXPECT_GT(time, Duration{}) << codec;
+        EXPECT_EQ(device.embedding.total() > Duration{}, s == 0) << codec;
+        EXPECT_EQ(device.head.total() > Duration{}, s == 1) << codec;
+        EXPECT_GT(device.memory_bytes, 0u);
+        EXPECT_EQ(*measured.stages[s]->close().bytes, *quiet.stages[s]->close().bytes) << codec;
+      }
+      EXPECT_EQ(torch::rand({1}).item<float>(), drawn);
+      for (std::uint64_t step : {1u, 2u}) {
+        quiet.step(step);
+        measured.step(step);
+      }
+      EXPECT_EQ(measured.digests(), quiet.digests()) << codec;
+      EXPECT_EQ(measured.losses, quiet.losses) << codec;
+    }
+}
+
 }  // namespace
 }  // namespace isthmus

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include "base/counter_random.h"
 #include "wire/messenger.h"
 
@@ -45,6 +47,8 @@ std::vector<Message> one_of_each() {
   view.phase = Phase::kStopping;
   view.reason = "interrupted";
   view.moved = Place{StageId(1), ReplicaId(2)};
+  view.measure = {4, SessionId(12)};
+  view.partners = {{PeerId(2), SessionId(12), StageId(3), ReplicaId(0), {4}, {"tcp://b:1", "tcp://b:2"}}};
   Report report;
   report.session = SessionId(11);
   report.stage = StageId(3);
@@ -56,13 +60,17 @@ std::vector<Message> one_of_each() {
   report.fault = "disk full";
   report.stats.queued = 3;
   report.stats.waiting_for = "the commit";
+  report.device = {1ull << 34, {seconds(0.1), seconds(0.2), seconds(0.3)}, {}, {Duration(1), Duration(2), Duration(3)}};
+  report.link = {{4, SessionId(12)}, std::chrono::milliseconds(31), 79e6, 12.5};
   return {view,
           report,
           Forward{tag(), MicrobatchId(1), 2, true, {filled(100'000, 7), filled(10, 9)}},
           Backward{tag(), MicrobatchId(2), {filled(50, 3), nullptr}},
           Ask{tag(), MicrobatchId(3), 1},
           Held{tag(), MicrobatchId(4), 1},
-          Free{tag(), MicrobatchId(5), 1}};
+          Free{tag(), MicrobatchId(5), 1},
+          Sounding{SessionId(11), SessionId(12), 5, 300, {filled(70'000, 1), nullptr}},
+          Echo{SessionId(12), SessionId(11), 5, {filled(300, 0), nullptr}}};
 }
 
 // Frames kept in the order they were sent.
@@ -99,8 +107,49 @@ TEST(MessageCodec, BringsEveryMessageBack) {
       EXPECT_EQ(*f->tensor.values, Bytes(100'000, 7));
       EXPECT_EQ(*f->tensor.tokens, Bytes(10, 9));
     }
+    if (const auto* v = std::get_if<View>(&*back)) {
+      EXPECT_EQ(v->measure, (LinkOrder{4, SessionId(12)}));
+    }
+    if (const auto* r = std::get_if<Report>(&*back)) {
+      EXPECT_EQ(r->device, std::get<Report>(message).device);
+      EXPECT_EQ(r->link, std::get<Report>(message).link);
+    }
+    if (const auto* s = std::get_if<Sounding>(&*back)) {
+      EXPECT_EQ(s->reply_bytes, 300u);
+      EXPECT_EQ(s->tensor.values->size(), 70'000u);
+    }
     EXPECT_EQ(receiver.rejected(), 0u);
   }
+}
+
+TEST(MessageCodec, RefusesMeasurementsThatCannotBe) {
+  std::vector<Message> wrong;
+  const auto report = [&](auto&& change) {
+    Report r = std::get<Report>(one_of_each()[1]);
+    change(r);
+    wrong.push_back(std::move(r));
+  };
+  for (const double rate : {-1.0, 1e13, std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()}) {
+    report([&](Report& r) { r.link.sent_bits_per_second = rate; });
+    report([&](Report& r) { r.link.received_bits_per_second = rate; });
+  }
+  for (const Duration time : {Duration(std::chrono::hours(2)), Duration(-1)}) {
+    report([&](Report& r) { r.link.latency = time; });
+    report([&](Report& r) { r.device.layer.forward = time; });
+    report([&](Report& r) { r.device.head.weight_gradient = time; });
+  }
+  wrong.push_back(Sounding{SessionId(11), SessionId(12), 5, kSoundingBytes + 1, {}});
+  wrong.push_back(Sounding{SessionId(11), SessionId(12), 5, 0, {filled(kSoundingBytes + 1, 0), nullptr}});
+  wrong.push_back(Echo{SessionId(11), SessionId(12), 5, {filled(kSoundingBytes + 1, 0), nullptr}});
+  for (std::size_t i = 0; i < wrong.size(); ++i) EXPECT_FALSE(decode_body(static_cast<std::uint8_t>(wrong[i].index()), encode_body(wrong[i]), limits())) << i;
+}
+
+TEST(MessageCodec, LetsOnlyTheBulkOfAMeasurementWaitForTraining) {
+  const Priority training = priority_of(one_of_each()[2]);
+  EXPECT_GT(priority_of(Sounding{SessionId(1), SessionId(2), 1, 0, {filled(100, 0), nullptr}}), training);
+  EXPECT_GT(priority_of(Echo{SessionId(1), SessionId(2), 1, {filled(100, 0), nullptr}}), training);
+  EXPECT_EQ(priority_of(Sounding{SessionId(1), SessionId(2), 1, 100, {}}), Priority::kControl);
+  EXPECT_EQ(priority_of(Echo{SessionId(1), SessionId(2), 1, {}}), Priority::kControl);
 }
 
 TEST(MessageCodec, CostsLittleBesideAPayload) {
@@ -143,10 +192,10 @@ TEST(MessageCodec, SurvivesFlippedBitsInTheBody) {
         const auto at = random.below(damaged.size(), n++);
         damaged[at] ^= static_cast<std::uint8_t>(1u << random.below(8, n++));
       }
-      const auto decoded = decode_body(static_cast<std::uint8_t>(random.below(9, n++)), damaged, limits());
+      const auto decoded = decode_body(static_cast<std::uint8_t>(random.below(std::variant_size_v<Message>, n++)), damaged, limits());
       // Whatever still decodes keeps to the limits.
       if (!decoded) continue;
-      EXPECT_LE(decoded->values_bytes + decoded->tokens_bytes, 100'010u);
+      EXPECT_LE(decoded->values_bytes + decoded->tokens_bytes, kSoundingBytes);
       if (const auto* report = std::get_if<Report>(&decoded->message)) {
         EXPECT_LT(report->stage.value, 4u);
         EXPECT_LE(report->losses.size(), 70u);
@@ -158,7 +207,7 @@ TEST(MessageCodec, SurvivesFlippedBitsInTheBody) {
 TEST(MessageCodec, AllocatesNothingOnAStrangersWord) {
   // array32 of four billion elements, bin32 of four gigabytes, map32, nested arrays
   for (Bytes body : {Bytes{0xdd, 0xff, 0xff, 0xff, 0xff}, Bytes{0xc6, 0xff, 0xff, 0xff, 0xff}, Bytes{0xdf, 0xff, 0xff, 0xff, 0xff}, Bytes(4000, 0x91)})
-    for (std::uint8_t kind = 0; kind < 9; ++kind) EXPECT_FALSE(decode_body(kind, body, limits()));
+    for (std::uint8_t kind = 0; kind < std::variant_size_v<Message>; ++kind) EXPECT_FALSE(decode_body(kind, body, limits()));
 }
 
 TEST(Messenger, RefusesDamagedForeignAndUnfinishedFrames) {

@@ -47,6 +47,7 @@ constexpr int kBadConfig = 78;
 struct RunArguments {
   std::string file;
   std::vector<std::string> overrides;
+  std::string measured;
 
   void add_to(CLI::App& command) {
     command.add_option("RUN.toml", file, "Run file")->required();
@@ -64,8 +65,8 @@ int refuse(const std::vector<Problem>& problems, const std::string& file) {
 // Loads the run file and calls `then`, or prints every problem. The machines of a fleet are planned for first; what is
 // left of them is the layer map and its replicas.
 int with_run(const RunArguments& arguments, const std::function<int(const RunConfig&)>& then, const std::function<int(const FleetPlan&)>& then_fleet = {}) {
-  const auto run = load_run(arguments.file, arguments.overrides);
-  if (!run) return refuse(run.error(), arguments.file);
+  const auto run = load_run(arguments.file, arguments.overrides, arguments.measured);
+  if (!run) return refuse(run.error(), arguments.measured.empty() ? arguments.file : arguments.file + " with " + arguments.measured);
   if (run->fleet.machine.empty()) return then(*run);
   const auto plan = plan_fleet(*run);
   if (!plan) {
@@ -164,6 +165,7 @@ int run_command_line(int argc, char** argv) {
   double gflops = 0;
   auto* plan_command = app.add_subcommand("plan", "Check a run file and show its stage × time grid, memory, bytes per link and predicted speed");
   run.add_to(*plan_command);
+  plan_command->add_option("--measured", run.measured, "fleet.toml of a run: plan for its machines and links as they were measured");
   plan_command->add_flag("--json", as_json, "Machine-readable output");
   plan_command->add_option("--gflops", gflops, "Speed of one worker's device, to estimate compute times")->check(CLI::PositiveNumber);
   plan_command->callback([&] {
