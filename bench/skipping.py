@@ -2,7 +2,7 @@
 """Every replica of a middle stage is gone for twenty steps: what the run loses, in time and in loss. Beside it, the loss when
 stages are skipped on purpose.
 
-usage: bench/skipping.py [SWEEP_OUT] [--svg FILE]      about 6 minutes; SWEEP_OUT: of `isthmus bench convergence configs/convergence/skipping.toml`
+usage: bench/skipping.py [SWEEP_OUT] [--steps N] [--svg FILE]      160 steps take about 6 minutes; SWEEP_OUT: of `isthmus bench convergence configs/convergence/skipping.toml`
 
 Four stages of two replicas each train a small model on Webster's dictionary over emulated links (80 Mb/s, 20 ms). Both replicas of
 stage 1 are killed (kill -9); whatever `isthmus train` starts in their place is stopped (SIGSTOP) until twenty steps have gone without
@@ -11,7 +11,17 @@ them. The same run without faults is beside it. FILE is drawn by gnuplot.
 import json, os, signal, subprocess, sys, tempfile, time
 from figures import BINARY, ROOT, arguments, machine, median, worker
 
-STEPS, KILL_AT, GONE = 160, 60, 20
+def option(name, default=None):
+    if name not in sys.argv:
+        return default
+    at = sys.argv.index(name)
+    value = sys.argv[at + 1]
+    del sys.argv[at:at + 2]
+    return value
+
+
+SVG = option("--svg")
+STEPS, KILL_AT, GONE = int(option("--steps", 160)), 60, 20
 SETTINGS = [f"run.steps={STEPS}", "pipeline.layout=auto", "pipeline.stages=4", "pipeline.replicas=2", "model.layers=4", "model.hidden=128", "model.heads=4",
             "model.context=128", "train.sequences_per_microbatch=2", "train.microbatches_per_step=8", "train.evaluate_every=20",
             "train.evaluation_microbatches=32", "checkpoint.every=40", "recovery.skip_after_s=1", "recovery.rebalance=false"]
@@ -97,10 +107,6 @@ plot {", ".join(series["planned"])}
         subprocess.run(["gnuplot"], input=script, text=True, check=True)
 
 
-words = sys.argv[1:]
-svg = words.pop(words.index("--svg") + 1) if "--svg" in words else None
-if "--svg" in words:
-    words.remove("--svg")
 with tempfile.TemporaryDirectory() as whole, tempfile.TemporaryDirectory() as hurt:
     for folder in (whole, hurt):
         run_file(folder)
@@ -120,10 +126,10 @@ print(f"{'validation loss after step':28}" + "".join(f"{line['step']:>8}" for li
 print(f"{'undisturbed':28}" + "".join(f"{line['validation_loss']:8.4f}" for line in calm_losses))
 print(f"{'with the outage':28}" + "".join(f"{line['validation_loss']:8.4f}" for line in losses))
 planned = {}
-if words:
-    for line in map(json.loads, open(os.path.join(words[0], "results.jsonl"))):
+if len(sys.argv) > 1:
+    for line in map(json.loads, open(os.path.join(sys.argv[1], "results.jsonl"))):
         planned[line["row"]] = [(point["tokens"], point["validation_loss"]) for point in line["curve"] if "validation_loss" in point]
         print(f"left out on purpose: {line['row']:12} {line['validation_loss']:.4f}")
-if svg:
-    draw(svg, {"undisturbed": [(l["step"], l["validation_loss"]) for l in calm_losses],
+if SVG:
+    draw(SVG, {"undisturbed": [(l["step"], l["validation_loss"]) for l in calm_losses],
                "stage 1 gone": [(l["step"], l["validation_loss"]) for l in losses]}, planned)
