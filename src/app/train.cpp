@@ -139,6 +139,8 @@ class Launcher {
       if (over && !stopping_ && may_replace(coordinator_)) {
         spdlog::warn("the coordinator {}; it goes on from its log", coordinator_.child->ending());
         if (auto again = start_coordinator(true); again && coordinator_.child->read_line()) over = false;
+        for (std::size_t i = 0; i < workers_.size() && !over; ++i)
+          if (workers_[i].given_up) tell_gone(i);
       }
       bool all_ended = over;
       for (std::size_t i = 0; i < workers_.size(); ++i) {
@@ -182,7 +184,13 @@ class Launcher {
       return;
     }
     worker.given_up = true;
-    coordinator_.child->say(fmt::format("gone {} {} {}", index + 1, worker.child->name(), worker.child->ending()));
+    tell_gone(index);
+  }
+
+  // The coordinator decides whether the run can go on without it.
+  void tell_gone(std::size_t index) {
+    const Child& worker = *workers_[index].child;
+    coordinator_.child->say(fmt::format("gone {} {} {}", index + 1, worker.name(), worker.ending()));
   }
 
   static constexpr Duration kQuick = seconds(10);
