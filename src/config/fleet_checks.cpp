@@ -50,6 +50,9 @@ class FleetChecks {
     const std::string path = machine_path(t);
     const auto has = [&](const char* key) { return document_.has(path + key); };
     const int times = has(".forward_ms") + has(".input_gradient_ms") + has(".weight_gradient_ms");
+    for (const char* part : {".embedding_ms", ".head_ms"})
+      if (sound({path}) && has(part) && has(".gflops"))
+        add(path + part, fmt::format("{}{} with gflops", path, part), "the times of a layer beside it: what it takes is compared with them");
     if (!sound({path}) || (has(".gflops") ? times == 0 : times == 3)) return;
     add(path,
         has(".gflops") ? fmt::format("{} has both gflops and times per layer", path)

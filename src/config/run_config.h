@@ -171,6 +171,9 @@ struct RunConfig {
     double forward_ms = 0;
     double input_gradient_ms = 0;
     double weight_gradient_ms = 0;
+    // F, I and W of a microbatch in the embedding and in the head; 0: by their operations, at a layer's speed.
+    double embedding_ms = 0;
+    double head_ms = 0;
     double uplink_mbps = 0;    // absent: link.bandwidth_mbps; resolved by the loader
     double downlink_mbps = 0;  // likewise
     std::string region;        // absent: the name; resolved by the loader

@@ -89,6 +89,8 @@ void for_each_machine_field(Machine& m, Visit&& visit) {
   visit("forward_ms", m.forward_ms);
   visit("input_gradient_ms", m.input_gradient_ms);
   visit("weight_gradient_ms", m.weight_gradient_ms);
+  visit("embedding_ms", m.embedding_ms);
+  visit("head_ms", m.head_ms);
   visit("uplink_mbps", m.uplink_mbps);
   visit("downlink_mbps", m.downlink_mbps);
   visit("region", m.region);

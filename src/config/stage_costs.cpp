@@ -17,6 +17,13 @@ double forward_operations(const RunConfig& run, std::uint32_t first_layer, std::
   return operations;
 }
 
+double head_operations(const RunConfig& run) {
+  double operations = 0;
+  for (const auto& tensor : stage_tensors(run, run.model.layers - 1, run.model.layers))
+    if (tensor.kind == TensorSpec::Kind::kHead) operations += 2.0 * static_cast<double>(tensor.numbers());
+  return operations;
+}
+
 StageMemory stage_memory(const RunConfig& run, std::uint32_t first_layer, std::uint32_t end_layer, std::uint32_t in_flight,
                          double boundary_bytes) {
   double parameters = 0, moments = 0;

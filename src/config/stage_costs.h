@@ -11,6 +11,9 @@ namespace isthmus {
 // codecs with coefficients make U·z twice a layer. I and W cost as much again, each. `run` is resolved.
 double forward_operations(const RunConfig& run, std::uint32_t first_layer, std::uint32_t end_layer);
 
+// Those of the head among them.
+double head_operations(const RunConfig& run);
+
 // Bytes on a device that holds the stage.
 struct StageMemory {
   double weights = 0, optimizer = 0, gradients = 0, kept = 0;

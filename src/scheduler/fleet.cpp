@@ -1,6 +1,8 @@
 #include "scheduler/fleet.h"
 
 #include <algorithm>
+#include <optional>
+#include <vector>
 
 #include "config/fleet_links.h"
 #include "config/stage_costs.h"
@@ -19,7 +21,28 @@ double layer_operations(const RunConfig& run) {
   return (two - one) * run.train.sequences_per_microbatch * run.model.context;
 }
 
+// What a part takes in times of what a layer takes; nothing if nobody has measured it.
+std::optional<double> in_layers(const RunConfig& run, double RunConfig::Machine::*part) {
+  std::vector<double> shares;
+  for (const auto& machine : run.fleet.machine)
+    if (machine.*part > 0) shares.push_back(machine.*part / (machine.forward_ms + machine.input_gradient_ms + machine.weight_gradient_ms));
+  if (shares.empty()) return {};
+  const auto middle = shares.begin() + static_cast<std::ptrdiff_t>(shares.size() / 2);
+  std::ranges::nth_element(shares, middle);
+  return *middle;
+}
+
 }  // namespace
+
+double planned_operations(const RunConfig& run, std::uint32_t first_layer, std::uint32_t end_layer) {
+  const double tokens = static_cast<double>(run.train.sequences_per_microbatch) * run.model.context;
+  double operations = forward_operations(run, first_layer, end_layer) * tokens;
+  if (first_layer == 0)
+    if (const auto layers = in_layers(run, &RunConfig::Machine::embedding_ms)) operations += *layers * layer_operations(run);
+  if (end_layer == run.model.layers)
+    if (const auto layers = in_layers(run, &RunConfig::Machine::head_ms)) operations += *layers * layer_operations(run) - head_operations(run) * tokens;
+  return operations;
+}
 
 Fleet make_fleet(const RunConfig& run) {
   Fleet fleet;

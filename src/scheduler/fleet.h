@@ -32,6 +32,10 @@ struct Fleet {
   LinkMatrix links;
 };
 
+// Forward operations of a microbatch in layers first … end-1, as the planner counts them: where machines measured what the embedding
+// or the head takes, its share of a layer's time (the median) stands for its operations. REQUIRES: as below.
+double planned_operations(const RunConfig& run, std::uint32_t first_layer, std::uint32_t end_layer);
+
 // The fleet that a run file writes down. Times per layer are those of a layer in the middle. REQUIRES: the run has passed
 // its checks; there is a machine.
 Fleet make_fleet(const RunConfig& run);

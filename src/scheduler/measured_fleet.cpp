@@ -21,10 +21,8 @@ double milliseconds(Duration time) { return std::max(kMillisecondsMin, to_second
 double mbps(double bits_per_second) { return std::min(kMbpsMax, bits_per_second * 1e-6); }
 std::string name_of(PeerId peer) { return fmt::format("worker-{}", peer); }
 
-std::string comment(const char* part, const OperationCosts& costs) {
-  if (costs.total() == Duration{}) return "";
-  return fmt::format("# {} of its stage, which no plan takes into account yet: forward {:.4g}, input gradient {:.4g}, weight gradient {:.4g} ms a microbatch\n", part,
-                     milliseconds(costs.forward), milliseconds(costs.input_gradient), milliseconds(costs.weight_gradient));
+std::string part_text(const char* part, const OperationCosts& costs) {
+  return costs.total() == Duration{} ? "" : fmt::format("{}_ms = {:.6g}\n", part, milliseconds(costs.total()));
 }
 
 std::string machine_text(PeerId peer, const DeviceFigures& device, const LinkSurvey::Rates& rates) {
@@ -32,7 +30,7 @@ std::string machine_text(PeerId peer, const DeviceFigures& device, const LinkSur
                                  name_of(peer), kRegion, static_cast<double>(device.memory_bytes) * 1e-9, milliseconds(device.layer.forward),
                                  milliseconds(device.layer.input_gradient), milliseconds(device.layer.weight_gradient));
   if (rates.up > 0) text += fmt::format("uplink_mbps = {:.6g}\ndownlink_mbps = {:.6g}\n", mbps(rates.up), mbps(rates.down));
-  return text + comment("embedding", device.embedding) + comment("head", device.head);
+  return text + part_text("embedding", device.embedding) + part_text("head", device.head);
 }
 
 std::string link_text(const std::string& a, const std::string& b, double rate, double latency_ms, const std::string& remark) {

@@ -45,7 +45,7 @@ class StageTable {
       RunConfig run = run_;
       run.boundary.factored_layers = factored;
       const double boundary = static_cast<double>(plan_.forward_bytes + plan_.backward_bytes + plan_.token_bytes);
-      at->second = {forward_operations(run, first, end) * plan_.tokens_per_microbatch, stage_memory(run, first, end, in_flight, boundary).total(),
+      at->second = {planned_operations(run, first, end), stage_memory(run, first, end, in_flight, boundary).total(),
                     run.pipeline.device == "emulated" ? 1.0 : static_cast<double>(parameters_of(run, first, end))};
     }
     return at->second;
@@ -271,7 +271,7 @@ StepSimulationInput fleet_input(const RunConfig& run, const Fleet& fleet, const 
   input.pairs = fleet.links;
   std::size_t worker = 0;
   for (const auto& stage : input.plan.stages) {
-    const double operations = forward_operations(run, stage.first_layer, stage.end_layer) * input.plan.tokens_per_microbatch;
+    const double operations = planned_operations(run, stage.first_layer, stage.end_layer);
     for (std::uint32_t r = 0; r < stage.replicas; ++r, ++worker) {
       const FleetMachine& machine = fleet.machines[machine_of[worker]];
       input.costs.push_back(machine.costs(operations));

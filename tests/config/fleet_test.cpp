@@ -16,9 +16,9 @@ std::vector<std::string> changed(const std::string& from, const std::string& to)
 TEST(Fleet, IsReadAndFilledIn) {
   const auto run = parse_run(kFleet, "run.toml");
   ASSERT_TRUE(run.has_value()) << run.error().front().text();
-  EXPECT_THAT(run->fleet.machine, ElementsAre(RunConfig::Machine{"gpu", 3, 8, 500, 0, 0, 0, 40, 200.5, "eu"},
-                                              RunConfig::Machine{"old", 1, 4, 0, 20, 22, 21, 80, 80, "old"},
-                                              RunConfig::Machine{"far", 2, 16, 900, 0, 0, 0, 80, 80, "us"}));
+  EXPECT_THAT(run->fleet.machine, ElementsAre(RunConfig::Machine{"gpu", 3, 8, 500, 0, 0, 0, 0, 0, 40, 200.5, "eu"},
+                                              RunConfig::Machine{"old", 1, 4, 0, 20, 22, 21, 2, 30, 80, 80, "old"},
+                                              RunConfig::Machine{"far", 2, 16, 900, 0, 0, 0, 0, 0, 80, 80, "us"}));
   EXPECT_EQ(run->fleet.link.size(), 6u);
   EXPECT_EQ(run->fleet.link[5], (RunConfig::FleetLink{{"gpu.1", "far"}, 90, 40.5}));
   // The planner's to decide.
@@ -45,16 +45,18 @@ TEST(FleetLinks, TakeTheNarrowestNames) {
 TEST(FleetProblem, RatesAreAboveZero) {
   EXPECT_THAT(changed("uplink_mbps = 40", "uplink_mbps = -40"),
               ElementsAre("run.toml:12:15: fleet.machine[0].uplink_mbps is -40, expected a number, above 0 and at most 1000000"));
-  EXPECT_THAT(changed("mbps = 60", "mbps = 0"), ElementsAre("run.toml:37:8: fleet.link[2].mbps is 0, expected a number, above 0 and at most 1000000"));
+  EXPECT_THAT(changed("mbps = 60", "mbps = 0"), ElementsAre("run.toml:39:8: fleet.link[2].mbps is 0, expected a number, above 0 and at most 1000000"));
   EXPECT_THAT(changed("gflops = 500", "gflops = 0"), ElementsAre(HasSubstr("run.toml:11:10: fleet.machine[0].gflops is 0, expected a number, above 0")));
-  EXPECT_THAT(changed("latency_ms = 45", "latency_ms = -1"), ElementsAre(HasSubstr("run.toml:38:14: fleet.link[2].latency_ms is -1")));
+  EXPECT_THAT(changed("latency_ms = 45", "latency_ms = -1"), ElementsAre(HasSubstr("run.toml:40:14: fleet.link[2].latency_ms is -1")));
 }
 
 TEST(FleetProblem, AMachineHasOneSpeed) {
   EXPECT_THAT(changed("gflops = 500\n", ""), ElementsAre("run.toml:7:1: fleet.machine[0] has no speed, expected gflops, or forward_ms, input_gradient_ms and "
                                                          "weight_gradient_ms"));
   EXPECT_THAT(changed("forward_ms = 20\n", ""), ElementsAre(HasSubstr("run.toml:15:1: fleet.machine[1] has 2 of its three times per layer")));
-  EXPECT_THAT(changed("forward_ms = 20\n", "forward_ms = 20\ngflops = 1\n"), ElementsAre(HasSubstr("fleet.machine[1] has both gflops and times per layer")));
+  EXPECT_THAT(changed("forward_ms = 20\n", "forward_ms = 20\ngflops = 1\n"), ElementsAre(HasSubstr("fleet.machine[1] has both gflops and times per layer"),
+                                                                                  HasSubstr("fleet.machine[1].embedding_ms with gflops, expected the times of a layer"),
+                                                                                  HasSubstr("fleet.machine[1].head_ms with gflops")));
 }
 
 TEST(FleetProblem, NamesAreForOne) {
@@ -62,19 +64,19 @@ TEST(FleetProblem, NamesAreForOne) {
               testing::Contains("run.toml:16:8: a second machine is called \"gpu\", expected another name than that of fleet.machine[0]"));
   EXPECT_THAT(changed("name = \"old\"", "name = \"gpu.2\""), testing::Contains(HasSubstr("a second machine is called \"gpu.2\"")));
   EXPECT_THAT(changed("region = \"us\"", "region = \"old\""),
-              testing::Contains("run.toml:26:10: the region \"old\" is called like a machine, expected another name than that of fleet.machine[1]"));
+              testing::Contains("run.toml:28:10: the region \"old\" is called like a machine, expected another name than that of fleet.machine[1]"));
 }
 
 TEST(FleetProblem, LinksAreBetweenKnownNames) {
   EXPECT_THAT(changed("[\"eu\", \"us\"]", "[\"eu\", \"uk\"]"),
-              ElementsAre("run.toml:36:18: there is no machine or region \"uk\", expected a name of [[fleet.machine]] or one of their regions"));
+              ElementsAre("run.toml:38:18: there is no machine or region \"uk\", expected a name of [[fleet.machine]] or one of their regions"));
   EXPECT_THAT(changed("\"gpu.1\"", "\"gpu.3\""), ElementsAre(HasSubstr("there is no machine or region \"gpu.3\"")));
-  EXPECT_THAT(changed("[\"eu\", \"us\"]", "[\"eu\"]"), ElementsAre("run.toml:36:11: fleet.link[2].between has 1 entries, expected 2 texts"));
+  EXPECT_THAT(changed("[\"eu\", \"us\"]", "[\"eu\"]"), ElementsAre("run.toml:38:11: fleet.link[2].between has 1 entries, expected 2 texts"));
 }
 
 TEST(FleetProblem, EveryPairHasALink) {
   EXPECT_THAT(changed("[\"eu\", \"us\"]", "[\"gpu.1\", \"us\"]"),
-              ElementsAre("run.toml:27:1: no link for eu to us, expected a [[fleet.link]] for every pair once there is one, or none at all"));
+              ElementsAre("run.toml:29:1: no link for eu to us, expected a [[fleet.link]] for every pair once there is one, or none at all"));
   EXPECT_THAT(changed("[\"us\", \"us\"]", "[\"old\", \"far\"]"), ElementsAre(HasSubstr("no link for us to us")));
   std::string many = kShortest;
   many = with(many, "[[pipeline.stage]]\nlayers = \"0:8\"\n", "[pipeline]\nlayout = \"auto\"\n");
@@ -86,10 +88,10 @@ TEST(FleetProblem, EveryPairHasALink) {
 
 TEST(FleetProblem, NoTwoLinksHoldForAPair) {
   EXPECT_THAT(changed("[\"old\", \"us\"]", "[\"us\", \"eu\"]"),
-              testing::Contains("run.toml:44:11: \"us\" to \"eu\" has a link already, expected one [[fleet.link]]; the other is in line 35"));
+              testing::Contains("run.toml:46:11: \"us\" to \"eu\" has a link already, expected one [[fleet.link]]; the other is in line 37"));
   EXPECT_THAT(problems_of(std::string(kFleet) + "[[fleet.link]]\nbetween = [\"gpu\", \"us\"]\nmbps = 9\nlatency_ms = 9\n"
                                                 "[[fleet.link]]\nbetween = [\"eu\", \"far\"]\nmbps = 8\nlatency_ms = 9\n"),
-              ElementsAre("run.toml:55:1: \"eu\" to \"far\" and \"gpu\" to \"us\" hold for the same machines, expected one of them to be narrower; the other is in line 51"));
+              ElementsAre("run.toml:57:1: \"eu\" to \"far\" and \"gpu\" to \"us\" hold for the same machines, expected one of them to be narrower; the other is in line 53"));
 }
 
 TEST(FleetProblem, EveryStageHasAMachine) {
@@ -123,7 +125,7 @@ TEST(FleetProblem, AreNamedAllAtOnce) {
   auto text = with(kFleet, "uplink_mbps = 40", "uplink_mbps = 0");
   text = with(text, "[\"eu\", \"us\"]", "[\"eu\", \"uk\"]");
   text = with(text, "stages = 3", "stages = 8");
-  EXPECT_THAT(problems_of(text), ElementsAre(HasSubstr("run.toml:6:10"), HasSubstr("run.toml:12:15"), HasSubstr("run.toml:36:18")));
+  EXPECT_THAT(problems_of(text), ElementsAre(HasSubstr("run.toml:6:10"), HasSubstr("run.toml:12:15"), HasSubstr("run.toml:38:18")));
   text = with(text, "name = \"far\"", "name = \"old\"");
   EXPECT_THAT(problems_of(text), testing::Contains(HasSubstr("there is no machine or region \"uk\"")));
 }

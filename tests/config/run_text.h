@@ -112,6 +112,8 @@ memory_gb = 4
 forward_ms = 20
 input_gradient_ms = 22
 weight_gradient_ms = 21
+embedding_ms = 2
+head_ms = 30
 [[fleet.machine]]
 name = "far"
 count = 2

@@ -46,6 +46,18 @@ TEST(PlanFleet, GivesTheFasterMachineMoreLayers) {
   EXPECT_EQ(plan->run.boundary.factored_layers, map[1].first_layer);
 }
 
+// A head that takes as long as six layers leaves its stage one of eight; one that takes nothing, half of them.
+TEST(PlanFleet, CountsHeadAndEmbeddingAsTheyWereMeasured) {
+  const auto layers_before_the_tail = [](const std::string& measured) {
+    const std::string machine = "memory_gb = 8\nforward_ms = 10\ninput_gradient_ms = 10\nweight_gradient_ms = 10\n" + measured;
+    const auto plan = plan_fleet(run_on("[model]\ntoken_path = \"none\"\n[boundary]\ncodec = \"identity\"\n[[fleet.machine]]\nname = \"a\"\n" + machine + "[[fleet.machine]]\nname = \"b\"\n" + machine, "layout = \"auto\"\nstages = 2\n"));
+    return plan ? plan->run.pipeline.stage[0].end_layer : 0;
+  };
+  EXPECT_EQ(layers_before_the_tail("head_ms = 0.001\nembedding_ms = 0.001\n"), 4u);
+  EXPECT_EQ(layers_before_the_tail("head_ms = 180\n"), 7u);
+  EXPECT_EQ(layers_before_the_tail("embedding_ms = 180\nhead_ms = 0.001\n"), 1u);
+}
+
 TEST(PlanFleet, FixesAnExplicitMapAndPlacesItsStages) {
   const auto plan = plan_fleet(run_on(kTwoUneven, "stage = [{layers = \"0:2\"}, {layers = \"2:8\"}]\n"));
   ASSERT_TRUE(plan.has_value());
