@@ -386,23 +386,22 @@ std::vector<CoordinatorEffect> Coordinator::process_gone(PeerId peer, const std:
 std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const Report& report, Time now) {
   turn(now);
   const Seat* seat = seat_of(from);
-  if (!seat || report.stage != seat->stage || report.replica != seat->replica) {
-    if (seat && decisions_.moved.contains(from)) {
-      // It does not know yet that it was moved, or was started again where it was first.
-      Contact& contact = contacts_[from];
-      contact.heard = now;
-      contact.lost.reset();
-      send_view(from);
-    } else {
-      happened("refused", from,
-               fmt::format("a report for stage {} replica {} from a peer without that seat",
-                           report.stage, report.replica));
-    }
+  const bool is_there = seat && report.stage == seat->stage && report.replica == seat->replica;
+  const bool was_moved = seat && decisions_.moved.contains(from);
+  if (!is_there && !was_moved) {
+    happened("refused", from,
+             fmt::format("a report for stage {} replica {} from a peer without that seat",
+                         report.stage, report.replica));
     return take();
   }
   Contact& contact = contacts_[from];
   contact.heard = now;
   contact.lost.reset();
+  if (!is_there) {
+    // It does not know yet that it was moved, or was started again where it was first.
+    send_view(from);
+    return take();
+  }
   // An old life's report may arrive after the new one's first: the newer session was admitted or is a candidate.
   const auto place = static_cast<std::size_t>(seat - seats_.data());
   Report* const before = newest_[place];
