@@ -190,16 +190,25 @@ std::optional<ComputeResult> ComputeThread::run(ComputeJob& job) {
           [&](const RunPrepare& j) -> Answer {
             if (j.totals.empty()) synced();
             auto prepared = stage.prepare(j.totals, j.finite);
+            if (stage.outer()) prepared.sum_digest = j.sync ? stage.outer()->digest() : "";
             spent(time_.optimizer_ns, "weight gradient", fmt::format("prepare step {}", j.tag.step));
             return answer(PrepareDone{j.tag, j.epoch, std::move(prepared.norms), prepared.finite,
                                       std::move(prepared.sum_digest), j.keep_total ? stage.total() : nullptr});
           },
           [&](const RunApply& j) -> Answer {
+            if (j.sync) stage.settle_sync();
             stage.apply(j.commit, learning_rate(run_, j.commit.step));
             spent(time_.optimizer_ns, "weight gradient", fmt::format("optimizer step {}", j.commit.step));
             return std::nullopt;
           },
           [&](const RunFollow& j) -> Answer {
+            if (j.sync) {
+              stage.drop_step();
+              const Status taken = stage.outer()->take_all(j.commit.step.value - 1, j.total);
+              if (!taken) throw std::runtime_error(taken.error().message);
+              stage.settle_sync();
+              return std::nullopt;
+            }
             (void)stage.prepare({j.total}, true);
             stage.apply(j.commit, learning_rate(run_, j.commit.step));
             return std::nullopt;
@@ -211,6 +220,22 @@ std::optional<ComputeResult> ComputeThread::run(ComputeJob& job) {
           [&](const RunSave& j) -> Answer {
             const Status saved = stage.save(j.version, j.timeline);
             return answer(SaveDone{j.version, saved ? "" : saved.error().message});
+          },
+          [&](const RunUpdate& j) -> Answer {
+            UpdateDone done{j.version, stage.updates(j.version)};
+            spent(time_.optimizer_ns, "weight gradient", fmt::format("update of version {}", j.version));
+            return answer(std::move(done));
+          },
+          [&](const RunAgree& j) -> Answer {
+            auto agreement = stage.outer()->agree(j.version, j.slice, j.updates);
+            spent(time_.optimizer_ns, "weight gradient", fmt::format("agree on version {}", j.version));
+            return answer(AgreeDone{j.version, j.slice, j.number, std::move(agreement.bytes), std::move(agreement.digest), std::move(agreement.offences), ""});
+          },
+          [&](const RunTake& j) -> Answer {
+            auto taken = stage.outer()->take(j.version, j.slice, j.agreement);
+            AgreeDone done{j.version, j.slice, j.number, j.agreement, "", {}, taken ? "" : taken.error().message};
+            if (taken) done.digest = std::move(taken->digest);
+            return answer(std::move(done));
           },
           [&](const RunDigests&) -> Answer { return answer(DigestsDone{stage.weight_digests()}); },
           [&](const RunLoad& j) -> Answer { return answer(load(j)); },

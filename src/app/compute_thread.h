@@ -22,7 +22,7 @@ namespace isthmus {
 
 // Jobs of a worker, in the order in which they were given out.
 using ComputeJob = std::variant<RunOperation, RunClose, RunAdd, RunPrepare, RunApply, RunDropStep, RunSave, RunDigests,
-                                RunLoad, RunRestore, RunSnapshot, RunFollow, RunRecall, RunTrim>;
+                                RunLoad, RunRestore, RunSnapshot, RunFollow, RunRecall, RunTrim, RunUpdate, RunAgree, RunTake>;
 
 // How long the device worked on what.
 struct ComputeTime {
@@ -41,7 +41,7 @@ struct StageReady {
 
 struct ComputeResult {
   std::variant<StageReady, OperationDone, CloseDone, AddDone, PrepareDone, SaveDone, DigestsDone, LoadDone, SnapshotDone,
-               RecallDone, Warned> value;
+               RecallDone, UpdateDone, AgreeDone, Warned> value;
   std::string error;  // the stage could not be made or loaded, or cannot go on
   ComputeTime time;  // since the start
 };

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "app/clock.h"
+#include "base/counter_random.h"
 #include "scheduler/learning_rate.h"
 #include "scheduler/make_plan.h"
 #include "stage/torch_stage.h"
@@ -17,17 +18,18 @@ std::uint64_t size_of(const SharedBytes& bytes) { return bytes ? bytes->size() :
 }  // namespace
 
 Result<LocalPipeline> LocalPipeline::open(const RunConfig& run) {
-  std::vector<std::unique_ptr<StageCompute>> stages;
-  for (std::uint32_t s = 0; s < run.pipeline.stage.size(); ++s) {
-    // Nothing is ever saved, so there is no checkpoint folder.
-    auto stage = make_torch_stage(run, StageId(s), ReplicaId(0), "");
-    if (!stage) return tl::unexpected(stage.error());
-    stages.push_back(std::move(*stage));
-  }
+  std::vector<Replicas> stages(run.pipeline.stage.size());
+  for (std::uint32_t s = 0; s < stages.size(); ++s)
+    for (std::uint32_t r = 0; r < run.pipeline.stage[s].replicas; ++r) {
+      // Nothing is ever saved, so there is no checkpoint folder.
+      auto replica = make_torch_stage(run, StageId(s), ReplicaId(r), "");
+      if (!replica) return tl::unexpected(replica.error());
+      stages[s].push_back(std::move(*replica));
+    }
   return LocalPipeline(run, std::move(stages));
 }
 
-LocalPipeline::LocalPipeline(const RunConfig& run, std::vector<std::unique_ptr<StageCompute>> stages)
+LocalPipeline::LocalPipeline(const RunConfig& run, std::vector<Replicas> stages)
     : run_(run), plan_(make_plan(run)), stages_(std::move(stages)), times_(stages_.size()) {}
 
 template <class Work>
@@ -54,7 +56,7 @@ Result<MicrobatchLoss> LocalPipeline::forward(MicrobatchId m) {
   for (std::size_t s = 0; s < stages_.size(); ++s) {
     if (!paths_.visits(m, StageId(static_cast<std::uint32_t>(s)))) continue;
     Duration evaluation{};
-    auto result = timed(training ? times_[s].forward : evaluation, [&] { return stages_[s]->forward(step_, index, training, input); });
+    auto result = timed(training ? times_[s].forward : evaluation, [&] { return replica_of(s, m).forward(step_, index, training, input); });
     if (!result) return tl::unexpected(result.error());
     if (result->loss) {
       result->loss->microbatch = m;
@@ -74,7 +76,7 @@ Status LocalPipeline::backward(MicrobatchId m) {
   EncodedTensor gradient;
   for (std::size_t s = stages_.size(); s-- > 0;) {
     if (!paths_.visits(m, StageId(static_cast<std::uint32_t>(s)))) continue;
-    auto result = timed(times_[s].input_gradient, [&] { return stages_[s]->input_gradient(m, gradient); });
+    auto result = timed(times_[s].input_gradient, [&] { return replica_of(s, m).input_gradient(m, gradient); });
     if (!result) return tl::unexpected(result.error());
     gradient = std::move(*result);
     if (s > 0) {
@@ -83,16 +85,82 @@ Status LocalPipeline::backward(MicrobatchId m) {
       traffic_.backward += gradient.bytes();
     }
     timed(times_[s].weight_gradient, [&] {
-      stages_[s]->weight_gradient(m);
+      replica_of(s, m).weight_gradient(m);
       return Status();
     });
   }
   return {};
 }
 
+// Every replica as many as the others, in another order at every stage and step, as a run's routing mixes them.
+void LocalPipeline::deal() {
+  dealt_.assign(stages_.size(), std::vector<std::uint32_t>(plan_.count(step_), 0));
+  for (std::size_t s = 0; s < stages_.size(); ++s) {
+    const CounterRandom random(run_.run.seed, fmt::format("replicas of stage {} in step {}", s, step_));
+    auto& dealt = dealt_[s];
+    for (std::size_t m = 0; m < dealt.size(); ++m) dealt[m] = static_cast<std::uint32_t>(m % stages_[s].size());
+    for (std::uint64_t m = dealt.size(); m > 1; --m) std::swap(dealt[m - 1], dealt[random.below(m, m)]);
+  }
+}
+
+// Training microbatches of the step that are the replica's.
+std::uint32_t LocalPipeline::share_of(std::size_t stage, std::size_t replica) const {
+  std::uint32_t share = 0;
+  for (std::uint32_t m = 0; m < plan_.training_count(step_); ++m)
+    share += paths_.visits(MicrobatchId(m), StageId(static_cast<std::uint32_t>(stage))) && dealt_[stage][m] == replica;
+  return share;
+}
+
+std::vector<UnitNorm> LocalPipeline::prepare(std::size_t stage, bool& finite) {
+  const auto& replicas = stages_[stage];
+  if (plan_.stages[stage].local) {
+    std::vector<std::vector<UnitNorm>> norms;
+    std::vector<OwnNorms> own;
+    for (const auto& replica : replicas) {
+      const auto prepared = replica->prepare({}, true);
+      finite = finite && prepared.finite;
+      norms.push_back(prepared.norms);
+    }
+    for (std::size_t r = 0; r < replicas.size(); ++r) own.push_back({share_of(stage, r), norms[r]});
+    return mean_norms(own);
+  }
+  // The sum of their sums, as they would combine it; a sole replica has nobody to add.
+  std::vector<SharedBytes> parts;
+  for (const auto& replica : replicas)
+    if (replicas.size() > 1) {
+      auto sum = replica->close();
+      finite = finite && sum.finite;
+      parts.push_back(std::move(sum.bytes));
+    }
+  std::vector<SharedBytes> totals;
+  if (!parts.empty()) totals.push_back(replicas.front()->add(parts));
+  std::vector<UnitNorm> norms;
+  for (const auto& replica : replicas) {
+    auto prepared = replica->prepare(totals, true);
+    finite = finite && prepared.finite;
+    norms = std::move(prepared.norms);
+  }
+  return norms;
+}
+
+void LocalPipeline::agree(std::size_t stage) {
+  const std::uint64_t version = step_.value - 1;
+  const auto& replicas = stages_[stage];
+  std::vector<std::vector<SharedBytes>> updates(plan_.update_bytes(StageId(static_cast<std::uint32_t>(stage)), version).size());
+  for (const auto& replica : replicas) {
+    const auto own = replica->updates(version);
+    for (std::size_t slice = 0; slice < own.size(); ++slice) updates[slice].push_back(own[slice]);
+  }
+  for (const auto& replica : replicas) {
+    for (std::uint32_t slice = 0; slice < updates.size(); ++slice) (void)replica->outer()->agree(version, slice, updates[slice]);
+    replica->settle_sync();
+  }
+}
+
 Result<StepResult> LocalPipeline::run_step() {
   step_ = StepId(step_.value + 1);
   paths_ = StepPaths(plan_, step_, {});
+  deal();
   std::map<MicrobatchId, MicrobatchLoss> losses;
   for (std::uint32_t i = 0; i < plan_.count(step_); ++i) {
     const MicrobatchId m(i);
@@ -106,10 +174,9 @@ Result<StepResult> LocalPipeline::run_step() {
   std::vector<UnitNorm> norms;
   bool finite = true;
   for (std::size_t s = 0; s < stages_.size(); ++s) {
-    const auto prepared = timed(times_[s].update, [&] { return stages_[s]->prepare({}, true); });
+    const auto prepared = timed(times_[s].update, [&] { return prepare(s, finite); });
     const double weight = paths_.weight(StageId(static_cast<std::uint32_t>(s)));
-    for (const auto& unit : prepared.norms) norms.push_back({unit.unit, unit.norm2 * weight * weight});
-    finite = finite && prepared.finite;
+    for (const auto& unit : prepared) norms.push_back({unit.unit, unit.norm2 * weight * weight});
   }
   StepResult result = step_result(plan_, step_, run_.train.clip, norms, finite, losses);
   Commit commit;
@@ -119,7 +186,17 @@ Result<StepResult> LocalPipeline::run_step() {
   const double rate = learning_rate(run_, step_);
   for (std::size_t s = 0; s < stages_.size(); ++s)
     timed(times_[s].update, [&] {
-      stages_[s]->apply(paths_.for_stage(commit, StageId(static_cast<std::uint32_t>(s))), rate);
+      const bool local = plan_.stages[s].local;
+      if (local && plan_.syncs(step_)) agree(s);
+      for (std::size_t r = 0; r < stages_[s].size(); ++r) {
+        Commit own = paths_.for_stage(commit, StageId(static_cast<std::uint32_t>(s)));
+        // A replica that steps on its own counts its microbatches as if they were all of the stage's.
+        if (const std::uint32_t share = local ? share_of(s, r) : 0; share > 0)
+          own.scale *= static_cast<double>(paths_.training_count(StageId(static_cast<std::uint32_t>(s)))) / share;
+        else if (local)
+          own.apply = false;
+        stages_[s][r]->apply(own, rate);
+      }
       return Status();
     });
   return result;

@@ -31,9 +31,10 @@ struct StageTime {
   Duration update{};  // norms and optimizer
 };
 
-// Every stage of a run in this process: one replica each, one thread, no sockets. A microbatch goes down and up the
-// stages as encoded bytes, exactly what a real run would send, and a step ends with the same decision; with
-// run.deterministic the losses are those of `isthmus train`, to the bit.
+// Every stage of a run in this process, one thread, no sockets. A microbatch goes down and up the stages as encoded bytes,
+// exactly what a real run would send, and a step ends with the same decision; with run.deterministic the losses are those of
+// `isthmus train`, to the bit. Of a stage's replicas each gets as many of a step's microbatches as the others, dealt anew for
+// every step and stage, and they agree as in a run.
 class LocalPipeline {
  public:
   // Errors: data shards, no such device.
@@ -50,7 +51,14 @@ class LocalPipeline {
   const std::vector<StageTime>& times() const { return times_; }
 
  private:
-  LocalPipeline(const RunConfig& run, std::vector<std::unique_ptr<StageCompute>> stages);
+  using Replicas = std::vector<std::unique_ptr<StageCompute>>;
+  LocalPipeline(const RunConfig& run, std::vector<Replicas> stages);
+  void deal();
+  StageCompute& replica_of(std::size_t stage, MicrobatchId m) const { return *stages_[stage][dealt_[stage][m.value]]; }
+  std::uint32_t share_of(std::size_t stage, std::size_t replica) const;
+  // The squared norms of a stage's gradient.
+  std::vector<UnitNorm> prepare(std::size_t stage, bool& finite);
+  void agree(std::size_t stage);
   // All stages' F, from the tokens to the loss.
   Result<MicrobatchLoss> forward(MicrobatchId m);
   // All stages' I and W.
@@ -62,7 +70,8 @@ class LocalPipeline {
 
   RunConfig run_;
   Plan plan_;
-  std::vector<std::unique_ptr<StageCompute>> stages_;
+  std::vector<Replicas> stages_;
+  std::vector<std::vector<std::uint32_t>> dealt_;  // by stage: of every microbatch of the step, its replica
   StepId step_;
   StepPaths paths_;  // of that step
   BoundaryTraffic traffic_;

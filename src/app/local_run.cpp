@@ -66,7 +66,7 @@ Result<LocalRunResult> compute(const RunConfig& run, const LocalRunOptions& opti
       if (!result.curve.empty()) result.curve.back().validation_loss = *loss;
       result.validation_loss = *loss;
     }
-    if (pipeline->last_step() == pipeline->plan().final_step()) break;
+    if (pipeline->plan().training_count(pipeline->last_step()) == 0) continue;
     tokens += step->figures.tokens;
     result.curve.push_back({pipeline->last_step().value, tokens, step->figures.loss, std::nullopt, pipeline->traffic().total(), !step->apply});
     if (const Time now = monotonic_now(); now - told >= kTell) {

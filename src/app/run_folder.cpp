@@ -7,6 +7,7 @@
 
 #include "app/line_file.h"
 #include "config/load_run.h"
+#include "scheduler/make_plan.h"
 #include "stage/checkpoint.h"
 
 namespace isthmus {
@@ -67,10 +68,10 @@ Result<RunStart> open_run_folder(const RunFolder& folder, const RunConfig& run, 
       return fail("there is no run to resume in {}; leave --resume out to start one", folder.path);
     if (auto same = same_run(folder, run); !same) return tl::unexpected(same.error());
     start.version = newest_common_version(folder.checkpoints(), stages).value_or(0);
-    if (start.version > run.run.steps)
+    if (start.version >= make_plan(run).final_step().value)
       return fail("the checkpoint in {} is of step {}, the run has {} steps; raise run.steps to go on",
                   folder.path, start.version, run.run.steps);
-    auto kept = metrics_until(folder.metrics(), start.version);
+    auto kept = metrics_until(folder.metrics(), std::min(start.version, run.run.steps));
     if (!kept) return tl::unexpected(kept.error());
     if (auto written = write_whole(folder.metrics(), *kept); !written)
       return tl::unexpected(written.error());

@@ -64,7 +64,7 @@ Status RunRecord::take_up(const std::vector<LogRecord>& log) {
     if (std::holds_alternative<InitRecord>(log[i]) || std::holds_alternative<RollbackRecord>(log[i])) first = i;
   for (std::size_t i = first; i < log.size(); ++i) {
     const auto* commit = std::get_if<CommitRecord>(&log[i]);
-    if (!commit || commit->commit.step <= figures_.step || commit->commit.step == plan_.final_step()) continue;
+    if (!commit || commit->commit.step <= figures_.step || plan_.training_count(commit->commit.step) == 0) continue;
     figures_.step = commit->commit.step;
     figures_.loss = commit->figures.loss;
     figures_.grad_norm = commit->figures.grad_norm;
@@ -118,15 +118,15 @@ Status RunRecord::committed(const StepOutcome& outcome, Time now) {
 
   if (outcome.figures.validation_loss) {
     figures_.validation_loss = outcome.figures.validation_loss;
-    figures_.validation_step = step.value - 1;
-    const auto written = metrics_.append(json{{"step", step.value - 1},
+    figures_.validation_step = std::min(step.value - 1, plan_.steps);
+    const auto written = metrics_.append(json{{"step", figures_.validation_step},
                                               {"tokens", figures_.tokens},
                                               {"seconds", figures_.seconds},
                                               {"validation_loss", *outcome.figures.validation_loss}}
                                              .dump());
     if (!written) return written;
   }
-  if (step == plan_.final_step()) return {};
+  if (plan_.training_count(step) == 0) return {};
 
   figures_.step = step;
   figures_.loss = outcome.figures.loss;

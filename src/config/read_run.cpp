@@ -24,6 +24,8 @@ void assign(T& member, const toml::node& node) {
     member = node.value<bool>().value_or(member);
   } else if constexpr (std::is_same_v<T, double>) {
     member = node.value<double>().value_or(member);
+  } else if constexpr (std::is_same_v<T, std::optional<double>>) {
+    member = node.value<double>();
   } else if (const auto* number = node.as_integer()) {
     if constexpr (std::is_same_v<T, std::optional<std::uint32_t>>)
       member = static_cast<std::uint32_t>(number->get());

@@ -4,8 +4,39 @@
 #include <utility>
 
 #include "config/boundary_form.h"
+#include "config/stage_tensors.h"
 
 namespace isthmus {
+
+namespace {
+
+// What each step's sum of gradients may take the uplink of a replica.
+constexpr double kExactSecondsMax = 1;
+
+void resolve_sync(RunConfig& run) {
+  auto& sync = run.sync;
+  const auto seconds = [&](const RunConfig::Stage& stage) { return exact_sync_seconds(run, stage); };
+  if (sync.mode.empty()) {
+    const bool quick = run.run.deterministic || std::ranges::all_of(run.pipeline.stage, [&](const auto& s) { return seconds(s) <= kExactSecondsMax; });
+    sync.mode = quick ? "exact" : "sparseloco";
+  }
+  if (sync.every == 0) sync.every = sync.mode == "exact" || sync.mode == "slices" ? 1 : 30;
+  if (!sync.learning_rate) sync.learning_rate = sync.mode == "diloco" ? 0.7 : 1.0;
+  if (!sync.momentum) sync.momentum = sync.mode == "diloco" ? 0.9 : 0.0;
+}
+
+}  // namespace
+
+double exact_sync_seconds(const RunConfig& run, const RunConfig::Stage& stage) {
+  double numbers = static_cast<double>(run.emulated.parameters);
+  if (run.pipeline.device != "emulated") {
+    numbers = 0;
+    for (const auto& tensor : stage_tensors(run, stage.first_layer, stage.end_layer)) numbers += static_cast<double>(tensor.numbers());
+  }
+  // Its part of every slice but its own, and its slice's sum to all others, in fp32.
+  const double bytes = 8 * numbers * (stage.replicas - 1) / stage.replicas;
+  return bytes * 8 / (run.link.bandwidth_mbps * 1e6);
+}
 
 void resolve_values(RunConfig& run) {
   if (run.model.mlp == 0) run.model.mlp = ((run.model.hidden * 8 + 2) / 3 + 31) / 32 * 32;
@@ -26,6 +57,7 @@ void resolve_map(RunConfig& run, std::vector<RunConfig::Stage> map) {
   run.pipeline.replicas = 1;
   run.pipeline.stages = static_cast<std::uint32_t>(run.pipeline.stage.size());
   if (!run.boundary.factored_layers) run.boundary.factored_layers = run.pipeline.stage.back().first_layer;
+  resolve_sync(run);
 }
 
 }  // namespace isthmus

@@ -16,6 +16,14 @@ using Json = nlohmann::ordered_json;
 // Keys that the loader refuses in such a run.
 bool belongs(const RunConfig& run, std::string_view section, std::string_view key) {
   if (section == "emulated") return run.pipeline.device == "emulated";
+  if (section == "rehearsal") return run.rehearsal.liar != 0;
+  // Before a fleet has a plan, nobody knows how its replicas agree.
+  if (section == "sync" && run.sync.mode.empty()) return false;
+  if (section == "sync" && key != "mode") {
+    if (run.sync.mode == "exact") return false;
+    if (key == "share") return run.sync.mode == "slices";
+    if (key == "error_feedback" || key == "residual") return run.sync.mode == "sparseloco";
+  }
   const BoundaryForm form = boundary_form(run.boundary.codec);
   if (section == "boundary" && key == "rank") return form.narrow;
   if (section == "boundary" && key == "factored_layers") return form.constrained;
@@ -25,7 +33,7 @@ bool belongs(const RunConfig& run, std::string_view section, std::string_view ke
 
 template <class T>
 Json value_of(std::string_view key, const T& member) {
-  if constexpr (std::is_same_v<T, std::optional<std::uint32_t>>) {
+  if constexpr (std::is_same_v<T, std::optional<std::uint32_t>> || std::is_same_v<T, std::optional<double>>) {
     return member ? Json(*member) : Json();
   } else if constexpr (std::is_same_v<T, std::string>) {
     // "auto" or a number: the run file has the number without quotes.

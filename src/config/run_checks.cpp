@@ -24,6 +24,7 @@ class RunChecks {
     check_steps();
     check_data();
     check_device();
+    check_sync();
     check_stages();
     const bool map_is_sound = run_.pipeline.layout == "auto" ? check_auto_map() : check_map();
     check_boundary(map_is_sound);
@@ -109,6 +110,24 @@ class RunChecks {
         document_.has("emulated"))
       add("emulated", fmt::format("[emulated] with pipeline.device = \"{}\"", run_.pipeline.device),
           "no such table, or pipeline.device = \"emulated\"");
+  }
+
+  void check_sync() {
+    const auto& sync = run_.sync;
+    if (!sound({"sync.mode"})) return;
+    const auto only = [&](const char* path, bool legal, const char* expected) {
+      if (!legal && document_.has(path))
+        add(path, sync.mode.empty() ? fmt::format("{} without sync.mode", path) : fmt::format("{} with sync.mode = \"{}\"", path, sync.mode), expected);
+    };
+    for (const char* path : {"sync.every", "sync.learning_rate", "sync.momentum", "sync.rule", "sync.warmup"})
+      only(path, !sync.mode.empty() && sync.mode != "exact", "no such key, or sync.mode = \"diloco\", \"sparseloco\" or \"slices\"");
+    only("sync.share", sync.mode == "slices", "no such key, or sync.mode = \"slices\"");
+    for (const char* path : {"sync.error_feedback", "sync.residual"}) only(path, sync.mode == "sparseloco", "no such key, or sync.mode = \"sparseloco\"");
+    if (run_.rehearsal.liar == 0 && document_.has("rehearsal.lie"))
+      add("rehearsal.lie", "rehearsal.lie without rehearsal.liar", "the worker that tells it, counted from 1, or no such key");
+    if (run_.run.deterministic && !sync.mode.empty() && sync.mode != "exact" && sound({"run.deterministic"}))
+      add("sync.mode", fmt::format("sync.mode = \"{}\" with run.deterministic", sync.mode),
+          "\"exact\": steps that replicas take on their own depend on who was given which microbatch");
   }
 
   void check_stages() {

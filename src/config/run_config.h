@@ -124,6 +124,37 @@ struct RunConfig {
     friend bool operator==(const Pipeline&, const Pipeline&) = default;
   } pipeline;
 
+  // How the replicas of a stage agree on its weights (docs/architecture.md, "Replicas"). Nothing of it matters to a run whose
+  // stages have one replica each.
+  struct Sync {
+    // exact: every step they add up their gradients. The others take steps of their own and, `every` steps, tell each other
+    // how their weights moved: diloco (all of it in bf16), sparseloco (the largest 64 of every 4,096 numbers, in 2 bits),
+    // slices (bf16 of a share of the numbers, another each time). Absent: exact where that is quick on the run's link,
+    // else sparseloco; resolved by the loader.
+    std::string mode;
+    std::uint32_t every = 0;  // steps; absent: 30, slices 1, exact 1; resolved by the loader
+    double share = 0.05;      // slices: of the stage's numbers
+    // Of the agreed movement, per sync, and its Nesterov momentum. Absent: diloco 0.7 and 0.9, else 1 and 0; resolved by the
+    // loader.
+    std::optional<double> learning_rate;
+    std::optional<double> momentum;
+    // sparseloco: what was not told stays, times error_feedback, and where: weights (the replica goes on from its own), or memory (it
+    // goes on from the common ones, as published).
+    double error_feedback = 0.95;
+    std::string residual = "weights";
+    // mean | median | trimmed: of each number, over the replicas.
+    std::string rule = "mean";
+    std::uint32_t warmup = 1;  // syncs at which a replica that joined does not count yet
+    friend bool operator==(const Sync&, const Sync&) = default;
+  } sync;
+
+  // Rehearses a replica that lies: what one worker tells its siblings at a sync is not what it computed.
+  struct Rehearsal {
+    std::uint32_t liar = 0;  // worker, counted from 1, stage by stage; 0: none
+    std::string lie = "nan";  // nan | scale (100 times) | noise | stale (its first one again) | copy (of a sibling's)
+    friend bool operator==(const Rehearsal&, const Rehearsal&) = default;
+  } rehearsal;
+
   // Only with pipeline.device = "emulated": the real sockets, scheduler and messages without the arithmetic.
   struct Emulated {
     double forward_ms = 250;
@@ -131,6 +162,7 @@ struct RunConfig {
     double weight_gradient_ms = 250;
     std::uint64_t forward_bytes = 0;   // payload of a microbatch; 0: what the boundary codec would send
     std::uint64_t backward_bytes = 0;  // likewise
+    std::uint64_t parameters = 0;      // of a stage, for the syncs of its replicas
     // One worker (peers count from 1, stage by stage) that takes slow_factor times as long; 0: none.
     std::uint32_t slow_peer = 0;
     double slow_factor = 1;

@@ -52,9 +52,29 @@ struct RunPrepare {
   std::vector<SharedBytes> totals;
   bool finite = true;       // of the totals
   bool keep_total = false;  // the sum is wanted in the result
+  bool sync = false;        // what the replicas agreed on, of every slice, is applied with it
 };
 struct RunApply {
   Commit commit;
+  bool sync = false;  // also moves the weights to where the replicas agreed
+};
+// How the weights of `version` moved since the last sync, slice by slice, for the siblings.
+struct RunUpdate {
+  std::uint64_t version;
+};
+// Makes one update of the slice's, in this order.
+struct RunAgree {
+  std::uint64_t version;
+  std::uint32_t slice = 0;
+  std::uint64_t number = 0;  // of this agreement; the result names it
+  std::vector<SharedBytes> updates;
+};
+// Takes the slice's common update as its owner made it.
+struct RunTake {
+  std::uint64_t version;
+  std::uint32_t slice = 0;
+  std::uint64_t number = 0;
+  SharedBytes agreement;
 };
 struct RunDropStep {};
 struct RunSave {
@@ -81,6 +101,7 @@ struct RunSnapshot {
 struct RunFollow {
   Commit commit;
   SharedBytes total;
+  bool sync = false;  // the total is what they agreed on
 };
 // Looks a tensor up in the journal for a neighbour that is rebuilt.
 struct RunRecall {
@@ -108,7 +129,7 @@ struct BeginAt {
   Place place;
 };
 using WorkerEffect = std::variant<SendMessage, RunOperation, RunClose, RunAdd, RunPrepare, RunApply, RunDropStep, RunSave,
-                                  RunDigests, RunLoad, RunRestore, RunSnapshot, RunFollow, RunRecall, RunTrim,
+                                  RunDigests, RunLoad, RunRestore, RunSnapshot, RunFollow, RunRecall, RunTrim, RunUpdate, RunAgree, RunTake,
                                   KnowMembers, ConnectTo, BeginAt, Leave>;
 
 // Results of jobs.
@@ -138,6 +159,20 @@ struct PrepareDone {
   std::string sum_digest;
   SharedBytes total;  // if it was wanted
 };
+struct UpdateDone {
+  std::uint64_t version = 0;
+  std::vector<SharedBytes> updates;  // by slice
+};
+// Of RunAgree and RunTake.
+struct AgreeDone {
+  std::uint64_t version = 0;
+  std::uint32_t slice = 0;
+  std::uint64_t number = 0;
+  SharedBytes agreement;
+  std::string digest;
+  std::vector<std::string> offences;  // by update; empty: none
+  std::string error;                  // the agreement is none
+};
 struct SaveDone {
   std::uint64_t version = 0;
   std::string error;
@@ -166,6 +201,6 @@ struct RecallDone {
   EncodedTensor tensor;
 };
 using JobResult = std::variant<OperationDone, CloseDone, AddDone, PrepareDone, SaveDone, DigestsDone, LoadDone,
-                               SnapshotDone, RecallDone, Warned>;
+                               SnapshotDone, RecallDone, UpdateDone, AgreeDone, Warned>;
 
 }  // namespace isthmus

@@ -12,6 +12,8 @@ namespace {
 
 // Beyond this many missed commits a snapshot is tried first.
 constexpr std::uint64_t kUpdatesMax = 8;
+// Members of a stage whose updates one sync may be made of.
+constexpr std::uint64_t kMembersMax = 256;
 
 }  // namespace
 
@@ -22,31 +24,57 @@ void SiblingFetch::stop() {
 }
 
 std::uint64_t SiblingFetch::bytes() const {
-  return wants_ == Wants::kSnapshot ? context_.stage_plan().state_bytes
-                                    : context_.stage_plan().parameters * context_.plan.total_width;
+  if (wants_ == Wants::kSnapshot) return context_.stage_plan().state_bytes;
+  return context_.local() ? whole_ : context_.stage_plan().parameters * context_.plan.total_width;
+}
+
+// The newest version that siblings hold alike.
+std::uint64_t SiblingFetch::newest() const {
+  const std::uint64_t version = context_.view.step.value - 1;
+  return context_.local() ? context_.plan.last_sync(version) : version;
+}
+
+// The version that the next update makes of this one.
+std::uint64_t SiblingFetch::after(std::uint64_t version) const { return context_.local() ? context_.plan.next_sync(version) : version + 1; }
+
+// What the replicas tell each other at a sync is much less than the weights, so many syncs are made up for before it is not.
+bool SiblingFetch::updates_are_cheaper(std::uint64_t version) const {
+  const std::uint64_t missed = newest() - version;
+  if (!context_.local()) return version > 0 && missed <= kUpdatesMax;
+  return missed / context_.plan.sync_every * update_bytes(after(version)) <= context_.stage_plan().state_bytes;
+}
+
+// Of the sync that makes this version, with as many replicas as there are today.
+std::uint64_t SiblingFetch::update_bytes(std::uint64_t version) const {
+  std::uint64_t all = 0;
+  for (const auto bytes : context_.plan.update_bytes(context_.identity.stage, version - 1)) all += bytes;
+  return context_.plan.sparse_sync(version - 1) ? all * context_.own_stage().size() : all;
 }
 
 void SiblingFetch::begin_update(std::uint64_t version) {
   stop();
   wants_ = Wants::kUpdate;
   version_ = version;
-  for (std::uint32_t i = 0; i < piece_count(bytes()); ++i) requests_.want({PieceKind::kUpdate, version, 0, i});
+  whole_ = 0;
+  // How much of it there is the first piece says.
+  const std::uint32_t pieces = context_.local() ? 1 : piece_count(bytes());
+  for (std::uint32_t i = 0; i < pieces; ++i) requests_.want({PieceKind::kUpdate, version, 0, i});
 }
 
 void SiblingFetch::begin_snapshot() {
   stop();
   wants_ = Wants::kSnapshot;
-  version_ = context_.view.step.value - 1;
+  version_ = newest();
   digest_.clear();
   for (std::uint32_t i = 0; i < piece_count(bytes()); ++i) requests_.want({PieceKind::kSnapshot, version_, 0, i});
 }
 
 void SiblingFetch::pursue(std::uint64_t version, Time now) {
   if (restoring_) return;
-  if (wants_ == Wants::kUpdate && version_ != version + 1) stop();
+  if (wants_ == Wants::kUpdate && version_ != after(version)) stop();
   if (wants_ == Wants::kNothing) {
-    if (version > 0 && context_.view.step.value - 1 - version <= kUpdatesMax)
-      begin_update(version + 1);
+    if (updates_are_cheaper(version))
+      begin_update(after(version));
     else
       begin_snapshot();
   }
@@ -57,6 +85,11 @@ bool SiblingFetch::received(const Chunk& chunk, PeerId from, std::uint64_t& vers
   const std::uint32_t index = chunk.piece.index;
   const std::uint64_t begins = index * kPieceBytes;
   const std::uint64_t size = chunk.tensor.values ? chunk.tensor.values->size() : 0;
+  if (context_.local() && wants_ == Wants::kUpdate && whole_ == 0 && requests_.wants(chunk.piece)) {
+    if (chunk.whole == 0 || chunk.whole > kMembersMax * update_bytes(version_)) return false;
+    whole_ = chunk.whole;
+    for (std::uint32_t i = 1; i < piece_count(whole_); ++i) requests_.want({PieceKind::kUpdate, version_, 0, i});
+  }
   if (!requests_.wants(chunk.piece) || begins + size != std::min(bytes(), begins + kPieceBytes)) return false;
   if (wants_ == Wants::kUpdate && chunk.commit.step.value != version_) return false;
   if (!requests_.arrived(chunk.piece, from)) return false;
@@ -77,7 +110,7 @@ bool SiblingFetch::received(const Chunk& chunk, PeerId from, std::uint64_t& vers
   const bool snapshot = wants_ == Wants::kSnapshot;
   stop();
   if (!snapshot) {
-    context_.run(RunFollow{context_.for_own_stage(commit_), share(std::move(whole))});
+    context_.run(RunFollow{context_.for_own_stage(commit_), share(std::move(whole)), context_.local()});
     version = version_;
   } else if (digest_hex(whole) == digest_) {
     restoring_ = true;
@@ -90,7 +123,7 @@ void SiblingFetch::received(const Absent& absent, PeerId from, Time) {
   requests_.absent(absent.piece, from);
   if (!requests_.lost()) return;
   // Nobody keeps it any more. What is current now is asked for at the next view or tick.
-  if (wants_ == Wants::kUpdate || version_ + 1 != context_.view.step.value)
+  if (wants_ == Wants::kUpdate || version_ != newest())
     begin_snapshot();
   else
     requests_.forget_absences();

@@ -11,7 +11,8 @@ namespace isthmus {
 
 // How a worker that is not a member catches up with its stage's other replicas while training goes on: the stage's
 // combined gradients of the commits it missed, if the siblings still have them, otherwise a snapshot and then those.
-// A piece comes from any sibling, since all hold the same bits.
+// A piece comes from any sibling, since all hold the same bits. Replicas that step on their own hold alike what they agreed
+// on, so that is what comes: the syncs it missed, or the weights of the last one.
 class SiblingFetch {
  public:
   explicit SiblingFetch(WorkerContext& context) : context_(context), requests_(context) {}
@@ -34,12 +35,17 @@ class SiblingFetch {
   void begin_update(std::uint64_t version);
   void begin_snapshot();
   std::uint64_t bytes() const;
+  std::uint64_t newest() const;
+  std::uint64_t after(std::uint64_t version) const;
+  std::uint64_t update_bytes(std::uint64_t version) const;
+  bool updates_are_cheaper(std::uint64_t version) const;
 
   WorkerContext& context_;
   PieceRequests requests_;
   Wants wants_ = Wants::kNothing;
   bool restoring_ = false;
   std::uint64_t version_ = 0;             // of what is being fetched
+  std::uint64_t whole_ = 0;               // bytes of an update, once they are known
   std::map<std::uint32_t, SharedBytes> pieces_;
   std::string digest_;
   Commit commit_;

@@ -68,6 +68,7 @@ void StageRebuild::begin(const Commit& commit) {
 }
 
 void StageRebuild::pursue(std::uint64_t& version, Time now) {
+  if (context_.local()) return lose("its replicas stepped on their own, and no journal holds how", now);
   while (true) {
     if (!commit_) {
       const auto at = std::ranges::find(context_.view.replay, StepId(version + 1), &Commit::step);

@@ -13,6 +13,8 @@ constexpr std::size_t kQueueMax = 256;
 constexpr std::size_t kSnapshotsMax = 2;
 constexpr std::size_t kUpdatesMax = 32;
 constexpr std::uint64_t kUpdateBytesMax = 512ull << 20;
+// Of small ones, as many as a member that was away may have missed.
+constexpr std::uint64_t kIdleUpdateBytesMax = 64ull << 20;
 
 // Piece `index` of what these make one after the other.
 SharedBytes cut(const std::vector<SharedBytes>& parts, std::uint32_t index) {
@@ -58,15 +60,18 @@ void StateDonor::received(const Fetch& fetch, PeerId from, std::uint64_t version
   }
   // Nobody but a sibling gets weights.
   if (asker->stage != context_.identity.stage || !context_.live()) return;
-  const std::uint64_t bytes = fetch.piece.kind == PieceKind::kSnapshot
-                                  ? context_.stage_plan().state_bytes
-                                  : context_.stage_plan().parameters * context_.plan.total_width;
+  // Replicas that step on their own have in common what they agreed on last.
+  const bool snapshot = fetch.piece.kind == PieceKind::kSnapshot;
+  const std::uint64_t newest = context_.local() ? context_.plan.last_sync(version) : version;
+  const auto kept = updates_.find(fetch.piece.version);
+  const std::uint64_t bytes = snapshot ? context_.stage_plan().state_bytes
+                              : context_.local() ? (kept == updates_.end() ? kPieceBytes : kept->second.bytes())
+                                                 : context_.stage_plan().parameters * context_.plan.total_width;
   if (fetch.piece.index >= piece_count(bytes)) return;
   followed_until_ = now + kFollowed;
-  if (fetch.piece.version > version) return;  // not yet: it will be asked again
-  const bool have = fetch.piece.kind == PieceKind::kSnapshot
-                        ? snapshots_.contains(fetch.piece.version) || (fetch.piece.version == version && take_snapshot(version, now))
-                        : updates_.contains(fetch.piece.version);
+  if (fetch.piece.version > newest) return;  // not yet: it will be asked again
+  const bool have = snapshot ? snapshots_.contains(fetch.piece.version) || (fetch.piece.version == newest && take_snapshot(newest, now))
+                             : kept != updates_.end();
   if (!have) {
     refuse(request);
     return;
@@ -108,12 +113,17 @@ void StateDonor::applied(const Commit& commit, std::vector<SharedBytes> totals) 
     return;
   }
   updates_[commit.step.value] = {commit, std::move(totals)};
-  const auto bytes = [&] {
-    std::uint64_t sum = 0;
-    for (const auto& [version, update] : updates_) sum += update.bytes();
-    return sum;
-  };
-  while (updates_.size() > 1 && (updates_.size() > kUpdatesMax || bytes() > kUpdateBytesMax)) updates_.erase(updates_.begin());
+  forget_updates(kUpdatesMax, kUpdateBytesMax);
+}
+
+// But the newest few.
+void StateDonor::forget_updates(std::size_t most, std::uint64_t bytes_max) {
+  std::uint64_t bytes = 0;
+  for (const auto& [version, update] : updates_) bytes += update.bytes();
+  while (updates_.size() > 1 && (updates_.size() > most || bytes > bytes_max)) {
+    bytes -= updates_.begin()->second.bytes();
+    updates_.erase(updates_.begin());
+  }
 }
 
 void StateDonor::refuse(const Request& request) {
@@ -157,6 +167,7 @@ void StateDonor::serve(Time now) {
         continue;
       }
       chunk.commit = at->second.commit;
+      chunk.whole = at->second.bytes();
       chunk.tensor.values = cut(at->second.totals, request.piece.index);
     }
     queue_.pop_front();
@@ -181,7 +192,11 @@ void StateDonor::tick(Time now) {
   serve(now);
   if (is_followed(now)) return;
   snapshots_.clear();
-  while (updates_.size() > 1) updates_.erase(updates_.begin());
+  // Nobody follows, but one that was away may come back.
+  if (context_.local())
+    forget_updates(kUpdatesMax, kIdleUpdateBytesMax);
+  else
+    forget_updates(1, kUpdateBytesMax);
 }
 
 Time StateDonor::next_due() const {

@@ -21,7 +21,8 @@ class StateDonor {
   // Other weights now: nothing kept so far fits.
   void forget();
   void received(const Fetch& fetch, PeerId from, std::uint64_t version, Time now);
-  // The worker applied this commit; `totals` is the stage's combined gradient in slices, empty if it is not at hand.
+  // The worker applied this commit; `totals` is the stage's combined gradient in slices, empty if it is not at hand. Where
+  // replicas step on their own: what they agreed on, after syncs only.
   void applied(const Commit& commit, std::vector<SharedBytes> totals);
   // Somebody is catching up, so totals of coming steps are wanted.
   bool is_followed(Time now) const;
@@ -50,6 +51,7 @@ class StateDonor {
   void refuse(const Request& request);
   void send(const Request& request, Chunk chunk, Time now);
   void serve(Time now);
+  void forget_updates(std::size_t most, std::uint64_t bytes_max);
   bool take_snapshot(std::uint64_t version, Time now);
 
   WorkerContext& context_;

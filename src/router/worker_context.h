@@ -37,6 +37,10 @@ struct WorkerContext {
   std::vector<WorkerEffect> effects;
 
   const StagePlan& stage_plan() const { return plan.stages[identity.stage.value]; }
+  // The stage's replicas take steps of their own between syncs.
+  bool local() const { return stage_plan().local; }
+  // The running step's commit is one.
+  bool syncs() const { return local() && plan.syncs(view.step); }
   bool is_head() const { return identity.stage == StageId(0); }
   bool is_tail() const { return identity.stage == plan.last_stage(); }
   bool live() const { return view.find(session) != nullptr; }

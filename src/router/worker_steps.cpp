@@ -37,6 +37,7 @@ WorkerSteps::WorkerSteps(const Plan& plan, WorkerIdentity identity, Origin origi
       context_{plan, std::move(identity), {}, {}, kNoSession, {}},
       flow_(context_),
       combination_(context_),
+      exchange_(context_),
       donor_(context_),
       fetch_(context_),
       rebuild_(context_),
@@ -122,7 +123,7 @@ void WorkerSteps::adopt(const View& view, Time now) {
     // Sums of an older view are void; what is in the accumulators is not.
     combination_.reset();
     if (!prepared_alone_) prepared_.reset();
-    prepared_epoch_ = EpochId(0);
+    prepared_epoch_ = preparing_own_ = EpochId(0);
   }
   probe_.view_changed(now);
   trim_journal();
@@ -149,6 +150,7 @@ void WorkerSteps::adopt(const View& view, Time now) {
   rebuild_.stop();
   if (view.step.value != version_ + 1) return;  // its weights are on their way to another version
   flow_.view_changed(epoch_changed, now);
+  if (context_.syncs()) exchange_.pursue(version_, now);
   prepare_if_complete(now);
   release_held(now);
   run_next(now);
@@ -159,6 +161,7 @@ void WorkerSteps::roll_back(const View& view) {
   const auto missed = view.rollbacks.begin() + std::min<std::ptrdiff_t>(timeline_, std::ssize(view.rollbacks));
   timeline_ = view.timeline();
   donor_.forget();
+  exchange_.forget();
   fetch_.stop();
   rebuild_.stop();
   if (missed == view.rollbacks.end()) return;
@@ -174,15 +177,35 @@ void WorkerSteps::roll_back(const View& view) {
 }
 
 void WorkerSteps::apply_commit(const Commit& commit) {
-  if (prepared_->total)
+  const bool sync = context_.syncs();
+  Commit own = context_.for_own_stage(commit);
+  if (context_.local()) {
+    // What one of them learned from its own share alone is of no use to the others.
+    if (sync) donor_.applied(commit, exchange_.outcome());
+    own.scale *= own_weight();
+    own.apply = own.apply && own_weight() > 0;
+  } else if (prepared_->total) {
     donor_.applied(commit, {prepared_->total});
-  else
+  } else {
     donor_.applied(commit, combination_.totals());
-  context_.run(RunApply{context_.for_own_stage(commit)});
+  }
+  context_.run(RunApply{own, sync});
+  if (sync) exchange_.forget();
   ++version_;
   clear_step(false);
   const Plan& plan = context_.plan;
   if (plan.checkpoint_every != 0 && version_ % plan.checkpoint_every == 0 && version_ <= plan.steps) save(version_);
+}
+
+// A replica that steps on its own counts its microbatches as if they were all of the stage's; 0: it had none.
+double WorkerSteps::own_weight() const {
+  const std::uint32_t all = context_.plan.training_count(context_.view.step);
+  std::uint32_t seen = 0, own = 0;
+  for (std::uint32_t m = 0; m < all; ++m) {
+    seen += context_.paths.visits(MicrobatchId(m), context_.identity.stage);
+    own += flow_.done().contains(MicrobatchId(m));
+  }
+  return own == 0 ? 0 : static_cast<double>(seen) / own;
 }
 
 void WorkerSteps::save(std::uint64_t version) {
@@ -198,7 +221,7 @@ void WorkerSteps::clear_step(bool drop_accumulator) {
   combination_.reset();
   prepared_.reset();
   prepared_alone_ = preparing_alone_ = false;
-  prepared_epoch_ = EpochId(0);
+  prepared_epoch_ = preparing_own_ = EpochId(0);
   report_changed_ = true;
 }
 
@@ -220,7 +243,7 @@ void WorkerSteps::leave_phase(Time now) {
     clear_step(true);
     fetch_.stop();
     rebuild_.stop();
-    const std::uint64_t trained = std::min(version_, context_.plan.steps);
+    const std::uint64_t trained = std::min(version_, context_.plan.final_step().value - 1);
     if (fault_.empty() && !behind) save(trained);
     if (context_.view.phase == Phase::kFinished && !behind) context_.run(RunDigests{});
     digests_here_ = behind;
@@ -233,6 +256,12 @@ void WorkerSteps::leave_phase(Time now) {
 // Not a member: gets the weights of the last commit, to be admitted.
 void WorkerSteps::catch_up(Time now) {
   if (loading_ || context_.view.step == StepId(0)) return;
+  const std::uint64_t current = context_.view.step.value - 1;
+  // Where replicas step on their own, only what they agreed on since then is missing.
+  if (context_.local() && version_ < current && !fetch_.restoring() && context_.plan.last_sync(version_) == context_.plan.last_sync(current)) {
+    version_ = current;
+    report_changed_ = true;
+  }
   if (version_ + 1 >= context_.view.step.value) {
     fetch_.stop();
     rebuild_.stop();
@@ -266,6 +295,7 @@ void WorkerSteps::trim_journal() {
 // set is full; waiting for the coordinator to say so would cost a round trip a step.
 void WorkerSteps::prepare_if_complete(Time now) {
   if (!context_.live()) return;
+  if (context_.local()) return prepare_own();
   const View& view = context_.view;
   if (context_.own_stage().size() == 1) {
     if (!share_is_done() || preparing_alone_) return;
@@ -285,12 +315,29 @@ void WorkerSteps::prepare_if_complete(Time now) {
     prepared_alone_ = false;
   }
   if (!view.preparing || combination_.started()) return;
-  const auto mine = view.owners.find(context_.session);
-  const bool agreed = mine == view.owners.end() ? flow_.done().size() == 0 : mine->second == flow_.done();
-  if (agreed)
+  if (agrees_on_its_share())
     combination_.start(now);
   else
     report_changed_ = true;
+}
+
+bool WorkerSteps::agrees_on_its_share() const {
+  const auto& owners = context_.view.owners;
+  const auto mine = owners.find(context_.session);
+  return mine == owners.end() ? flow_.done().size() == 0 : mine->second == flow_.done();
+}
+
+// A replica that steps on its own closes its own sum, and at a sync has what all of them agreed on.
+void WorkerSteps::prepare_own() {
+  const View& view = context_.view;
+  if (!view.preparing || preparing_own_ == view.epoch) return;
+  if (!agrees_on_its_share()) {
+    report_changed_ = true;
+    return;
+  }
+  if (context_.syncs() && !exchange_.complete()) return;
+  preparing_own_ = view.epoch;
+  context_.run(RunPrepare{context_.job_tag(), view.epoch, {}, true, false, context_.syncs()});
 }
 
 void WorkerSteps::release_held(Time now) {
@@ -365,8 +412,16 @@ void WorkerSteps::dispatch(PeerId from, const Message& message, Time now) {
         if constexpr (std::is_same_v<Body, View> || std::is_same_v<Body, Report>) {
           refuse();  // not between workers
         } else if constexpr (std::is_same_v<Body, Fetch>) {
-          if (!loading_) donor_.received(body, from, version_, now);
+          if (body.piece.kind >= PieceKind::kOwnUpdate) {
+            if (!context_.local() || !exchange_.received(body, from, version_, now)) refuse();
+          } else if (!loading_) {
+            donor_.received(body, from, version_, now);
+          }
         } else if constexpr (std::is_same_v<Body, Chunk>) {
+          if (body.piece.kind >= PieceKind::kOwnUpdate) {
+            if (body.to != context_.session || body.timeline != timeline_ || !context_.live() || !exchange_.received(body, from, now)) return refuse();
+            return prepare_if_complete(now);
+          }
           if (body.to != context_.session || body.timeline != timeline_ || context_.live()) return refuse();
           const std::uint64_t before = version_;
           const bool asked = fetch_.received(body, from, version_, now) || rebuild_.received(body, from, version_, now);
@@ -405,6 +460,11 @@ std::vector<WorkerEffect> WorkerSteps::job_done(JobResult result, Time now) {
     combination_.closed(*closed, now);
   } else if (const auto* added = std::get_if<AddDone>(&result)) {
     combination_.added(*added);
+  } else if (auto* updated = std::get_if<UpdateDone>(&result)) {
+    exchange_.updated(std::move(*updated), now);
+  } else if (auto* agreed = std::get_if<AgreeDone>(&result)) {
+    exchange_.agreed(std::move(*agreed), now);
+    prepare_if_complete(now);
   } else if (auto* prepared = std::get_if<PrepareDone>(&result)) {
     // Epoch 0: closed alone; the sum is good in any epoch in which the replica is still the only one.
     const bool alone = prepared->epoch == EpochId(0);
@@ -496,6 +556,8 @@ std::vector<WorkerEffect> WorkerSteps::peer_connected(PeerId peer, Time now) {
 void WorkerSteps::ask_again(PeerId peer, Time now) {
   fetch_.forget_asked(peer);
   rebuild_.forget_asked(peer);
+  exchange_.forget_asked(peer);
+  if (context_.live() && context_.syncs() && context_.view.step.value == version_ + 1) exchange_.pursue(version_, now);
   if (!context_.live() && !leaving_) catch_up(now);
 }
 
@@ -513,6 +575,7 @@ std::vector<WorkerEffect> WorkerSteps::peer_lost(PeerId peer, Time now) {
 std::vector<WorkerEffect> WorkerSteps::tick(Time now) {
   flow_.tick(now);
   if (combination_.resend_due() <= now) combination_.resend(now);
+  if (exchange_.next_due() <= now && context_.live() && context_.syncs() && context_.view.step.value == version_ + 1) exchange_.pursue(version_, now);
   donor_.tick(now);
   probe_.tick(now);
   if (context_.view.phase != Phase::kRunning)
@@ -527,7 +590,7 @@ std::vector<WorkerEffect> WorkerSteps::tick(Time now) {
 
 Time WorkerSteps::next_due() const {
   const Time due = last_report_ + (report_changed_ ? kCoalesce : kHeartbeat);
-  return std::min({due, flow_.next_due(), combination_.resend_due(), donor_.next_due(), probe_.next_due()});
+  return std::min({due, flow_.next_due(), combination_.resend_due(), exchange_.next_due(), donor_.next_due(), probe_.next_due()});
 }
 
 void WorkerSteps::report(Time now) {
@@ -561,6 +624,9 @@ void WorkerSteps::report(Time now) {
       for (const auto& member : context_.view.live)
         if (member.peer == peer && (member.stage == context_.identity.stage || context_.paths.meet(member.stage, context_.identity.stage)))
           report.unreachable.push_back(member.session);
+  if (context_.live())
+    for (const SessionId session : exchange_.stalled(now)) report.unreachable.push_back(session);
+  report.offences = exchange_.offences();
   report.stats = stats_;
   report.stats.service_us = flow_.load().service_us;
   report.stats.queued = flow_.schedule().queued();
@@ -582,6 +648,7 @@ std::string WorkerSteps::waiting_for() const {
   }
   const auto& schedule = flow_.schedule();
   if (combination_.started()) return "its siblings' gradients";
+  if (context_.syncs() && context_.view.preparing && !exchange_.complete()) return exchange_.waiting_for();
   if (share_is_done()) return "the commit";
   if (schedule.waits_for_credit()) return "a credit: gradients of what is in flight";
   if (schedule.in_flight() > 0) return fmt::format("gradients from stage {}", context_.identity.stage.value + 1);

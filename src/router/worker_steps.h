@@ -14,6 +14,7 @@
 #include "router/effects.h"
 #include "router/link_probe.h"
 #include "router/microbatch_flow.h"
+#include "router/outer_exchange.h"
 #include "router/sibling_fetch.h"
 #include "router/stage_rebuild.h"
 #include "router/state_donor.h"
@@ -86,6 +87,9 @@ class WorkerSteps {
   void ask_again(PeerId peer, Time now);
   void trim_journal();
   void prepare_if_complete(Time now);
+  void prepare_own();
+  bool agrees_on_its_share() const;
+  double own_weight() const;
   void release_held(Time now);
 
   // Everything that visits this stage in this step and is this replica's, as far as it knows, is in its sum.
@@ -106,6 +110,7 @@ class WorkerSteps {
   WorkerContext context_;
   MicrobatchFlow flow_;
   Combination combination_;
+  OuterExchange exchange_;
   StateDonor donor_;
   SiblingFetch fetch_;
   StageRebuild rebuild_;
@@ -125,6 +130,7 @@ class WorkerSteps {
   };
   std::optional<Running> running_;       // on the device
   bool preparing_alone_ = false;         // the sole replica's sum is being closed
+  EpochId preparing_own_;                // a replica that steps on its own closes its sum for this view; 0: it does not
   std::optional<PrepareDone> prepared_;  // the stage's sum of this (step, attempt, session)
   bool prepared_alone_ = false;
   EpochId prepared_epoch_;               // the newest view in which that sum is the stage's

@@ -1,6 +1,7 @@
 #include "scheduler/coordinator.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "scheduler/step_result.h"
@@ -78,6 +79,7 @@ void Coordinator::append(LogRecord record) {
       replayed_ += at->second.done.size();
     ledger_.forget(leaves->session);
     suspected_.erase(leaves->session);
+    accused_.erase(leaves->session);
   }
   const bool reseats = move || std::holds_alternative<InitRecord>(record);
   if (is_decision && !std::holds_alternative<CommitRecord>(record)) durable_moved_.assign(durable_moved_.size(), true);
@@ -446,6 +448,7 @@ std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const Report& 
       if (phase_ == Phase::kRunning) evaluate(now);
     }
     if (phase_ == Phase::kRunning) consider_unreachable(report);
+    hear_offences(report);
   } else if (decisions_.used_sessions.contains(report.session)) {
     if (phase_ == Phase::kRunning) send_view(from);  // expelled and does not know it yet
   } else if (phase_ != Phase::kStopping) {
@@ -530,6 +533,23 @@ void Coordinator::consider_unreachable(const Report& report) {
     const Member goes = replicas(*accuser) > replicas(*accused) ? *accuser : *accused;
     const Member stays = goes == *accuser ? *accused : *accuser;
     expel(goes, fmt::format("it and worker {} cannot reach each other", stays.peer));
+  }
+}
+
+// A replica that most of its siblings find fault with at one sync is named, once for it.
+void Coordinator::hear_offences(const Report& report) {
+  for (const auto& offence : report.offences) {
+    const Member* accuser = decisions_.find(report.session);
+    const Member* accused = decisions_.find(offence.session);
+    if (!accuser || !accused || accuser->stage != accused->stage || accuser == accused) continue;
+    auto& [version, accusers] = accused_[accused->session];
+    if (version > offence.version) continue;
+    if (version < offence.version) accusers.clear();
+    version = offence.version;
+    const std::size_t before = accusers.size(), siblings = decisions_.members(accused->stage).size() - 1;
+    accusers.insert(accuser->session);
+    if (2 * before <= siblings && 2 * accusers.size() > siblings)
+      happened("offender", accused->peer, fmt::format("sync of version {}: {}", offence.version, offence.what));
   }
 }
 
@@ -624,6 +644,25 @@ std::optional<Member> Coordinator::dissenter() const {
   return std::nullopt;
 }
 
+// Squared norms of the stage's gradient, per unit. All replicas have prepared the same sum, unless they step on their own.
+std::vector<UnitNorm> Coordinator::norms_of(StageId stage) const {
+  const auto members = decisions_.members(stage);
+  const auto entry = [&](const Member& member) -> const Ledger::Entry& { return ledger_.entries().at(member.session); };
+  const double weight = paths_.weight(stage);
+  std::vector<UnitNorm> norms = entry(members.front()).norms;
+  if (plan_.stages[stage.value].local) {
+    std::vector<OwnNorms> own;
+    for (const auto& member : members) {
+      std::uint32_t share = 0;
+      for (std::uint32_t m = 0; m < plan_.training_count(decisions_.step); ++m) share += entry(member).done.contains(MicrobatchId(m));
+      own.push_back({share, entry(member).norms});
+    }
+    norms = mean_norms(own);
+  }
+  for (auto& unit : norms) unit.norm2 *= weight * weight;
+  return norms;
+}
+
 void Coordinator::commit() {
   StepOutcome outcome;
   bool finite = true;
@@ -635,10 +674,7 @@ void Coordinator::commit() {
   for (const auto& member : decisions_.live) {
     const auto& entry = ledger_.entries().at(member.session);
     finite = finite && entry.finite;
-    if (counted != member.stage) {
-      const double weight = paths_.weight(member.stage);
-      for (const auto& unit : entry.norms) norms.push_back({unit.unit, unit.norm2 * weight * weight});
-    }
+    if (counted != member.stage) std::ranges::move(norms_of(member.stage), std::back_inserter(norms));
     counted = member.stage;
     losses.insert(entry.losses.begin(), entry.losses.end());
     const WorkerStats& stats = outcome.stats[member.peer] = reports_[member.peer].stats;

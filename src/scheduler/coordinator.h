@@ -51,7 +51,7 @@ struct StepCommitted {
 // A line of events.jsonl.
 struct Happened {
   // "admitted", "joining", "suspected", "expelled", "moved", "committed", "checkpoint", "rolled back", "skipped", "gone", "fault",
-  // "warning", "refused", "stopping", "finished"
+  // "warning", "refused", "offender", "stopping", "finished"
   std::string event;
   StepId step;
   PeerId peer;
@@ -154,6 +154,8 @@ class Coordinator {
   bool is_candidate(const Seat& seat) const;
   Member member_of(const Seat& seat, const Report& report) const;
   void consider_unreachable(const Report& report);
+  void hear_offences(const Report& report);
+  std::vector<UnitNorm> norms_of(StageId stage) const;
   bool cannot_repeat(const Seat& seat, const Report& report, Time now);
   void consider_rollback(const Seat& seat, const Report& report, const std::string& why);
   void suspect(Time now);
@@ -209,6 +211,8 @@ class Coordinator {
   std::map<SessionId, Time> waited_until_;  // candidates that a step waited for
   std::map<SessionId, Time> cannot_repeat_since_;
   std::set<SessionId> suspected_;
+  // The newest sync at which siblings found fault with a replica, and who did.
+  std::map<SessionId, std::pair<std::uint64_t, std::set<SessionId>>> accused_;
   Time last_turn_{};
   Time patient_until_{};
   bool was_patient_ = false;  // most members were given time once; if they are still silent it was not this machine

@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <numeric>
 #include <string>
 
 #include "base/digest.h"
 #include "base/token_width.h"
 #include "compress/boundary_codec.h"
+#include "compress/update_slices.h"
 #include "config/load_run.h"
 #include "config/stage_costs.h"
 #include "config/stage_tensors.h"
@@ -40,6 +42,21 @@ std::uint64_t state_bytes_of(const RunConfig& run, std::uint32_t first_layer, st
   return bytes;
 }
 
+bool is_local(const RunConfig& run, StageId stage) {
+  return run.sync.mode != "exact" && run.pipeline.stage[stage.value].replicas > 1 && !synced_tensors(run, stage).empty();
+}
+
+std::vector<std::uint64_t> synced_tensors(const RunConfig& run, StageId stage) {
+  std::vector<std::uint64_t> numbers;
+  if (run.pipeline.device == "emulated") {
+    if (run.emulated.parameters > 0) numbers.push_back(run.emulated.parameters);
+    return numbers;
+  }
+  const auto& layers = run.pipeline.stage[stage.value];
+  for (const auto& tensor : stage_tensors(run, layers.first_layer, layers.end_layer)) numbers.push_back(static_cast<std::uint64_t>(tensor.numbers()));
+  return numbers;
+}
+
 Plan make_plan(const RunConfig& run) {
   Plan plan;
   const std::string text = resolved_toml(run);
@@ -66,6 +83,18 @@ Plan make_plan(const RunConfig& run) {
     const bool emulated = run.pipeline.device == "emulated";
     planned.parameters = emulated ? 1 : parameters_of(run, stage.first_layer, stage.end_layer);
     planned.state_bytes = emulated ? 8 : state_bytes_of(run, stage.first_layer, stage.end_layer);
+    if (is_local(run, StageId(s))) {
+      planned.local = true;
+      plan.sync_every = run.sync.every;
+      plan.sync_is_sparse = run.sync.mode == "sparseloco";
+      const auto tensors = synced_tensors(run, StageId(s));
+      for (const bool last : {false, true}) {
+        const UpdateSlices slices(run, tensors, last);
+        for (std::uint32_t slice = 0; slice < slices.count(); ++slice) (last ? planned.last_update_bytes : planned.update_bytes).push_back(slices.bytes(slice));
+      }
+      // The weights agreed on, and the momentum of that.
+      planned.state_bytes = std::accumulate(tensors.begin(), tensors.end(), std::uint64_t{0}) * 4 * (*run.sync.momentum > 0 ? 2 : 1);
+    }
     if (!emulated) planned.work = forward_operations(run, stage.first_layer, stage.end_layer);
   }
   if (run.pipeline.device == "emulated")

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <vector>
+
 #include "config/run_config.h"
 #include "scheduler/plan.h"
 
@@ -13,6 +15,10 @@ std::uint64_t parameters_of(const RunConfig& run, std::uint32_t first_layer, std
 
 // Weights (fp32) and optimizer state of such a stage, as one replica sends them to another.
 std::uint64_t state_bytes_of(const RunConfig& run, std::uint32_t first_layer, std::uint32_t end_layer);
+
+// Whether the stage's replicas take steps of their own between syncs, and the numbers of each of the tensors they agree on.
+bool is_local(const RunConfig& run, StageId stage);
+std::vector<std::uint64_t> synced_tensors(const RunConfig& run, StageId stage);
 
 // Microbatches in flight at a stage.
 //

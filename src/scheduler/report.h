@@ -30,6 +30,14 @@ struct UnitDigest {
   friend bool operator==(const UnitDigest&, const UnitDigest&) = default;
 };
 
+// What a replica finds wrong with what a sibling told it at a sync.
+struct Offence {
+  SessionId session;
+  std::uint64_t version = 0;  // of the weights that were told of
+  std::string what;           // for people
+  friend bool operator==(const Offence&, const Offence&) = default;
+};
+
 // Counters since the worker started. Bytes are frame bytes handed to the socket, headers included.
 struct WorkerStats {
   std::uint64_t forward_ns = 0;
@@ -38,7 +46,7 @@ struct WorkerStats {
   std::uint64_t optimizer_ns = 0;
   std::uint64_t boundary_bytes_sent = 0;      // Fwd and Bwd
   std::uint64_t boundary_bytes_received = 0;  // likewise
-  std::uint64_t sync_bytes_sent = 0;          // Part and Total: combining the replicas' gradients
+  std::uint64_t sync_bytes_sent = 0;          // what the replicas of a stage tell each other to agree
   std::uint64_t state_bytes_sent = 0;         // Chunk: weights and journals for those that join
   std::uint64_t control_bytes_sent = 0;       // everything else
   std::uint64_t control_bytes_received = 0;
@@ -80,6 +88,7 @@ struct Report {
   WorkerStats stats;
   DeviceFigures device;
   LinkFigures link;  // of the newest order it has carried out
+  std::vector<Offence> offences;       // of the last sync
   friend bool operator==(const Report&, const Report&) = default;
 };
 

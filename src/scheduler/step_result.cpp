@@ -25,4 +25,18 @@ StepResult step_result(const Plan& plan, StepId step, double clip, const std::ve
   return result;
 }
 
+std::vector<UnitNorm> mean_norms(const std::vector<OwnNorms>& replicas) {
+  std::vector<UnitNorm> mean;
+  double all = 0;
+  for (const auto& replica : replicas) all += replica.microbatches;
+  for (const auto& replica : replicas) {
+    if (mean.empty())
+      for (const auto& unit : replica.norms) mean.push_back({unit.unit, 0});
+    // The gradient is multiplied by all / own, and its square counts for own / all.
+    if (replica.microbatches > 0 && replica.norms.size() == mean.size())
+      for (std::size_t i = 0; i < mean.size(); ++i) mean[i].norm2 += replica.norms[i].norm2 * all / replica.microbatches;
+  }
+  return mean;
+}
+
 }  // namespace isthmus

@@ -23,4 +23,12 @@ struct StepResult {
 StepResult step_result(const Plan& plan, StepId step, double clip, const std::vector<UnitNorm>& norms, bool finite,
                        const std::map<MicrobatchId, MicrobatchLoss>& losses);
 
+// Squared norms, per unit, of a stage's gradient whose replicas step on their own: each has one of its own microbatches, which counts
+// as if it were of all, for its share of them.
+struct OwnNorms {
+  std::uint32_t microbatches = 0;
+  std::vector<UnitNorm> norms;
+};
+std::vector<UnitNorm> mean_norms(const std::vector<OwnNorms>& replicas);
+
 }  // namespace isthmus

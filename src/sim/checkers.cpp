@@ -99,10 +99,15 @@ void Checkers::logged(const LogRecord& record, const std::map<SessionId, std::mu
 }
 
 void Checkers::holds(PeerId peer, StageId stage, std::uint64_t version, const Weights& weights) {
-  if (weights != reference_.weights(stage, version))
+  if (plan_.sync_every == 0 && weights != reference_.weights(stage, version))
     violation(fmt::format("worker {} of stage {} holds other weights of version {} than the run without faults", peer, stage, version));
   // A commit that a restarted coordinator does not know would show here.
   if (version > newest_) violation(fmt::format("worker {} is at version {}, the log never was above {}", peer, version, newest_));
+}
+
+void Checkers::agrees(PeerId peer, StageId stage, const Commit& commit, const Weights& weights) {
+  if (agreed_.try_emplace({stage, commit.epoch}, weights).first->second != weights)
+    violation(fmt::format("worker {} of stage {} made something else of step {} than its siblings", peer, stage, commit.step));
 }
 
 void Checkers::bounds(PeerId peer, std::uint64_t custody_bytes, std::uint64_t custody_max, std::size_t held, std::size_t held_max) {

@@ -25,8 +25,10 @@ class Checkers {
   // A record reached the log's disk. `sums`: what every live process has in its accumulator, by session.
   void logged(const LogRecord& record, const std::map<SessionId, std::multiset<std::uint32_t>>& sums);
   void reported(const Report& report);
-  // A worker's weights became those of `version`, by whatever way.
+  // A worker's weights became those of `version`, by whatever way. Where replicas step on their own, nobody knows which they are.
   void holds(PeerId peer, StageId stage, std::uint64_t version, const Weights& weights);
+  // By this commit, they, or what replicas agreed on, became this: with all of its stage the same.
+  void agrees(PeerId peer, StageId stage, const Commit& commit, const Weights& weights);
   void bounds(PeerId peer, std::uint64_t custody_bytes, std::uint64_t custody_max, std::size_t held, std::size_t held_max);
   // The run is over, or its time is: `end` says how it ended, none that it has not, `late` after its last fault.
   void over(const std::optional<RunEnded>& end, Duration late);
@@ -54,6 +56,7 @@ class Checkers {
   std::set<SessionId> admitted_;
   std::map<SessionId, EpochId> prepared_;
   std::map<SessionId, std::uint64_t> durable_;
+  std::map<std::pair<StageId, EpochId>, Weights> agreed_;  // by the commit's epoch
   std::vector<std::string> violations_;
 };
 

@@ -39,6 +39,30 @@ Weights from_bytes(const SharedBytes& bytes) {
   return numbers;
 }
 
+// What replicas that step on their own make of their updates: depends on every one, its weight and its place.
+std::uint64_t sum_of(const std::vector<SharedBytes>& updates) {
+  std::uint64_t sum = 0;
+  for (const auto& update : updates) {
+    ByteView in = *update;
+    const std::uint64_t weight = *take_le<std::uint32_t>(in);
+    if (weight > 0) sum = mix(sum, weight * *take_le<std::uint64_t>(in));
+  }
+  return sum;
+}
+
+// The same, of what they kept of a sync.
+std::vector<std::uint64_t> agreed_in(bool has_owners, const SharedBytes& outcome) {
+  if (has_owners) return from_bytes(outcome);
+  std::vector<SharedBytes> updates;
+  for (ByteView rest = *outcome; !rest.empty();) {
+    ByteView in = rest;
+    const std::size_t size = *take_le<std::uint32_t>(in) == 0 ? 4 : 12;
+    updates.push_back(share(Bytes(rest.begin(), rest.begin() + static_cast<std::ptrdiff_t>(size))));
+    rest = rest.subspan(size);
+  }
+  return {sum_of(updates)};
+}
+
 }  // namespace
 
 Cluster::Cluster(const Plan& plan, const Options& options)
@@ -148,11 +172,12 @@ void Cluster::start_worker(PeerId peer, Place place) {
   const std::uint64_t parameters = plan_.stages[worker.stage.value].parameters;
   worker.device.sum.assign(parameters, 0);
   WorkerSteps::Origin origin;
-  worker.device.weights = initial_weights(options_.seed, worker.stage, parameters);
+  worker.device.weights = worker.device.anchor = initial_weights(options_.seed, worker.stage, parameters);
   if (!worker.disk().checkpoints.empty()) {
     const auto& newest = *worker.disk().checkpoints.rbegin();
     origin = {newest.first, newest.second.timeline};
     worker.device.weights = newest.second.weights;
+    worker.device.anchor = newest.second.anchor;
   }
   worker.device.version = origin.version;
   WorkerIdentity identity{peer, worker.stage, worker.replica, {}, seconds(2), options_.bytes_per_second, {.memory_bytes = 1 << 30, .layer = {options_.forward, options_.input_gradient, options_.weight_gradient}}};
@@ -525,11 +550,22 @@ std::optional<JobResult> Cluster::work(Worker& worker, WorkerEffect& effect) {
     device.bad = false;
     device.combined_finite = true;
   };
+  const StagePlan& stage = plan_.stages[worker.stage.value];
+  const auto holds = [&] { checkers_.holds(worker.peer, worker.stage, device.version, device.weights); };
+  const auto take_sync = [&] {
+    for (std::size_t slice = 0; slice < device.agreed.size(); ++slice)
+      for (auto& number : device.anchor) number = mix(number, device.agreed[slice]);
+    device.weights = device.anchor;
+  };
   const auto take_step = [&](const Commit& commit) {
-    if (commit.apply) add_step(device.weights, device.combined ? *device.combined : device.sum);
+    if (commit.apply) {
+      add_step(device.weights, device.combined ? *device.combined : device.sum);
+      device.own_microbatches += static_cast<std::uint32_t>(device.in_sum.size());
+    }
     device.version = commit.step.value;
     clear();
-    checkers_.holds(worker.peer, worker.stage, device.version, device.weights);
+    holds();
+    if (!stage.local || plan_.syncs(commit.step)) checkers_.agrees(worker.peer, worker.stage, commit, stage.local ? device.anchor : device.weights);
   };
 
   if (auto* run = std::get_if<RunOperation>(&effect)) {
@@ -584,11 +620,22 @@ std::optional<JobResult> Cluster::work(Worker& worker, WorkerEffect& effect) {
         for (const auto number : from_bytes(slice)) device.combined->push_back(number);
     }
     const Weights& sum = device.combined ? *device.combined : device.sum;
+    if (stage.local)
+      return PrepareDone{prepare->tag, prepare->epoch, {}, device.combined_finite, prepare->sync ? std::to_string(fingerprint(device.agreed)) : "", nullptr};
     return PrepareDone{prepare->tag, prepare->epoch, {}, device.combined_finite, std::to_string(fingerprint(sum)),
                        prepare->keep_total ? to_bytes(sum) : nullptr};
   }
   if (auto* commit = std::get_if<RunApply>(&effect)) {
+    if (commit->sync) take_sync();
     take_step(commit->commit);
+    return std::nullopt;
+  }
+  if (auto* follow = std::get_if<RunFollow>(&effect); follow && follow->sync) {
+    device.agreed = agreed_in(!plan_.sparse_sync(follow->commit.step.value - 1), follow->total);
+    clear();
+    take_sync();
+    device.version = follow->commit.step.value;
+    checkers_.agrees(worker.peer, worker.stage, follow->commit, device.anchor);
     return std::nullopt;
   }
   if (auto* follow = std::get_if<RunFollow>(&effect)) {
@@ -602,7 +649,7 @@ std::optional<JobResult> Cluster::work(Worker& worker, WorkerEffect& effect) {
   }
   if (auto* save = std::get_if<RunSave>(&effect)) {
     if (now_ < worker.disk_full_until) return SaveDone{save->version, "disk full"};
-    worker.disk().checkpoints[save->version] = {device.weights, save->timeline};
+    worker.disk().checkpoints[save->version] = {device.weights, device.anchor, save->timeline};
     while (worker.disk().checkpoints.size() > 2) worker.disk().checkpoints.erase(worker.disk().checkpoints.begin());
     return SaveDone{save->version, ""};
   }
@@ -615,21 +662,45 @@ std::optional<JobResult> Cluster::work(Worker& worker, WorkerEffect& effect) {
     const auto at = worker.disk().checkpoints.find(version);
     if (at == worker.disk().checkpoints.end()) version = 0;  // it is rebuilt, or fetches, from there
     device.weights = version == 0 ? initial_weights(options_.seed, worker.stage, device.sum.size()) : at->second.weights;
+    device.anchor = version == 0 ? device.weights : at->second.anchor;
     device.version = version;
-    checkers_.holds(worker.peer, worker.stage, version, device.weights);
+    holds();
     return LoadDone{version, ""};
   }
   if (auto* restore = std::get_if<RunRestore>(&effect)) {
     clear();
-    device.weights = from_bytes(restore->state);
+    device.weights = device.anchor = from_bytes(restore->state);
     device.version = restore->version;
-    checkers_.holds(worker.peer, worker.stage, device.version, device.weights);
+    holds();
     return LoadDone{restore->version, ""};
   }
   if (auto* snapshot = std::get_if<RunSnapshot>(&effect)) {
-    if (snapshot->version != device.version) checkers_.violation("a snapshot of another version than it says");
-    const SharedBytes state = to_bytes(device.weights);
+    if (snapshot->version != (stage.local ? plan_.last_sync(device.version) : device.version)) checkers_.violation("a snapshot of another version than it says");
+    const SharedBytes state = to_bytes(stage.local ? device.anchor : device.weights);
     return SnapshotDone{snapshot->version, state, digest_hex(*state)};
+  }
+  if (auto* update = std::get_if<RunUpdate>(&effect)) {
+    UpdateDone done{update->version, {}};
+    for (std::uint32_t slice = 0; slice < plan_.update_bytes(worker.stage, update->version).size(); ++slice) {
+      Bytes bytes;
+      append_le(bytes, device.own_microbatches);
+      if (device.own_microbatches > 0) append_le(bytes, mix(fingerprint(device.weights), slice));
+      done.updates.push_back(share(std::move(bytes)));
+    }
+    device.own_microbatches = 0;
+    device.agreed.assign(done.updates.size(), 0);
+    return done;
+  }
+  if (auto* agree = std::get_if<RunAgree>(&effect)) {
+    AgreeDone done{agree->version, agree->slice, agree->number, nullptr, "", std::vector<std::string>(agree->updates.size()), ""};
+    const std::uint64_t sum = device.agreed[agree->slice] = sum_of(agree->updates);
+    if (!plan_.sparse_sync(agree->version)) done.agreement = to_bytes({sum});
+    done.digest = digest_hex(*to_bytes({sum}));
+    return done;
+  }
+  if (auto* take = std::get_if<RunTake>(&effect)) {
+    device.agreed[take->slice] = from_bytes(take->agreement).at(0);
+    return AgreeDone{take->version, take->slice, take->number, take->agreement, digest_hex(*take->agreement), {}, ""};
   }
   if (auto* recall = std::get_if<RunRecall>(&effect)) {
     const bool gradient = recall->piece.kind == PieceKind::kGradient;

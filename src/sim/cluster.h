@@ -76,6 +76,7 @@ class Cluster {
  private:
   struct Checkpoint {
     Weights weights;
+    Weights anchor;
     std::uint32_t timeline = 0;
   };
   struct Disk {
@@ -92,6 +93,10 @@ class Cluster {
     std::optional<Weights> combined;  // what apply uses instead of `sum`
     bool bad = false;                 // the sum is not finite
     bool combined_finite = true;
+    // Replicas that step on their own: what they agreed on last, what every slice will add to it, and what this one has done since.
+    Weights anchor;
+    std::vector<std::uint64_t> agreed;
+    std::uint32_t own_microbatches = 0;
     std::deque<WorkerEffect> jobs;
     bool busy = false;
     std::uint64_t version = 0;

@@ -49,6 +49,16 @@ Plan draw_plan(std::uint64_t seed) {
     plan.skip_after = std::chrono::milliseconds(500 + below(4000));
     plan.skip_steps = 1 + below(6);
   }
+  // And in some, replicas step on their own.
+  if (below(3) == 0) {
+    plan.sync_every = 1 + below(4);
+    plan.sync_is_sparse = below(2) == 0;
+    for (auto& stage : plan.stages) {
+      stage.local = stage.replicas > 1;
+      if (stage.local) stage.update_bytes.assign(plan.sync_is_sparse ? 1 : 3, 4 + 8);
+      if (stage.local) stage.last_update_bytes.assign(2, 4 + 8);
+    }
+  }
   return plan;
 }
 

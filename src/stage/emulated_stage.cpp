@@ -8,6 +8,7 @@
 
 #include "base/digest.h"
 #include "base/little_endian.h"
+#include "scheduler/make_plan.h"
 #include "stage/checkpoint.h"
 #include "stage/device_memory.h"
 
@@ -24,7 +25,11 @@ class EmulatedStage final : public StageCompute {
         plan_(plan),
         stage_(stage),
         place_{folder, stage, plan.stages[stage.value].first_layer, plan.stages[stage.value].end_layer, replica},
-        slowdown_(slowdown) {}
+        slowdown_(slowdown) {
+    if (!is_local(run, stage)) return;
+    outer_ = std::make_unique<OuterOptimizer>(run, synced_tensors(run, stage), RehearsedLiar::of(run, stage, replica));
+    outer_->begin(std::vector<float>(run.emulated.parameters));
+  }
 
   // The stage's times are those of all its layers.
   DeviceFigures measure() override {
@@ -63,6 +68,7 @@ class EmulatedStage final : public StageCompute {
   void weight_gradient(MicrobatchId m) override {
     const auto start = Clock::now();
     sum_ += held_.at(m);
+    ++in_sum_;
     held_.erase(m);
     take(start, run_.emulated.weight_gradient_ms);
   }
@@ -89,7 +95,28 @@ class EmulatedStage final : public StageCompute {
 
   SharedBytes total() const override { return number(chosen_); }
 
+  OuterOptimizer* outer() override { return outer_.get(); }
+
+  // Movements of the right number and size; what they are is nobody's.
+  std::vector<SharedBytes> updates(std::uint64_t version) override {
+    std::vector<float> weights = outer_->anchor();
+    std::uint64_t x = run_.run.seed ^ (version << 32) ^ (std::uint64_t{stage_.value} << 16) ^ place_.replica.value;
+    for (float& weight : weights) {
+      x = x * 6364136223846793005 + 1442695040888963407;  // Knuth's
+      weight += static_cast<float>(static_cast<std::int64_t>(x) >> 40) * 1e-9f;
+    }
+    return outer_->updates(version, weights, std::exchange(microbatches_, 0));
+  }
+
+  void settle_sync() override {
+    std::vector<float> weights(outer_->anchor().size());
+    outer_->apply(weights);
+  }
+
   void apply(const Commit& commit, double) override {
+    microbatches_ += in_sum_;
+    // Where replicas step on their own, the weights of each are its own.
+    if (outer_) return drop_step();
     // Weights that depend on every microbatch of every step: a lost or doubled one shows in the digest.
     if (commit.apply) weights_ = (weights_ ^ chosen_) * 0x9E3779B97F4A7C15 + commit.step.value;
     drop_step();
@@ -97,6 +124,7 @@ class EmulatedStage final : public StageCompute {
 
   void drop_step() override {
     held_.clear();
+    in_sum_ = 0;
     sum_ = 0;
   }
 
@@ -116,8 +144,9 @@ class EmulatedStage final : public StageCompute {
     return loaded->timeline;
   }
 
-  SharedBytes state() const override { return number(weights_); }
+  SharedBytes state() const override { return outer_ ? outer_->state() : number(weights_); }
   Status restore(ByteView state) override {
+    if (outer_) return outer_->restore(state);
     if (state.size() != 8) return fail("a state of {} bytes, expected 8", state.size());
     drop_step();
     weights_ = *take_le<std::uint64_t>(state);
@@ -126,7 +155,8 @@ class EmulatedStage final : public StageCompute {
 
   std::vector<UnitDigest> weight_digests() const override {
     std::vector<UnitDigest> digests;
-    for (const auto& unit : units()) digests.push_back({unit, digest_hex(weights_bytes())});
+    const std::string hex = outer_ ? outer_->digest() : digest_hex(weights_bytes());
+    for (const auto& unit : units()) digests.push_back({unit, hex});
     return digests;
   }
 
@@ -188,6 +218,9 @@ class EmulatedStage final : public StageCompute {
   std::map<MicrobatchId, std::uint64_t> held_;
   const double slowdown_;
   std::uint64_t sum_ = 0;
+  std::unique_ptr<OuterOptimizer> outer_;  // replicas that step on their own
+  std::uint32_t in_sum_ = 0;               // microbatches of the step
+  std::uint32_t microbatches_ = 0;         // since the last sync
   std::uint64_t chosen_ = 0;  // what apply uses
   std::uint64_t weights_ = 0;
 };

@@ -11,6 +11,7 @@
 #include "scheduler/measurements.h"
 #include "scheduler/report.h"
 #include "scheduler/view.h"
+#include "stage/outer_optimizer.h"
 
 namespace isthmus {
 
@@ -65,6 +66,15 @@ class StageCompute {
   // Runs the optimizer for `commit.step` with the gradient times commit.scale (or leaves the weights alone), then
   // clears all state of the step. `learning_rate` is the step's.
   virtual void apply(const Commit& commit, double learning_rate) = 0;
+
+  // How replicas that step on their own agree on the weights they had before the running step (stage/outer_optimizer.h); null: they
+  // do not. The stage tells it its weights and takes those that were agreed on.
+  virtual OuterOptimizer* outer() = 0;
+  // How the weights of `version` moved since the last sync, by slice. REQUIRES, here and below: outer().
+  virtual std::vector<SharedBytes> updates(std::uint64_t version) = 0;
+  // Moves the weights to where the replicas agreed; before apply() of the same step.
+  virtual void settle_sync() = 0;
+
   // Forgets everything of the step: kept activations, accumulator. Weights stay.
   virtual void drop_step() = 0;
 
@@ -74,7 +84,8 @@ class StageCompute {
   virtual Status save(std::uint64_t version, std::uint32_t timeline) = 0;
   // Replaces weights and optimizer state by those of a checkpoint; returns its timeline.
   virtual Result<std::uint32_t> load(std::uint64_t version) = 0;
-  // Weights and optimizer state, plan.state_bytes of the stage, for another replica and from one.
+  // What another replica needs to become one of these, and from one, plan.state_bytes of the stage: weights and optimizer state,
+  // or, where replicas step on their own, the weights they agreed on last.
   virtual SharedBytes state() const = 0;
   virtual Status restore(ByteView state) = 0;
   // Digest of each unit's fp32 weights.

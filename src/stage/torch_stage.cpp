@@ -56,7 +56,11 @@ class TorchStage final : public StageCompute {
         shape_(boundary_shape(run)),
         tokens_(static_cast<std::int64_t>(shape_.tokens)),
         dither_(run.run.seed, fmt::format("dither of stage {}", stage)),
-        recompute_(run.pipeline.recompute == "always") {}
+        recompute_(run.pipeline.recompute == "always") {
+    if (!is_local(run, stage)) return;
+    outer_ = std::make_unique<OuterOptimizer>(run, synced_tensors(run, stage), RehearsedLiar::of(run, stage, replica));
+    outer_->begin(flat_weights());
+  }
 
   DeviceFigures measure() override {
     DeviceFigures device = time_layers(model_, run_);
@@ -133,6 +137,7 @@ class TorchStage final : public StageCompute {
     const torch::NoGradGuard no_graph;
     const auto at = kept_.find(m);
     sums_.add(at->second.work);
+    ++in_sum_;
     kept_.erase(at);
   }
 
@@ -196,9 +201,23 @@ class TorchStage final : public StageCompute {
     return prepared;
   }
 
+  OuterOptimizer* outer() override { return outer_.get(); }
+
+  std::vector<SharedBytes> updates(std::uint64_t version) override {
+    return outer_->updates(version, flat_weights(), std::exchange(microbatches_, 0));
+  }
+
+  void settle_sync() override {
+    const torch::NoGradGuard no_graph;
+    std::vector<float> weights = flat_weights();
+    outer_->apply(weights);
+    take_weights(weights);
+  }
+
   void apply(const Commit& commit, double learning_rate) override {
     const torch::NoGradGuard no_graph;
     if (commit.apply) {
+      microbatches_ += in_sum_;
       optimizer_.step(model_.parameters(), sums_, commit.scale, learning_rate);
       model_.settle();
     }
@@ -207,6 +226,7 @@ class TorchStage final : public StageCompute {
 
   void drop_step() override {
     kept_.clear();
+    in_sum_ = 0;
     sums_.clear(model_.parameters());
   }
 
@@ -220,6 +240,10 @@ class TorchStage final : public StageCompute {
     for (const auto& p : model_.parameters()) {
       weights.push_back(view(p.name, p.master));
       for (std::size_t i = 0; i < p.moments.size(); ++i) optimizer.push_back(view(moment_name(p, i), p.moments[i]));
+    }
+    if (outer_) {
+      for (const auto& [name, values] : {std::pair("sync.anchor", &outer_->anchor()), std::pair("sync.momentum", &outer_->momentum())})
+        optimizer.push_back(view(name, torch::from_blob(const_cast<float*>(values->data()), {std::ssize(*values)}).clone()));
     }
     // Two halves: a float holds whole numbers only up to 2^24.
     const auto steps = optimizer_.steps();
@@ -249,14 +273,24 @@ class TorchStage final : public StageCompute {
       if (fits) fits = take(loaded->weights, p.name, p.master);
       for (std::size_t i = 0; i < p.moments.size() && fits; ++i) fits = take(loaded->optimizer, moment_name(p, i), p.moments[i]);
     }
+    at::Tensor anchor, momentum;
+    if (outer_) {
+      anchor = torch::empty({std::ssize(outer_->anchor())});
+      momentum = torch::empty({std::ssize(outer_->momentum())});
+      if (fits) fits = take(loaded->optimizer, "sync.anchor", anchor);
+      if (fits) fits = take(loaded->optimizer, "sync.momentum", momentum);
+    }
     if (!fits) return tl::unexpected(fits.error());
     for (auto& [target, values] : copies) target.copy_(values);
     optimizer_.set_steps((static_cast<std::uint64_t>(steps[0].item<float>()) << 20) | static_cast<std::uint64_t>(steps[1].item<float>()));
+    const auto floats = [](const at::Tensor& t) { return std::vector<float>(t.const_data_ptr<float>(), t.const_data_ptr<float>() + t.numel()); };
+    if (outer_) outer_->set(floats(anchor), floats(momentum));
     begin_anew();
     return loaded->timeline;
   }
 
   SharedBytes state() const override {
+    if (outer_) return outer_->state();
     const torch::NoGradGuard no_graph;
     Bytes bytes;
     for (const auto& p : model_.parameters())
@@ -271,6 +305,17 @@ class TorchStage final : public StageCompute {
 
   Status restore(ByteView state) override {
     const torch::NoGradGuard no_graph;
+    if (outer_) {
+      if (auto restored = outer_->restore(state); !restored) return restored;
+      drop_step();
+      // Moments belong to the weights they were made with.
+      for (auto& p : model_.parameters())
+        for (auto& moment : p.moments) moment.zero_();
+      optimizer_.set_steps(0);
+      take_weights(outer_->anchor());
+      begin_anew();
+      return {};
+    }
     const std::uint64_t expected = state_bytes_of(run_, place_.first_layer, place_.end_layer);
     if (state.size() != expected) return fail("a state of {} bytes, this stage's has {}", state.size(), expected);
     drop_step();
@@ -316,8 +361,25 @@ class TorchStage final : public StageCompute {
     return values.to(model_.device());
   }
 
+  std::vector<float> flat_weights() const {
+    const torch::NoGradGuard no_graph;
+    std::vector<float> weights;
+    for (const auto& p : model_.parameters()) {
+      const at::Tensor values = p.master.to(at::kCPU).contiguous();
+      weights.insert(weights.end(), values.const_data_ptr<float>(), values.const_data_ptr<float>() + values.numel());
+    }
+    return weights;
+  }
+
+  void take_weights(std::span<const float> weights) {
+    ByteView bytes{reinterpret_cast<const std::uint8_t*>(weights.data()), weights.size_bytes()};
+    for (auto& p : model_.parameters()) p.master.copy_(take_floats(bytes, p.master));
+    model_.settle();
+  }
+
   // After the masters came from elsewhere.
   void begin_anew() {
+    microbatches_ = 0;
     refresh_compute_copies(model_.parameters());
     forward_feedback_.clear();
     backward_feedback_.clear();
@@ -377,6 +439,9 @@ class TorchStage final : public StageCompute {
   const bool recompute_;
   std::uint64_t graph_bytes_ = 0;
   std::map<MicrobatchId, Kept> kept_;
+  std::unique_ptr<OuterOptimizer> outer_;  // replicas that step on their own
+  std::uint32_t in_sum_ = 0;               // microbatches of the step
+  std::uint32_t microbatches_ = 0;         // that the weights have seen since the last sync
 };
 
 int thread_count(const RunConfig& run) {

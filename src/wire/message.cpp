@@ -27,7 +27,7 @@ EncodedTensor* tensor_of(Message& message) {
 Traffic traffic_of(const Message& message) {
   if (std::holds_alternative<Forward>(message) || std::holds_alternative<Backward>(message)) return Traffic::kBoundary;
   if (std::holds_alternative<Part>(message) || std::holds_alternative<Total>(message)) return Traffic::kSync;
-  if (std::holds_alternative<Chunk>(message)) return Traffic::kState;
+  if (const auto* chunk = std::get_if<Chunk>(&message)) return chunk->piece.kind >= PieceKind::kOwnUpdate ? Traffic::kSync : Traffic::kState;
   return Traffic::kControl;
 }
 
@@ -36,7 +36,8 @@ Priority priority_of(const Message& message) {
     case Traffic::kBoundary:
       return std::holds_alternative<Backward>(message) ? Priority::kGradient : Priority::kActivation;
     case Traffic::kSync:
-      return Priority::kActivation;
+      // Gradients that are added up hold up the step; updates have all of it to arrive.
+      return std::holds_alternative<Chunk>(message) ? Priority::kState : Priority::kActivation;
     case Traffic::kState:
       return Priority::kState;
     case Traffic::kControl:

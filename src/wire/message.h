@@ -112,18 +112,22 @@ struct Total {
   EncodedTensor tensor;  // the stage's sum of this slice
 };
 
-// Something a worker that joins needs, small enough to be sent in one go.
+// Something that a worker asks another one for, small enough to be sent in one go.
 enum class PieceKind : std::uint8_t {
-  kSnapshot,  // kPieceBytes of weights and optimizer state at `version`; `index` counts them
-  kUpdate,    // kPieceBytes of the stage's combined gradient that made `version`
-  kInput,     // the journal's forward tensor of microbatch `index` in step `version`
-  kGradient,  // the journal's gradient of that microbatch
+  kSnapshot,   // kPieceBytes of weights and optimizer state at `version`; `index` counts them
+  kUpdate,     // kPieceBytes of what the stage's replicas agreed on, a gradient or a movement, that made `version`
+  kInput,      // the journal's forward tensor of microbatch `index` in step `version`
+  kGradient,   // the journal's gradient of that microbatch
+  kOwnUpdate,   // kPieceBytes of how the sender's weights moved up to `version` (router/outer_exchange.h)
+  kAgreement,  // kPieceBytes of what the owner of the slice made of all own updates
+  kVerdict,    // that owner's digest of it
 };
 struct Piece {
   PieceKind kind = PieceKind::kSnapshot;
   std::uint64_t version = 0;
   std::uint32_t attempt = 0;  // journal pieces only: the attempt that was committed
   std::uint32_t index = 0;
+  std::uint32_t slice = 0;    // own updates, agreements and verdicts only
   friend auto operator<=>(const Piece&, const Piece&) = default;
 };
 inline constexpr std::uint64_t kPieceBytes = 256 * 1024;
@@ -142,9 +146,10 @@ struct Chunk {
   SessionId to;
   std::uint32_t timeline = 0;
   Piece piece;
-  std::string digest;    // snapshot: of the whole
+  std::string digest;    // snapshot, agreement and verdict: of the whole
   Commit commit;         // update: what was decided about it
-  EncodedTensor tensor;  // snapshot and update: values only
+  EncodedTensor tensor;  // but for the journal's: values only
+  std::uint64_t whole = 0;  // update: bytes of all its pieces
 };
 // The sender does not have the piece and will not get it.
 struct Absent {

@@ -159,7 +159,7 @@ void write(Writer& out, const View& v) {
 }
 
 void write(Writer& out, const Report& r) {
-  out.array(27);
+  out.array(28);
   out.id(r.session);
   out.id(r.stage);
   out.id(r.replica);
@@ -209,6 +209,13 @@ void write(Writer& out, const Report& r) {
   out.text(s.waiting_for);
   write(out, r.device);
   write(out, r.link);
+  out.array(r.offences.size());
+  for (const auto& offence : r.offences) {
+    out.array(3);
+    out.id(offence.session);
+    out.number(offence.version);
+    out.text(offence.what);
+  }
 }
 
 void write(Writer& out, const Forward& f) {
@@ -289,16 +296,18 @@ void write(Writer& out, const Total& total) { write_sum(out, total); }
 template <OfState Body>
 void write(Writer& out, const Body& message) {
   constexpr bool chunk = std::is_same_v<Body, Chunk>;
-  out.array(chunk ? 11 : 7);
+  out.array(chunk ? 13 : 8);
   out.id(message.from);
   out.id(message.to);
   out.number(message.timeline);
   out.number(static_cast<std::uint64_t>(message.piece.kind));
   out.number(message.piece.version);
   out.number(message.piece.attempt);
+  out.number(message.piece.slice);
   out.number(message.piece.index);
   if constexpr (chunk) {
     out.text(message.digest);
+    out.number(message.whole);
     write(out, message.commit);
     out.number(size_of(message.tensor.values));
     out.number(size_of(message.tensor.tokens));
@@ -510,7 +519,7 @@ View read_view(const msgpack::object& object, const Limits& limits) {
 }
 
 Report read_report(const msgpack::object& object, const Limits& limits) {
-  Reader in(object, 27, 27);
+  Reader in(object, 28, 28);
   Report r;
   r.session = in.id<SessionId>();
   r.stage = in.id<StageId>(limits.stages - 1);
@@ -559,6 +568,14 @@ Report read_report(const msgpack::object& object, const Limits& limits) {
   r.stats.waiting_for = s.text(256);
   r.device = read_device(in);
   r.link = read_link(in);
+  for (auto offences = in.array(0, limits.members); !offences.done();) {
+    auto o = offences.array(3, 3);
+    Offence offence;
+    offence.session = o.id<SessionId>();
+    offence.version = o.number();
+    offence.what = o.text(256);
+    r.offences.push_back(std::move(offence));
+  }
   return r;
 }
 
@@ -592,24 +609,29 @@ Body read_piece(Reader& in, const Limits& limits) {
   message.from = in.id<SessionId>();
   message.to = in.id<SessionId>();
   message.timeline = static_cast<std::uint32_t>(in.number(UINT32_MAX));
-  message.piece.kind = static_cast<PieceKind>(in.number(static_cast<std::uint64_t>(PieceKind::kGradient)));
+  message.piece.kind = static_cast<PieceKind>(in.number(static_cast<std::uint64_t>(PieceKind::kVerdict)));
   message.piece.version = in.number();
   message.piece.attempt = static_cast<std::uint32_t>(in.number(UINT32_MAX));
+  message.piece.slice = static_cast<std::uint32_t>(in.number(UINT32_MAX));
   const bool journal = message.piece.kind == PieceKind::kInput || message.piece.kind == PieceKind::kGradient;
   message.piece.index = static_cast<std::uint32_t>(in.number(journal ? limits.microbatches - 1 : UINT32_MAX));
   return message;
 }
 
 DecodedBody read_chunk(const msgpack::object& object, const Limits& limits) {
-  Reader in(object, 11, 11);
+  Reader in(object, 13, 13);
   DecodedBody decoded;
   auto chunk = read_piece<Chunk>(in, limits);
   chunk.digest = in.text(kDigestMax);
+  chunk.whole = in.number();
   chunk.commit = read_commit(in, limits);
   const std::uint64_t values = in.number(), tokens = in.number();
   switch (chunk.piece.kind) {
     case PieceKind::kSnapshot:
     case PieceKind::kUpdate:
+    case PieceKind::kOwnUpdate:
+    case PieceKind::kAgreement:
+    case PieceKind::kVerdict:
       decoded.values_bytes = at_most(values, kPieceBytes, "a piece of a state");
       exactly(tokens, 0, "token ids");
       break;
@@ -710,14 +732,14 @@ DecodedBody read(std::uint8_t kind, const msgpack::object& object, const Limits&
     case 14:
       return read_sum<Total>(object, limits, limits.total_bytes);
     case 15: {
-      Reader in(object, 7, 7);
+      Reader in(object, 8, 8);
       decoded.message = read_piece<Fetch>(in, limits);
       break;
     }
     case 16:
       return read_chunk(object, limits);
     case 17: {
-      Reader in(object, 7, 7);
+      Reader in(object, 8, 8);
       decoded.message = read_piece<Absent>(in, limits);
       break;
     }

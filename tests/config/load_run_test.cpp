@@ -26,6 +26,10 @@ TEST(LoadRun, FillsInDefaults) {
   expected.boundary.gradient_values = "int4";  // as values
   expected.boundary.rank = 60;                 // 4/17 of 256
   expected.recovery.skip_after_s = 20;
+  expected.sync.mode = "exact";
+  expected.sync.every = 1;
+  expected.sync.learning_rate = 1;
+  expected.sync.momentum = 0;
   EXPECT_EQ(*run, expected);
 }
 
@@ -41,7 +45,9 @@ TEST(LoadRun, ReadsEveryKey) {
   expected.link = {12.5, 20, 0.1, 0.003, true, 60};
   expected.pipeline = {"explicit", 2, 1,    {{0, 3, 1}, {3, 8, 1}}, "1f1b", "round_robin", 0, "9", "emulated", 1,
                        100,        "always"};
-  expected.emulated = {1.5, 2, 0.3, 1000, 2000};
+  expected.sync = {"exact", 1, 0.05, 1.0, 0.0, 0.95, "weights", "mean", 1};
+  expected.rehearsal = {2, "noise"};
+  expected.emulated = {1.5, 2, 0.3, 1000, 2000, 3000};
   expected.checkpoint = {5, 3};
   expected.recovery = {17, false, 9, 11, false};
   EXPECT_EQ(*run, expected);
@@ -127,6 +133,40 @@ TEST(LoadRun, RefusesNumbersThatAreNotFinite) {
     EXPECT_THAT(problems_of(std::string(kShortest) + "[link]\nlatency_ms = " + value + "\n"),
                 testing::SizeIs(1))
         << value;
+}
+
+// 8 bytes a number, half of them sent by each of two replicas: a second of 80 Mb/s is 2.5 million numbers.
+TEST(LoadRun, LetsReplicasStepOnTheirOwnWhereTheirSumWouldHoldUpTheLink) {
+  const std::string run = R"([pipeline]
+device = "emulated"
+layout = "auto"
+stages = 2
+replicas = 2
+[emulated]
+parameters = )";
+  const auto sync = [&](const std::string& rest) { return parse_run(run + rest, "run.toml")->sync; };
+  EXPECT_EQ(sync("2500000").mode, "exact");
+  EXPECT_EQ(sync("2500000").every, 1u);
+  EXPECT_EQ(sync("2600000").mode, "sparseloco");
+  EXPECT_EQ(sync("2600000").every, 30u);
+  EXPECT_EQ(*sync("2600000").learning_rate, 1.0);
+  EXPECT_EQ(sync("2600000\n[link]\nbandwidth_mbps = 100").mode, "exact");
+  EXPECT_EQ(sync("2600000\n[run]\ndeterministic = true").mode, "exact");
+  EXPECT_EQ(*sync("1\n[sync]\nmode = \"diloco\"").momentum, 0.9);
+  EXPECT_EQ(*sync("1\n[sync]\nmode = \"diloco\"\nmomentum = 0").momentum, 0.0);
+  EXPECT_EQ(sync("1\n[sync]\nmode = \"slices\"").every, 1u);
+}
+
+TEST(LoadRun, RefusesWhatASyncCannotUse) {
+  const auto sync = [](const std::string& lines) { return problems_of(std::string(kShortest) + "[sync]\n" + lines + "\n"); };
+  EXPECT_THAT(sync("every = 5"), ElementsAre("run.toml:7:9: sync.every without sync.mode, expected no such key, or sync.mode = \"diloco\", "
+                                             "\"sparseloco\" or \"slices\""));
+  EXPECT_THAT(sync("mode = \"exact\"\nrule = \"median\""), ElementsAre(HasSubstr("sync.rule with sync.mode = \"exact\"")));
+  EXPECT_THAT(sync("mode = \"diloco\"\nshare = 0.1"), ElementsAre(HasSubstr("expected no such key, or sync.mode = \"slices\"")));
+  EXPECT_THAT(sync("mode = \"slices\"\nerror_feedback = 0.1"), ElementsAre(HasSubstr("expected no such key, or sync.mode = \"sparseloco\"")));
+  EXPECT_THAT(sync("mode = \"sparseloco\"\n[run]\ndeterministic = true"), ElementsAre(HasSubstr("sync.mode = \"sparseloco\" with run.deterministic")));
+  EXPECT_THAT(sync("mode = \"sparse\""), ElementsAre(HasSubstr("sync.mode is \"sparse\", expected one of")));
+  EXPECT_THAT(problems_of(std::string(kShortest) + "[rehearsal]\nlie = \"nan\"\n"), ElementsAre(HasSubstr("rehearsal.lie without rehearsal.liar")));
 }
 
 TEST(LoadRun, HoldsTheModelToItsHeads) {

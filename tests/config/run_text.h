@@ -74,12 +74,18 @@ threads = 1
 activation_mb = 100
 recompute = "always"
 stage = [{layers = "0:3"}, {layers = "3:8", replicas = 1}]
+[sync]
+mode = "exact"
+[rehearsal]
+liar = 2
+lie = "noise"
 [emulated]
 forward_ms = 1.5
 input_gradient_ms = 2
 weight_gradient_ms = 0.3
 forward_bytes = 1000
 backward_bytes = 2000
+parameters = 3000
 [checkpoint]
 every = 5
 keep = 3

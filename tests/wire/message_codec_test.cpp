@@ -61,6 +61,7 @@ std::vector<Message> one_of_each() {
   report.stats.queued = 3;
   report.stats.waiting_for = "the commit";
   report.device = {1ull << 34, {seconds(0.1), seconds(0.2), seconds(0.3)}, {}, {Duration(1), Duration(2), Duration(3)}};
+  report.offences = {{SessionId(12), 31, "its numbers are not finite"}};
   report.link = {{4, SessionId(12)}, std::chrono::milliseconds(31), 79e6, 12.5};
   return {view,
           report,
@@ -69,6 +70,9 @@ std::vector<Message> one_of_each() {
           Ask{tag(), MicrobatchId(3), 1},
           Held{tag(), MicrobatchId(4), 1},
           Free{tag(), MicrobatchId(5), 1},
+          Fetch{SessionId(11), SessionId(12), 1, {PieceKind::kOwnUpdate, 30, 0, 2, 7}},
+          Chunk{SessionId(11), SessionId(12), 1, {PieceKind::kUpdate, 31, 0, 3}, "abc", Commit{StepId(31)}, {filled(400, 3), nullptr}, 1'000'000},
+          Absent{SessionId(11), SessionId(12), 1, {PieceKind::kSnapshot, 31, 0, 1}},
           Sounding{SessionId(11), SessionId(12), 5, 300, {filled(70'000, 1), nullptr}},
           Echo{SessionId(12), SessionId(11), 5, {filled(300, 0), nullptr}}};
 }
