@@ -151,7 +151,7 @@ struct RunConfig {
   // Rehearses a replica that lies: what one worker tells its siblings at a sync is not what it computed.
   struct Rehearsal {
     std::uint32_t liar = 0;  // worker, counted from 1, stage by stage; 0: none
-    std::string lie = "nan";  // nan | scale (100 times) | noise | stale (its first one again) | copy (of a sibling's)
+    std::string lie = "not_finite";  // not_finite | scale (100 times) | noise | stale (its first one again) | copy (of a sibling's)
     friend bool operator==(const Rehearsal&, const Rehearsal&) = default;
   } rehearsal;
 

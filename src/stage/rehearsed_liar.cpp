@@ -14,7 +14,7 @@ std::unique_ptr<RehearsedLiar> RehearsedLiar::of(const RunConfig& run, StageId s
 }
 
 void RehearsedLiar::distort(std::span<float> update, std::uint64_t version) const {
-  if (lie_ == "nan") {
+  if (lie_ == "not_finite") {
     for (float& x : update) x = std::numeric_limits<float>::quiet_NaN();
   } else if (lie_ == "scale") {
     for (float& x : update) x *= 100;

@@ -166,7 +166,7 @@ TEST(LoadRun, RefusesWhatASyncCannotUse) {
   EXPECT_THAT(sync("mode = \"slices\"\nerror_feedback = 0.1"), ElementsAre(HasSubstr("expected no such key, or sync.mode = \"sparseloco\"")));
   EXPECT_THAT(sync("mode = \"sparseloco\"\n[run]\ndeterministic = true"), ElementsAre(HasSubstr("sync.mode = \"sparseloco\" with run.deterministic")));
   EXPECT_THAT(sync("mode = \"sparse\""), ElementsAre(HasSubstr("sync.mode is \"sparse\", expected one of")));
-  EXPECT_THAT(problems_of(std::string(kShortest) + "[rehearsal]\nlie = \"nan\"\n"), ElementsAre(HasSubstr("rehearsal.lie without rehearsal.liar")));
+  EXPECT_THAT(problems_of(std::string(kShortest) + "[rehearsal]\nlie = \"not_finite\"\n"), ElementsAre(HasSubstr("rehearsal.lie without rehearsal.liar")));
 }
 
 TEST(LoadRun, HoldsTheModelToItsHeads) {

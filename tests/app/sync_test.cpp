@@ -1,0 +1,116 @@
+// Replicas that step on their own, as real processes: whatever dies, they agree in the end.
+
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "app/command_line_test.h"
+
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+class SyncTest : public CommandLineTest, public ::testing::WithParamInterface<const char*> {
+ protected:
+  // Three replicas of each of two stages, which agree every four of forty steps.
+  std::vector<std::string> train(const std::string& out, const std::string& mode, std::vector<std::string> more = {}) const {
+    std::vector<std::string> arguments = {"train", folder_ + "/run.toml", "--out", folder_ + "/" + out};
+    for (const std::string& set : {std::string("run.deterministic=false"), std::string("run.steps=40"), std::string("pipeline.replicas=3"),
+                                   std::string("train.microbatches_per_step=6"), "sync.mode=" + mode, std::string("sync.every=4"), std::string("link.latency_ms=5")})
+      arguments.insert(arguments.end(), {"--set", set});
+    for (const auto& set : more) arguments.insert(arguments.end(), {"--set", set});
+    return arguments;
+  }
+  json summary(const std::string& out) const { return json::parse(read(folder_ + "/" + out + "/summary.json")); }
+  std::vector<json> events(const std::string& out, const std::string& event) const {
+    std::istringstream lines(read(folder_ + "/" + out + "/events.jsonl"));
+    std::vector<json> found;
+    for (std::string line; std::getline(lines, line);)
+      if (const json j = json::parse(line); j["event"] == event) found.push_back(j);
+    return found;
+  }
+  bool reaches(const std::string& out, std::size_t steps) const {
+    return eventually([&] {
+      const std::string text = read(folder_ + "/" + out + "/metrics.jsonl");
+      return static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n')) >= steps;
+    });
+  }
+  pid_t worker(const std::string& out, int peer) const {
+    const std::string wanted = folder_ + "/" + out + " --peer " + std::to_string(peer) + " ";
+    for (const auto& entry : fs::directory_iterator("/proc")) {
+      const std::string name = entry.path().filename();
+      if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+      std::string command = read("/proc/" + name + "/cmdline");
+      for (char& c : command) c = c == '\0' ? ' ' : c;
+      if ((command + " ").find(wanted) != std::string::npos) return std::stoi(name);
+    }
+    return -1;
+  }
+};
+
+// A run ends only if all replicas of a stage report the same weights.
+TEST_P(SyncTest, ReplicasEndWithTheSameWeightsAndHaveLearned) {
+  const auto done = run(train("plain", GetParam()));
+  ASSERT_EQ(done.code, 0) << done.output;
+  const json end = summary("plain");
+  EXPECT_EQ(end["steps"], 40);
+  EXPECT_LT(end["validation_loss"], 3.2) << done.output;  // bytes at random: 5.5
+  EXPECT_TRUE(events("plain", "offender").empty());
+  EXPECT_TRUE(events("plain", "expelled").empty());
+}
+
+// One is killed and catches up with what the others agreed on meanwhile; the rest do not wait for it.
+TEST_P(SyncTest, AgreeAlthoughReplicasAreKilled) {
+  const std::string output = folder_ + "/killed.txt";
+  const pid_t parent = start(train("killed", GetParam(), {"checkpoint.every=10", "link.latency_ms=20"}), output);
+  for (const auto& [step, peer] : {std::pair(6, 2), std::pair(14, 5), std::pair(22, 4)}) {
+    EXPECT_TRUE(reaches("killed", static_cast<std::size_t>(step)));
+    if (const pid_t pid = worker("killed", peer); pid > 0) ::kill(pid, SIGKILL);
+  }
+  const auto done = finish(parent, output);
+  ASSERT_EQ(done.code, 0) << done.output << read(folder_ + "/killed/events.jsonl");
+  EXPECT_GE(events("killed", "admitted").size(), 8u) << "six at the start, and those that came back";
+  EXPECT_TRUE(events("killed", "rolled back").empty());
+}
+
+INSTANTIATE_TEST_SUITE_P(Modes, SyncTest, ::testing::Values("diloco", "sparseloco", "slices"), [](const auto& p) { return p.param; });
+
+// No journal holds what replicas did each for itself, so a stage that loses all of them takes the run back to a checkpoint.
+TEST_F(SyncTest, GoBackWhenAStageLosesAllOfThem) {
+  const std::string output = folder_ + "/lost.txt";
+  const pid_t parent = start(train("lost", "sparseloco", {"checkpoint.every=5", "link.latency_ms=20", "recovery.skip_after_s=0"}), output);
+  ASSERT_TRUE(reaches("lost", 17));
+  for (const int peer : {4, 5, 6})
+    if (const pid_t pid = worker("lost", peer); pid > 0) ::kill(pid, SIGKILL);
+  const auto done = finish(parent, output);
+  ASSERT_EQ(done.code, 0) << done.output << read(folder_ + "/lost/events.jsonl");
+  EXPECT_EQ(summary("lost")["steps"], 40);
+}
+
+TEST_F(SyncTest, GoOnFromACheckpoint) {
+  ASSERT_EQ(run(train("resumed", "diloco", {"run.steps=12", "checkpoint.every=6"})).code, 0);
+  auto again = train("resumed", "diloco", {"run.steps=20", "checkpoint.every=6"});
+  again.push_back("--resume");
+  const auto done = run(again);
+  ASSERT_EQ(done.code, 0) << done.output;
+  EXPECT_EQ(summary("resumed")["steps"], 20);
+}
+
+// Four replicas of the last stage, one of which lies: it is named, the others are not.
+TEST_F(SyncTest, NameWhoeverLies) {
+  for (const std::string lie : {"not_finite", "scale", "noise", "stale"}) {
+    const auto done = run(train(lie, "sparseloco", {"train.microbatches_per_step=8", "pipeline.replicas=4", "rehearsal.liar=6", "rehearsal.lie=" + lie}));
+    ASSERT_EQ(done.code, 0) << done.output;
+    EXPECT_FALSE(events(lie, "offender").empty()) << lie;
+    for (const auto& event : events(lie, "offender")) EXPECT_EQ(event["peer"], 6) << event;
+  }
+}
+
+}  // namespace
