@@ -28,7 +28,7 @@ Result<LocalPipeline> LocalPipeline::open(const RunConfig& run) {
 }
 
 LocalPipeline::LocalPipeline(const RunConfig& run, std::vector<std::unique_ptr<StageCompute>> stages)
-    : run_(run), plan_(make_plan(run)), stages_(std::move(stages)), times_(stages_.size()) {}
+    : run_(run), plan_(make_plan(run)), stages_(std::move(stages)), guard_(StepGuard::Options::of(run)), times_(stages_.size()) {}
 
 template <class Work>
 auto LocalPipeline::timed(Duration& sum, Work&& work) const {
@@ -111,7 +111,7 @@ Result<StepResult> LocalPipeline::run_step() {
     for (const auto& unit : prepared.norms) norms.push_back({unit.unit, unit.norm2 * weight * weight});
     finite = finite && prepared.finite;
   }
-  StepResult result = step_result(plan_, step_, run_.train.clip, norms, finite, losses);
+  StepResult result = step_result(plan_, step_, run_.train.clip, norms, finite, losses, guard_, {});
   Commit commit;
   commit.step = step_;
   commit.scale = result.scale;
@@ -122,6 +122,7 @@ Result<StepResult> LocalPipeline::run_step() {
       stages_[s]->apply(paths_.for_stage(commit, StageId(static_cast<std::uint32_t>(s))), rate);
       return Status();
     });
+  guard_.apply(CommitRecord{commit, {}, {}, result.figures, result.reason});
   return result;
 }
 

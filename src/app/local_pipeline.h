@@ -8,6 +8,7 @@
 #include "base/time.h"
 #include "config/run_config.h"
 #include "scheduler/plan.h"
+#include "scheduler/step_guard.h"
 #include "scheduler/step_paths.h"
 #include "scheduler/step_result.h"
 #include "stage/stage_compute.h"
@@ -33,7 +34,7 @@ struct StageTime {
 
 // Every stage of a run in this process: one replica each, one thread, no sockets. A microbatch goes down and up the
 // stages as encoded bytes, exactly what a real run would send, and a step ends with the same decision; with
-// run.deterministic the losses are those of `isthmus train`, to the bit.
+// run.deterministic the losses are those of `isthmus train`, to the bit. There is no checkpoint to go back to after bad steps.
 class LocalPipeline {
  public:
   // Errors: data shards, no such device.
@@ -65,6 +66,7 @@ class LocalPipeline {
   std::vector<std::unique_ptr<StageCompute>> stages_;
   StepId step_;
   StepPaths paths_;  // of that step
+  StepGuard guard_;
   BoundaryTraffic traffic_;
   std::vector<StageTime> times_;
 };

@@ -17,14 +17,17 @@ constexpr std::uint64_t kNearlyCaughtUp = 3;
 }  // namespace
 
 Coordinator::Coordinator(const Plan& plan, std::vector<Seat> seats, Options options)
-    : plan_(plan), roster_(std::move(seats)), seats_(roster_), options_(options), decisions_(plan), survey_(options.measure),
-      newest_(seats_.size(), nullptr), durable_moved_(plan.stages.size(), true) {
+    : plan_(plan), roster_(std::move(seats)), seats_(roster_), options_(options), decisions_(plan), guard_(options.guard),
+      survey_(options.measure), newest_(seats_.size(), nullptr), durable_moved_(plan.stages.size(), true) {
   for (std::size_t i = 0; i < seats_.size(); ++i) seat_index_.emplace(seats_[i].peer, i);
   if (options_.rebalance) rebalance_.emplace(*options_.rebalance, plan_.run_id);
 }
 
 void Coordinator::replay(const std::vector<LogRecord>& log) {
-  for (const auto& record : log) decisions_.apply(record);
+  for (const auto& record : log) {
+    decisions_.apply(record);
+    guard_.apply(record);
+  }
   take_seats();
   begin_attempt();
   if (decisions_.last_commit && decisions_.last_commit->step == plan_.final_step())
@@ -80,6 +83,7 @@ void Coordinator::append(LogRecord record) {
   const bool reseats = move || std::holds_alternative<InitRecord>(record);
   if (is_decision && !std::holds_alternative<CommitRecord>(record)) durable_moved_.assign(durable_moved_.size(), true);
   decisions_.apply(record);
+  guard_.apply(record);
   if (reseats) take_seats();
   effects_.push_back(AppendRecord{std::move(record)});
   if (new_step) begin_attempt();
@@ -374,7 +378,7 @@ bool Coordinator::cannot_repeat(const Seat& seat, const Report& report, Time now
 
 void Coordinator::consider_rollback(const Seat& seat, const Report& report, const std::string& why) {
   if (!decisions_.stage_is_empty(seat.stage) || report.timeline != timeline()) return;
-  std::uint64_t version = *std::ranges::min_element(decisions_.checkpointed);
+  std::uint64_t version = decisions_.checkpointed_by_all();
   if (version + 1 >= decisions_.step.value) {
     // The run stands there already and the stage has not got that version: back to what it has.
     std::uint64_t newest = 0;
@@ -383,13 +387,17 @@ void Coordinator::consider_rollback(const Seat& seat, const Report& report, cons
         if (const Report& r = reports_.at(other.peer); r.version != kNoVersion && r.timeline == timeline()) newest = std::max(newest, r.version);
     version = std::min(version, newest);
   }
-  const std::string reason = fmt::format("stage {} is lost: {}", seat.stage, why);
-  append(RollbackRecord{version, reason});
+  roll_back({version, fmt::format("stage {} is lost: {}", seat.stage, why), {}}, seat.peer);
+}
+
+void Coordinator::roll_back(RollbackRecord record, PeerId peer) {
+  const std::string what = fmt::format("to version {} on every stage; {}", record.version, record.reason);
+  append(std::move(record));
   cannot_repeat_since_.clear();  // what is kept, and who holds it, has to be found out anew
   // Also after the last commit: the stage's final weights are lost, so the run is not over.
   phase_ = Phase::kRunning;
   ends_at_ = kNever;
-  happened("rolled back", seat.peer, fmt::format("to version {} on every stage; {}", version, reason));
+  happened("rolled back", peer, what);
   send_views();
 }
 
@@ -472,7 +480,7 @@ void Coordinator::commit() {
     if (member.stage == StageId(0) && stats.service_us > 0)
       record.head_share[member.session] = static_cast<std::uint32_t>(std::max(1.0, 1e9 / static_cast<double>(stats.service_us)));
   }
-  const StepResult result = step_result(plan_, decisions_.step, options_.clip, norms, finite, losses);
+  const StepResult result = step_result(plan_, decisions_.step, options_.clip, norms, finite, losses, guard_, decisions_.absent);
   outcome.figures = result.figures;
   outcome.figures.replayed = std::exchange(replayed_, 0);
   outcome.commit.step = decisions_.step;
@@ -484,11 +492,11 @@ void Coordinator::commit() {
   record.absent = still_absent();
 
   const StepId step = decisions_.step;
-  const bool bad = plan_.training_count(step) > 0 && !outcome.commit.apply;
   if (committed_ != Time{}) step_time_ = step_time_ == Duration{} ? last_turn_ - committed_ : (3 * step_time_ + last_turn_ - committed_) / 4;
   committed_ = last_turn_;
   record.commit = outcome.commit;
   record.figures = outcome.figures;
+  record.reason = result.reason;
   append(std::move(record));
   if (step == plan_.final_step()) {
     phase_ = Phase::kFinished;
@@ -498,9 +506,37 @@ void Coordinator::commit() {
   send_views();
   effects_.push_back(StepCommitted{outcome});
   effects_.push_back(Happened{"committed", step, kCoordinator,
-                              bad ? "skipped on every stage: the gradient is not finite" : ""});
+                              result.reason.empty() ? "" : "skipped on every stage: " + result.reason});
+  consider_bad_steps();
   if (phase_ == Phase::kFinished) happened("finished", kCoordinator, "");
   admit_candidates(last_turn_);
+}
+
+// The newest version that every stage has on its disk of weights older than those that the bad steps found; 0: none. A run
+// goes back to a version once: whatever spoilt its weights did so again.
+std::uint64_t Coordinator::last_good_version() const {
+  const std::uint64_t every = std::max<std::uint64_t>(plan_.checkpoint_every, 1);
+  const auto is_kept = [&](std::uint64_t version) {
+    return std::ranges::all_of(decisions_.checkpointed, [&](auto newest) { return newest < version + options_.checkpoints_kept * every; });
+  };
+  for (const std::uint64_t version : {decisions_.checkpointed_by_all(), decisions_.checkpointed_before})
+    if (version > guard_.gone_back_to() && version < guard_.trained().value && is_kept(version)) return version;
+  return 0;
+}
+
+// Where nothing helps but other weights, skipping does not. With none to go back to, the guard takes the bad steps for what is
+// usual now; one that is bad even so is not finite, and the run is over.
+void Coordinator::consider_bad_steps() {
+  if (phase_ != Phase::kRunning || !guard_.out_of_patience()) return;
+  const std::string what = fmt::format("{} steps in a row were bad", guard_.streak());
+  if (const std::uint64_t version = last_good_version()) {
+    const StepRange left_out = guard_.suspects(version);
+    roll_back({version, fmt::format("{}; the data of steps {} to {} is left out", what, left_out.first, left_out.last), left_out}, kCoordinator);
+  } else if (guard_.streak() == options_.guard.patience) {
+    happened("warning", kCoordinator, what + ", and there is no checkpoint to go back to; the next ones are judged anew");
+  } else {
+    enter(Phase::kStopping, what + ", and there is no checkpoint to go back to; try a lower train.learning_rate", last_turn_);
+  }
 }
 
 // --------------------------------------------------------------------------------------------- the end
