@@ -73,6 +73,8 @@ class CoordinatorProcess {
 
     Coordinator::Options limits;
     limits.clip = run_.train.clip;
+    limits.guard = StepGuard::Options::of(run_);
+    limits.checkpoints_kept = run_.checkpoint.keep;
     if (run_.recovery.rebalance) {
       limits.rebalance.emplace();
       limits.rebalance->bits_per_second = run_.link.bandwidth_mbps * 1e6;
@@ -164,7 +166,7 @@ class CoordinatorProcess {
   }
   Status carry_out(const Happened& effect) {
     for (const char* told : {"fault", "warning", "refused", "expelled", "joining", "moved", "gone", "rolled back"})
-      if (effect.event == told) progress_.say(fmt::format("worker {}: {}: {}", effect.peer, effect.event, effect.reason));
+      if (effect.event == told) progress_.say(fmt::format("{}: {}: {}", effect.peer == kCoordinator ? "coordinator" : fmt::format("worker {}", effect.peer), effect.event, effect.reason));
     // Members of the first moments are no news.
     if (effect.event == "admitted" && effect.step > StepId(options_.version + 1))
       progress_.say(fmt::format("worker {}: admitted: {}", effect.peer, effect.reason));

@@ -73,9 +73,13 @@ json to_json(const LogRecord& record) {
                   {"tokens", r.figures.tokens},
                   {"validation_loss", r.figures.validation_loss ? json(*r.figures.validation_loss) : json()},
                   {"grad_norm", r.figures.grad_norm},
-                  {"replayed", r.figures.replayed}};
+                  {"replayed", r.figures.replayed},
+                  {"reason", r.reason}};
         } else if constexpr (std::is_same_v<R, RollbackRecord>) {
-          return {{"record", "rollback"}, {"version", r.version}, {"reason", r.reason}};
+          return {{"record", "rollback"},
+                  {"version", r.version},
+                  {"reason", r.reason},
+                  {"left_out", {r.left_out.first.value, r.left_out.last.value}}};
         } else if constexpr (std::is_same_v<R, MoveRecord>) {
           return {{"record", "move"},
                   {"peer", r.peer.value},
@@ -107,7 +111,8 @@ LogRecord from_json(const json& j) {
   if (kind == "attempt") return AttemptRecord{stages_from(j.at("without"))};
   if (kind == "move")
     return MoveRecord{PeerId(j.at("peer")), {StageId(j.at("stage")), ReplicaId(j.at("replica"))}, j.at("reason")};
-  if (kind == "rollback") return RollbackRecord{j.at("version"), j.at("reason")};
+  if (kind == "rollback")
+    return RollbackRecord{j.at("version"), j.at("reason"), {StepId(j.at("left_out").at(0)), StepId(j.at("left_out").at(1))}};
   if (kind == "commit") {
     CommitRecord record;
     record.commit = Commit{StepId(j.at("step")), j.at("attempt"), EpochId(j.at("epoch")), j.at("scale"), j.at("apply"), stages_from(j.at("without"))};
@@ -118,6 +123,7 @@ LogRecord from_json(const json& j) {
     if (j.at("validation_loss").is_number()) record.figures.validation_loss = j.at("validation_loss");
     record.figures.grad_norm = j.at("grad_norm").is_number() ? j.at("grad_norm").get<double>() : std::nan("");
     record.figures.replayed = j.at("replayed");
+    record.reason = j.at("reason");
     return record;
   }
   if (kind == "admit")

@@ -30,7 +30,7 @@ Result<LocalPipeline> LocalPipeline::open(const RunConfig& run) {
 }
 
 LocalPipeline::LocalPipeline(const RunConfig& run, std::vector<Replicas> stages)
-    : run_(run), plan_(make_plan(run)), stages_(std::move(stages)), times_(stages_.size()) {}
+    : run_(run), plan_(make_plan(run)), stages_(std::move(stages)), guard_(StepGuard::Options::of(run)), times_(stages_.size()) {}
 
 template <class Work>
 auto LocalPipeline::timed(Duration& sum, Work&& work) const {
@@ -178,7 +178,7 @@ Result<StepResult> LocalPipeline::run_step() {
     const double weight = paths_.weight(StageId(static_cast<std::uint32_t>(s)));
     for (const auto& unit : prepared) norms.push_back({unit.unit, unit.norm2 * weight * weight});
   }
-  StepResult result = step_result(plan_, step_, run_.train.clip, norms, finite, losses);
+  StepResult result = step_result(plan_, step_, run_.train.clip, norms, finite, losses, guard_, {});
   Commit commit;
   commit.step = step_;
   commit.scale = result.scale;
@@ -199,6 +199,7 @@ Result<StepResult> LocalPipeline::run_step() {
       }
       return Status();
     });
+  guard_.apply(CommitRecord{commit, {}, {}, result.figures, result.reason});
   return result;
 }
 

@@ -8,6 +8,7 @@
 #include "base/time.h"
 #include "config/run_config.h"
 #include "scheduler/plan.h"
+#include "scheduler/step_guard.h"
 #include "scheduler/step_paths.h"
 #include "scheduler/step_result.h"
 #include "stage/stage_compute.h"
@@ -34,7 +35,8 @@ struct StageTime {
 // Every stage of a run in this process, one thread, no sockets. A microbatch goes down and up the stages as encoded bytes,
 // exactly what a real run would send, and a step ends with the same decision; with run.deterministic the losses are those of
 // `isthmus train`, to the bit. Of a stage's replicas each gets as many of a step's microbatches as the others, dealt anew for
-// every step and stage, and they agree as in a run.
+// every step and stage, and they agree as in a run. There is
+// no checkpoint to go back to after bad steps.
 class LocalPipeline {
  public:
   // Errors: data shards, no such device.
@@ -74,6 +76,7 @@ class LocalPipeline {
   std::vector<std::vector<std::uint32_t>> dealt_;  // by stage: of every microbatch of the step, its replica
   StepId step_;
   StepPaths paths_;  // of that step
+  StepGuard guard_;
   BoundaryTraffic traffic_;
   std::vector<StageTime> times_;
 };

@@ -19,7 +19,7 @@ struct LocalRunResult {
     double loss = 0;           // of the step's training tokens
     std::optional<double> validation_loss;  // of the weights after the step
     std::uint64_t bytes = 0;   // payload so far: training microbatches, all boundaries, both ways, token ids included
-    bool skipped = false;      // the gradient was not finite
+    bool skipped = false;      // the step was bad
   };
   // Means of one stage: F, I, W of a training microbatch, the update of a step.
   struct Stage {

@@ -69,15 +69,15 @@ Status RunRecord::take_up(const std::vector<LogRecord>& log) {
     figures_.loss = commit->figures.loss;
     figures_.grad_norm = commit->figures.grad_norm;
     figures_.tokens += commit->figures.tokens;
-    const auto written = metrics_.append(json{{"step", figures_.step.value},
-                                              {"tokens", figures_.tokens},
-                                              {"loss", figures_.loss},
-                                              {"grad_norm", figures_.grad_norm},
-                                              {"learning_rate", learning_rate(run_, figures_.step)},
-                                              {"seconds", seconds_before_},
-                                              {"replayed_microbatches", commit->figures.replayed}}
-                                             .dump());
-    if (!written) return written;
+    json line = {{"step", figures_.step.value},
+                 {"tokens", figures_.tokens},
+                 {"loss", figures_.loss},
+                 {"grad_norm", figures_.grad_norm},
+                 {"learning_rate", learning_rate(run_, figures_.step)},
+                 {"seconds", seconds_before_},
+                 {"replayed_microbatches", commit->figures.replayed}};
+    if (!commit->commit.apply) line["skipped_step"] = true;
+    if (const auto written = metrics_.append(line.dump()); !written) return written;
   }
   return {};
 }

@@ -61,6 +61,10 @@ struct RunConfig {
     double weight_decay = 0.1;
     // Largest norm of the whole model's gradient; 0 = no clipping.
     double clip = 1.0;
+    // A step is skipped if its loss or its gradient's norm is more than so many standard deviations above the mean of the last
+    // spike_window steps (scheduler/step_guard.h); 0: only if one of them is not finite.
+    double spike_sigma = 6;
+    std::uint32_t spike_window = 128;
     std::string precision = "bf16";  // bf16 | fp32: arithmetic of the layers; master weights are fp32
     // Evaluation on held-out data before step 1 + n·evaluate_every and after the last step; 0 = after the last only.
     std::uint64_t evaluate_every = 50;
@@ -189,6 +193,8 @@ struct RunConfig {
     std::uint32_t skip_steps = 100;
     // A replica moves from a stage that has more than it needs to the one that holds up the step (scheduler/rebalance.h).
     bool rebalance = true;
+    // After so many bad steps in a row all stages go back to a checkpoint from before them; 0: never.
+    std::uint32_t rollback_after = 8;
     friend bool operator==(const Recovery&, const Recovery&) = default;
   } recovery;
 

@@ -37,6 +37,8 @@ void for_each_field(Run& r, Visit&& visit) {
   visit("train", "epsilon", r.train.epsilon);
   visit("train", "weight_decay", r.train.weight_decay);
   visit("train", "clip", r.train.clip);
+  visit("train", "spike_sigma", r.train.spike_sigma);
+  visit("train", "spike_window", r.train.spike_window);
   visit("train", "precision", r.train.precision);
   visit("train", "evaluate_every", r.train.evaluate_every);
   visit("train", "evaluation_microbatches", r.train.evaluation_microbatches);
@@ -89,6 +91,7 @@ void for_each_field(Run& r, Visit&& visit) {
   visit("recovery", "skip_after_s", r.recovery.skip_after_s);
   visit("recovery", "skip_steps", r.recovery.skip_steps);
   visit("recovery", "rebalance", r.recovery.rebalance);
+  visit("recovery", "rollback_after", r.recovery.rollback_after);
 }
 
 // The same for the scalars of a [[fleet.machine]] and of a [[fleet.link]]: visit(key, member).

@@ -194,7 +194,9 @@ void WorkerSteps::apply_commit(const Commit& commit) {
   ++version_;
   clear_step(false);
   const Plan& plan = context_.plan;
-  if (plan.checkpoint_every != 0 && version_ % plan.checkpoint_every == 0 && version_ <= plan.steps) save(version_);
+  // A skipped step leaves the weights of the one before, whose checkpoint would push one of older weights off the disk, which are
+  // wanted if too many steps are bad.
+  if (commit.apply && plan.checkpoint_every != 0 && version_ % plan.checkpoint_every == 0 && version_ <= plan.steps) save(version_);
 }
 
 // A replica that steps on its own counts its microbatches as if they were all of the stage's; 0: it had none.

@@ -12,22 +12,23 @@ namespace {
 
 constexpr Duration kRepeatPatience = seconds(10);  // as long as a rebuild waits for a lost journal
 constexpr Duration kTick = std::chrono::milliseconds(100);
-// A worker that is rebuilt asks again for what does not fit into one view.
-constexpr std::size_t kReplayMax = 1024;
 // A joiner whose newest report is not older than this follows its siblings step by step.
 constexpr std::uint64_t kNearlyCaughtUp = 3;
 
 }  // namespace
 
 Coordinator::Coordinator(const Plan& plan, std::vector<Seat> seats, Options options)
-    : plan_(plan), roster_(std::move(seats)), seats_(roster_), options_(options), decisions_(plan), survey_(options.measure),
-      newest_(seats_.size(), nullptr), durable_moved_(plan.stages.size(), true) {
+    : plan_(plan), roster_(std::move(seats)), seats_(roster_), options_(options), decisions_(plan), guard_(options.guard),
+      survey_(options.measure), newest_(seats_.size(), nullptr), durable_moved_(plan.stages.size(), true) {
   for (std::size_t i = 0; i < seats_.size(); ++i) seat_index_.emplace(seats_[i].peer, i);
   if (options_.rebalance) rebalance_.emplace(*options_.rebalance, plan_.run_id);
 }
 
 void Coordinator::replay(const std::vector<LogRecord>& log) {
-  for (const auto& record : log) decisions_.apply(record);
+  for (const auto& record : log) {
+    decisions_.apply(record);
+    guard_.apply(record);
+  }
   take_seats();
   begin_attempt();
   if (decisions_.last_commit && decisions_.last_commit->step == plan_.final_step())
@@ -84,91 +85,11 @@ void Coordinator::append(LogRecord record) {
   const bool reseats = move || std::holds_alternative<InitRecord>(record);
   if (is_decision && !std::holds_alternative<CommitRecord>(record)) durable_moved_.assign(durable_moved_.size(), true);
   decisions_.apply(record);
+  guard_.apply(record);
   if (reseats) take_seats();
   effects_.push_back(AppendRecord{std::move(record)});
   if (new_step) begin_attempt();
   if (is_decision) preparing_ = false;
-}
-
-// ------------------------------------------------------------------------------------------------ views
-
-View Coordinator::view_of(StageId stage, EpochId known) const {
-  const std::uint32_t reach = plan_.reach();
-  const StageId first(stage.value - std::min(stage.value, reach)), last(std::min(stage.value + reach, plan_.last_stage().value));
-  const auto is_near = [&](StageId other) { return first <= other && other <= last; };
-  View view;
-  view.epoch = decisions_.epoch;
-  view.step = decisions_.step;
-  view.attempt = decisions_.attempt;
-  Membership membership = decisions_.membership(first, last, known);
-  view.since = membership.since;
-  view.live = std::move(membership.joined);
-  view.gone = std::move(membership.left);
-  view.absent = decisions_.absent;
-  view.last_commit = decisions_.last_commit;
-  view.preparing = preparing_;
-  view.checkpointed.assign(decisions_.checkpointed.size(), 0);
-  for (std::uint32_t s = first.value; s <= last.value; ++s) view.checkpointed[s] = decisions_.checkpointed[s];
-  view.phase = phase_;
-  view.reason = reason_;
-  for (const auto session : suspected_)
-    if (const Member* member = decisions_.find(session); member && is_near(member->stage)) view.suspected.push_back(session);
-  for (const auto i : outsiders_)
-    if (is_near(seats_[i].stage) && is_candidate(seats_[i])) view.joining.push_back(member_of(seats_[i], reports_.at(seats_[i].peer)));
-  view.rollbacks = decisions_.rollbacks;
-  return view;
-}
-
-void Coordinator::send_view(const Seat& seat, SharedViews& shared) {
-  const auto place = static_cast<std::size_t>(&seat - seats_.data());
-  const Report* report = newest_[place];
-  const EpochId known = report && report->stage == seat.stage ? report->epoch : EpochId(0);
-  auto made = shared.find({seat.stage, known});
-  if (made == shared.end()) made = shared.emplace(std::pair(seat.stage, known), view_of(seat.stage, known)).first;
-  View view = made->second;
-  if (const auto at = decisions_.last_session.find(seat.peer); at != decisions_.last_session.end())
-    view.last_session = at->second;
-  if (const auto at = decisions_.moved.find(seat.peer); at != decisions_.moved.end()) view.moved = at->second;
-  view.measure = survey_.order_of(seat.peer);
-  for (const auto session : survey_.partners_of(seat.peer))
-    if (const Member* partner = decisions_.find(session)) view.partners.push_back(*partner);
-  if (preparing_)
-    if (const auto at = ledger_.entries().find(view.last_session); at != ledger_.entries().end()) view.owners.emplace(at->first, at->second.done);
-  if (seat.stage == StageId(0)) {
-    view.head_owner.assign(decisions_.head_owner.size(), kNoSession);
-    view.head_again.assign(decisions_.head_owner.size(), false);
-    for (std::size_t m = 0; m < decisions_.head_owner.size(); ++m)
-      if (view.last_session != kNoSession && decisions_.head_owner[m] == view.last_session) {
-        view.head_owner[m] = view.last_session;
-        view.head_again[m] = decisions_.head_again[m];
-      }
-  }
-  if (outsiders_.contains(place) && is_candidate(seat) && decisions_.stage_is_empty(seat.stage)) {
-    const std::uint64_t version = report->version;
-    for (const auto& commit : decisions_.commits)
-      if (commit.step.value > version && view.replay.size() < kReplayMax) view.replay.push_back(commit);
-  }
-  effects_.push_back(SendView{seat.peer, std::move(view)});
-}
-
-void Coordinator::send_view(PeerId peer) {
-  SharedViews shared;
-  if (const Seat* seat = seat_of(peer)) send_view(*seat, shared);
-}
-
-void Coordinator::send_views() {
-  round_wanted_ = false;
-  next_round_ = last_turn_ + options_.round_pause * static_cast<Duration::rep>(seats_.size() / options_.crowd);
-  SharedViews shared;
-  for (const auto& seat : seats_)
-    if (const auto contact = contacts_.find(seat.peer); contact != contacts_.end() && contact->second.reported) send_view(seat, shared);
-}
-
-// Nothing waits for it: the step goes on without who left, and whoever joins is told at once.
-void Coordinator::send_views_soon() {
-  if (last_turn_ >= next_round_) return send_views();
-  round_wanted_ = true;
-  next_tick_ = std::min(next_tick_, next_round_);
 }
 
 // ------------------------------------------------------------------------------------------ connections
@@ -291,96 +212,6 @@ void Coordinator::skip_the_empty(Time now) {
   for (const auto& [session, entry] : ledger_.entries()) replayed_ += entry.done.size();
   append(AttemptRecord{absent});
   send_views();
-}
-
-// -------------------------------------------------------------------------------------- moving replicas
-
-// Its stage would still be served, for all that is known.
-bool Coordinator::can_spare(const Member& member) const {
-  return std::ranges::any_of(decisions_.members(member.stage), [&](const Member& other) {
-    return other.session != member.session && !suspected_.contains(other.session);
-  });
-}
-
-// Somebody has a seat there who is, or may come back, or can be moved there from where there are two.
-bool Coordinator::can_be_served(StageId stage) const {
-  std::vector<std::uint32_t> seats(plan_.stages.size(), 0);
-  for (const auto& seat : seats_) seats[seat.stage.value] += !gone_.contains(seat.peer);
-  return seats[stage.value] > 0 || (rebalance_ && std::ranges::any_of(seats, [](auto n) { return n > 1; }));
-}
-
-SwarmLoad Coordinator::load(Time now) const {
-  SwarmLoad load;
-  load.microbatches = plan_.microbatches;
-  load.step = step_time_;
-  for (const auto& stage : plan_.stages) load.stages.push_back({stage.work, stage.state_bytes});
-  for (const auto& seat : seats_) {
-    if (gone_.contains(seat.peer)) continue;
-    if (const Member* member = decisions_.live_of(seat.peer)) {
-      const auto report = reports_.find(seat.peer);
-      const bool known = report != reports_.end() && report->second.session == member->session;
-      const auto service = std::chrono::microseconds(known ? report->second.stats.service_us : 0);
-      load.replicas.push_back({seat.peer, seat.stage, service, true, suspected_.contains(member->session)});
-    } else {
-      const auto contact = contacts_.find(seat.peer);
-      const Time heard = contact == contacts_.end() ? started_ : std::max(contact->second.heard, started_);
-      if (is_candidate(seat) || now - heard < options_.expected_back) load.replicas.push_back({seat.peer, seat.stage, {}, false, false});
-    }
-  }
-  return load;
-}
-
-// Not before the first commit: until then every stage is still on its way.
-void Coordinator::consider_moves(Time now) {
-  if (!rebalance_ || phase_ != Phase::kRunning || now < next_moves_ || (!decisions_.last_commit && decisions_.rollbacks.empty())) return;
-  next_moves_ = now + options_.consider_moves;
-  const auto move = rebalance_->evaluate(load(now), now);
-  if (!move) return;
-  const bool empty = move->reason == ReplicaMove::Reason::kEmptyStage;
-  plan_move({move->peer, move->to,
-             empty ? fmt::format("nobody serves stage {}", move->to)
-                   : fmt::format("a step is predicted to take {:.2f} s instead of {:.2f} s", to_seconds(move->step_after), to_seconds(move->step_before))});
-}
-
-// Between two steps a move costs nothing that was computed. Without its new stage there is no end of the step to wait for.
-void Coordinator::plan_move(PendingMove move) {
-  pending_move_ = std::move(move);
-  if (decisions_.stage_is_empty(pending_move_->to) && make_move()) send_views();
-}
-
-// True if somebody moved.
-bool Coordinator::make_move() {
-  const auto move = std::exchange(pending_move_, std::nullopt);
-  const Member* found = move && phase_ == Phase::kRunning ? decisions_.live_of(move->peer) : nullptr;
-  if (!found || found->stage == move->to || !can_spare(*found)) return false;
-  const StageId from = found->stage;
-  ReplicaId replica(0);
-  while (std::ranges::any_of(seats_, [&](const Seat& seat) { return seat.stage == move->to && seat.replica == replica; })) ++replica.value;
-  append(MoveRecord{move->peer, {move->to, replica}, move->reason});
-  const std::size_t place = seat_index_.at(move->peer);
-  newest_[place] = nullptr;
-  outsiders_.erase(place);
-  reports_.erase(move->peer);
-  happened("moved", move->peer, fmt::format("from stage {} to stage {}: {}", from, move->to, move->reason));
-  return true;
-}
-
-std::vector<CoordinatorEffect> Coordinator::move(PeerId peer, StageId to, const std::string& reason, Time now) {
-  turn(now);
-  if (to <= plan_.last_stage()) plan_move({peer, to, reason});
-  return take();
-}
-
-std::vector<CoordinatorEffect> Coordinator::process_gone(PeerId peer, const std::string& what, Time now) {
-  auto effects = process_ended(peer, now);
-  const Seat* seat = seat_of(peer);
-  if (!seat || !gone_.insert(peer).second) return effects;
-  happened("gone", peer, what);
-  next_moves_ = now;
-  if (!can_be_served(seat->stage)) enter(Phase::kStopping, fmt::format("{}; its stage has no other replica. Continue with --resume", what), now);
-  end_if_all_left(now);
-  for (auto& effect : take()) effects.push_back(std::move(effect));
-  return effects;
 }
 
 // -------------------------------------------------------------------------------------------- reports
@@ -567,7 +398,7 @@ bool Coordinator::cannot_repeat(const Seat& seat, const Report& report, Time now
 
 void Coordinator::consider_rollback(const Seat& seat, const Report& report, const std::string& why) {
   if (!decisions_.stage_is_empty(seat.stage) || report.timeline != timeline()) return;
-  std::uint64_t version = *std::ranges::min_element(decisions_.checkpointed);
+  std::uint64_t version = decisions_.checkpointed_by_all();
   if (version + 1 >= decisions_.step.value) {
     // The run stands there already and the stage has not got that version: back to what it has.
     std::uint64_t newest = 0;
@@ -576,13 +407,17 @@ void Coordinator::consider_rollback(const Seat& seat, const Report& report, cons
         if (const Report& r = reports_.at(other.peer); r.version != kNoVersion && r.timeline == timeline()) newest = std::max(newest, r.version);
     version = std::min(version, newest);
   }
-  const std::string reason = fmt::format("stage {} is lost: {}", seat.stage, why);
-  append(RollbackRecord{version, reason});
+  roll_back({version, fmt::format("stage {} is lost: {}", seat.stage, why), {}}, seat.peer);
+}
+
+void Coordinator::roll_back(RollbackRecord record, PeerId peer) {
+  const std::string what = fmt::format("to version {} on every stage; {}", record.version, record.reason);
+  append(std::move(record));
   cannot_repeat_since_.clear();  // what is kept, and who holds it, has to be found out anew
   // Also after the last commit: the stage's final weights are lost, so the run is not over.
   phase_ = Phase::kRunning;
   ends_at_ = kNever;
-  happened("rolled back", seat.peer, fmt::format("to version {} on every stage; {}", version, reason));
+  happened("rolled back", peer, what);
   send_views();
 }
 
@@ -681,7 +516,7 @@ void Coordinator::commit() {
     if (member.stage == StageId(0) && stats.service_us > 0)
       record.head_share[member.session] = static_cast<std::uint32_t>(std::max(1.0, 1e9 / static_cast<double>(stats.service_us)));
   }
-  const StepResult result = step_result(plan_, decisions_.step, options_.clip, norms, finite, losses);
+  const StepResult result = step_result(plan_, decisions_.step, options_.clip, norms, finite, losses, guard_, decisions_.absent);
   outcome.figures = result.figures;
   outcome.figures.replayed = std::exchange(replayed_, 0);
   outcome.commit.step = decisions_.step;
@@ -693,11 +528,11 @@ void Coordinator::commit() {
   record.absent = still_absent();
 
   const StepId step = decisions_.step;
-  const bool bad = plan_.training_count(step) > 0 && !outcome.commit.apply;
   if (committed_ != Time{}) step_time_ = step_time_ == Duration{} ? last_turn_ - committed_ : (3 * step_time_ + last_turn_ - committed_) / 4;
   committed_ = last_turn_;
   record.commit = outcome.commit;
   record.figures = outcome.figures;
+  record.reason = result.reason;
   append(std::move(record));
   if (step == plan_.final_step()) {
     phase_ = Phase::kFinished;
@@ -707,9 +542,37 @@ void Coordinator::commit() {
   send_views();
   effects_.push_back(StepCommitted{outcome});
   effects_.push_back(Happened{"committed", step, kCoordinator,
-                              bad ? "skipped on every stage: the gradient is not finite" : ""});
+                              result.reason.empty() ? "" : "skipped on every stage: " + result.reason});
+  consider_bad_steps();
   if (phase_ == Phase::kFinished) happened("finished", kCoordinator, "");
   admit_candidates(last_turn_);
+}
+
+// The newest version that every stage has on its disk of weights older than those that the bad steps found; 0: none. A run
+// goes back to a version once: whatever spoilt its weights did so again.
+std::uint64_t Coordinator::last_good_version() const {
+  const std::uint64_t every = std::max<std::uint64_t>(plan_.checkpoint_every, 1);
+  const auto is_kept = [&](std::uint64_t version) {
+    return std::ranges::all_of(decisions_.checkpointed, [&](auto newest) { return newest < version + options_.checkpoints_kept * every; });
+  };
+  for (const std::uint64_t version : {decisions_.checkpointed_by_all(), decisions_.checkpointed_before})
+    if (version > guard_.gone_back_to() && version < guard_.trained().value && is_kept(version)) return version;
+  return 0;
+}
+
+// Where nothing helps but other weights, skipping does not. With none to go back to, the guard takes the bad steps for what is
+// usual now; one that is bad even so is not finite, and the run is over.
+void Coordinator::consider_bad_steps() {
+  if (phase_ != Phase::kRunning || !guard_.out_of_patience()) return;
+  const std::string what = fmt::format("{} steps in a row were bad", guard_.streak());
+  if (const std::uint64_t version = last_good_version()) {
+    const StepRange left_out = guard_.suspects(version);
+    roll_back({version, fmt::format("{}; the data of steps {} to {} is left out", what, left_out.first, left_out.last), left_out}, kCoordinator);
+  } else if (guard_.streak() == options_.guard.patience) {
+    happened("warning", kCoordinator, what + ", and there is no checkpoint to go back to; the next ones are judged anew");
+  } else {
+    enter(Phase::kStopping, what + ", and there is no checkpoint to go back to; try a lower train.learning_rate", last_turn_);
+  }
 }
 
 // --------------------------------------------------------------------------------------------- the end

@@ -17,6 +17,7 @@
 #include "scheduler/plan.h"
 #include "scheduler/rebalance.h"
 #include "scheduler/report.h"
+#include "scheduler/step_guard.h"
 #include "scheduler/step_paths.h"
 #include "scheduler/view.h"
 
@@ -72,6 +73,8 @@ class Coordinator {
  public:
   struct Options {
     double clip = 0;  // largest norm of the whole gradient; 0: none
+    StepGuard::Options guard;
+    std::uint32_t checkpoints_kept = 2;  // the newest of every stage
     // So that a worker is suspected within a second of its last moment, the way of its last report included.
     Duration suspicion = std::chrono::milliseconds(900);
     Duration silence = seconds(3);
@@ -158,6 +161,9 @@ class Coordinator {
   std::vector<UnitNorm> norms_of(StageId stage) const;
   bool cannot_repeat(const Seat& seat, const Report& report, Time now);
   void consider_rollback(const Seat& seat, const Report& report, const std::string& why);
+  std::uint64_t last_good_version() const;
+  void consider_bad_steps();
+  void roll_back(RollbackRecord record, PeerId peer);
   void suspect(Time now);
   void expel_the_gone(Time now);
   void skip_the_empty(Time now);
@@ -186,6 +192,7 @@ class Coordinator {
   std::unordered_map<PeerId, std::size_t> seat_index_;
   Options options_;
   Decisions decisions_;
+  StepGuard guard_;
   Ledger ledger_;
   LinkSurvey survey_;
   StepPaths paths_;  // of the running step

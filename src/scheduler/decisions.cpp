@@ -82,6 +82,8 @@ Membership Decisions::membership(StageId first, StageId last, EpochId known) con
 
 bool Decisions::is_absent(StageId stage) const { return std::ranges::find(absent, stage) != absent.end(); }
 
+std::uint64_t Decisions::checkpointed_by_all() const { return *std::ranges::min_element(checkpointed); }
+
 void Decisions::begin_step(StepId next, std::vector<StageId> without) {
   step = next;
   absent = std::move(without);
@@ -157,6 +159,7 @@ void Decisions::apply(const LogRecord& record) {
     ++attempt;
     // The process that began again holds checkpoints of this version, or the initial weights.
     checkpointed.assign(checkpointed.size(), init->version);
+    checkpointed_before = 0;
     begin_step(StepId(init->version + 1), {});
   } else if (const auto* admit = std::get_if<AdmitRecord>(&record)) {
     add(admit->member);
@@ -174,9 +177,11 @@ void Decisions::apply(const LogRecord& record) {
     head_share_ = commit->head_share;
     begin_step(StepId(commit->commit.step.value + 1), commit->absent);
   } else if (const auto* checkpoint = std::get_if<CheckpointRecord>(&record)) {
+    const auto before = checkpointed_by_all();
     auto& version = checkpointed.at(checkpoint->stage.value);
     version = std::max(version, checkpoint->version);
-    const auto oldest = *std::ranges::min_element(checkpointed);
+    const auto oldest = checkpointed_by_all();
+    if (oldest > before) checkpointed_before = before;
     std::erase_if(commits, [&](const Commit& c) { return c.step.value <= oldest; });
   } else if (const auto* rollback = std::get_if<RollbackRecord>(&record)) {
     remove_all();
@@ -186,6 +191,7 @@ void Decisions::apply(const LogRecord& record) {
     ++attempt;
     rollbacks.push_back(rollback->version);
     for (auto& version : checkpointed) version = std::min(version, rollback->version);
+    if (checkpointed_before >= rollback->version) checkpointed_before = 0;
     begin_step(StepId(rollback->version + 1), {});
   } else if (const auto* again = std::get_if<AttemptRecord>(&record)) {
     ++attempt;

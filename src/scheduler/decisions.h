@@ -48,6 +48,7 @@ struct CommitRecord {
   std::map<SessionId, std::uint32_t> head_share;
   std::vector<StageId> absent;  // what the next step goes without
   StepFigures figures;
+  std::string reason;  // why it is not applied, for people; empty: it is, or has nothing to train
   friend bool operator==(const CommitRecord&, const CommitRecord&) = default;
 };
 struct CheckpointRecord {
@@ -55,10 +56,20 @@ struct CheckpointRecord {
   std::uint64_t version = 0;
   friend bool operator==(const CheckpointRecord&, const CheckpointRecord&) = default;
 };
-// Every stage goes back to this version: a stage was lost that checkpoint and journals cannot restore.
+// Steps first … last; none by default.
+struct StepRange {
+  StepId first{1};
+  StepId last;
+  bool empty() const { return last < first; }
+  bool contains(StepId step) const { return first <= step && step <= last; }
+  friend bool operator==(const StepRange&, const StepRange&) = default;
+};
+// Every stage goes back to this version: a stage was lost that checkpoint and journals cannot restore, or too many steps in a
+// row were bad. Then what may have led to them is left out when it comes again: those steps are skipped.
 struct RollbackRecord {
   std::uint64_t version = 0;
   std::string reason;
+  StepRange left_out;
   friend bool operator==(const RollbackRecord&, const RollbackRecord&) = default;
 };
 // The step begins again without these stages: what was summed on the full path fits no gradient of a shorter one.
@@ -106,6 +117,8 @@ class Decisions {
   std::map<PeerId, Place> moved;        // peers that serve elsewhere than the roster says
   std::set<SessionId> used_sessions;    // every session ever admitted
   std::vector<std::uint64_t> checkpointed;  // per stage
+  // The newest version that all stages had on their disks before the newest one that they all have; 0: none is known of.
+  std::uint64_t checkpointed_before = 0;
   // What a stage restored from its checkpoint has to repeat; reaches back to the oldest of `checkpointed`.
   std::vector<Commit> commits;
 
@@ -119,6 +132,8 @@ class Decisions {
   Membership membership(StageId first, StageId last, EpochId known) const;
   bool stage_is_empty(StageId stage) const;
   bool is_absent(StageId stage) const;
+  // The newest version that all stages have on their disks.
+  std::uint64_t checkpointed_by_all() const;
 
  private:
   // Where a live member stands in `live`.

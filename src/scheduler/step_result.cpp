@@ -5,7 +5,7 @@
 namespace isthmus {
 
 StepResult step_result(const Plan& plan, StepId step, double clip, const std::vector<UnitNorm>& norms, bool finite,
-                       const std::map<MicrobatchId, MicrobatchLoss>& losses) {
+                       const std::map<MicrobatchId, MicrobatchLoss>& losses, const StepGuard& guard, const std::vector<StageId>& absent) {
   StepResult result;
   StepFigures& figures = result.figures;
   double training = 0, validation = 0;
@@ -20,7 +20,9 @@ StepResult step_result(const Plan& plan, StepId step, double clip, const std::ve
   figures.grad_norm = std::sqrt(norm2);
   if (figures.tokens > 0) figures.loss = training / static_cast<double>(figures.tokens);
   if (validation_tokens > 0) figures.validation_loss = validation / static_cast<double>(validation_tokens);
-  result.apply = plan.training_count(step) > 0 && finite && std::isfinite(norm2);
+  const bool trains = plan.training_count(step) > 0;
+  if (trains) result.reason = guard.objection(step, figures, finite, absent);
+  result.apply = trains && result.reason.empty();
   if (clip > 0 && result.apply && figures.grad_norm > clip) result.scale = clip / figures.grad_norm;
   return result;
 }

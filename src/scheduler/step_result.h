@@ -1,12 +1,14 @@
 #pragma once
 
 #include <map>
+#include <string>
 #include <vector>
 
 #include "base/ids.h"
 #include "scheduler/decisions.h"
 #include "scheduler/plan.h"
 #include "scheduler/report.h"
+#include "scheduler/step_guard.h"
 
 namespace isthmus {
 
@@ -14,14 +16,15 @@ namespace isthmus {
 struct StepResult {
   StepFigures figures;
   double scale = 1;    // of the gradient: the clip of the whole model's norm
-  bool apply = false;  // false: nothing to train, or a gradient that is not finite
+  bool apply = false;  // false: nothing to train, or a bad step
+  std::string reason;  // why a step that trains is not applied
 };
 
 // `norms`: of every unit of the model, in the order of the layers, so that their sum is the same for every layout.
-// `finite`: what all stages say of their gradients. `clip`: largest norm, 0 = none. Pure: the coordinator and whoever
-// else runs a step decide alike.
+// `finite`: what all stages say of their gradients. `clip`: largest norm, 0 = none. `absent`: stages that the step went without.
+// Pure: the coordinator and whoever else runs a step decide alike.
 StepResult step_result(const Plan& plan, StepId step, double clip, const std::vector<UnitNorm>& norms, bool finite,
-                       const std::map<MicrobatchId, MicrobatchLoss>& losses);
+                       const std::map<MicrobatchId, MicrobatchLoss>& losses, const StepGuard& guard, const std::vector<StageId>& absent);
 
 // Squared norms, per unit, of a stage's gradient whose replicas step on their own: each has one of its own microbatches, which counts
 // as if it were of all, for its share of them.

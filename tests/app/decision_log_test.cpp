@@ -19,6 +19,8 @@ class DecisionLogTest : public ::testing::Test {
     Member member{PeerId(3), SessionId(~0ull), StageId(1), ReplicaId(0), {1, 2, 255}, {"tcp://a:1", "tcp://a:2"}};
     return {InitRecord{7}, AdmitRecord{member, 7}, ExpelRecord{SessionId(5), "silent \"peer\"\n"},
             CommitRecord{Commit{StepId(8), 0, EpochId(3), 1.0 / 3.0, true, {StageId(1)}}, {}, {StageId(1), StageId(3)}, {}},
+            CommitRecord{Commit{StepId(9), 0, EpochId(4), 1, false, {}}, {}, {}, {1e9, 20, {}, 0.1, 0}, "the loss 1e+09 is too far above the mean"},
+            RollbackRecord{7, "2 steps in a row were bad", {StepId(8), StepId(9)}},
             AttemptRecord{{StageId(2)}}, MoveRecord{PeerId(3), {StageId(2), ReplicaId(1)}, "nobody serves stage 2"},
             CheckpointRecord{StageId(1), 8}};
   }
@@ -49,7 +51,7 @@ TEST_F(DecisionLogTest, CutsOffATornLastRecordAndNothingElse) {
     std::ofstream(path_) << whole.substr(0, length);
     const auto log = DecisionLog::open(path_);
     ASSERT_TRUE(log) << log.error().message;
-    EXPECT_EQ(log->records().size(), 6u);
+    EXPECT_EQ(log->records().size(), 8u);
   }
 }
 

@@ -40,7 +40,7 @@ TEST(LoadRun, ReadsEveryKey) {
   expected.run = {"full", 7, 40, true};
   expected.model = {8, 128, 4, 64, 300, 96, "window", 4, 16};
   expected.data = {"data/train.bin", "data/validation.bin"};
-  expected.train = {2, 6, "muon", 3.7e-4, 1.5, 0.9, 4, 0, 0.91, 0.955, 1e-9, 0.01, 0, "fp32", 10, 3};
+  expected.train = {2, 6, "muon", 3.7e-4, 1.5, 0.9, 4, 0, 0.91, 0.955, 1e-9, 0.01, 0, 4.5, 64, "fp32", 10, 3};
   expected.boundary = {"subspace", 12, "int4", "fp32", false, 6};
   expected.link = {12.5, 20, 0.1, 0.003, true, 60};
   expected.pipeline = {"explicit", 2, 1,    {{0, 3, 1}, {3, 8, 1}}, "1f1b", "round_robin", 0, "9", "emulated", 1,
@@ -49,7 +49,7 @@ TEST(LoadRun, ReadsEveryKey) {
   expected.rehearsal = {2, "noise"};
   expected.emulated = {1.5, 2, 0.3, 1000, 2000, 3000};
   expected.checkpoint = {5, 3};
-  expected.recovery = {17, false, 9, 11, false};
+  expected.recovery = {17, false, 9, 11, false, 3};
   EXPECT_EQ(*run, expected);
 }
 

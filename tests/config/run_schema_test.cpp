@@ -56,6 +56,7 @@ TEST(RunFields, ListEveryMemberOfARun) {
   EXPECT_EQ(fields["pipeline"].size() + 1, member_count<RunConfig::Pipeline>());  // stage
   EXPECT_EQ(fields["emulated"].size(), member_count<RunConfig::Emulated>());
   EXPECT_EQ(fields["checkpoint"].size(), member_count<RunConfig::Checkpoint>());
+  EXPECT_EQ(fields["recovery"].size(), member_count<RunConfig::Recovery>());
   std::size_t machine_fields = 0, link_fields = 0;
   const RunConfig::Machine machine;
   const RunConfig::FleetLink link;

@@ -49,6 +49,8 @@ beta2 = 0.955
 epsilon = 1e-9
 weight_decay = 0.01
 clip = 0
+spike_sigma = 4.5
+spike_window = 64
 precision = "fp32"
 evaluate_every = 10
 evaluation_microbatches = 3
@@ -95,6 +97,7 @@ replace = false
 skip_after_s = 9
 skip_steps = 11
 rebalance = false
+rollback_after = 3
 )";
 
 // A fleet in three regions, with every key of one.
