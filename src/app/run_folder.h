@@ -24,6 +24,8 @@ struct RunFolder {
   std::string journal(std::uint32_t peer) const { return path + "/journal/peer-" + std::to_string(peer); }
   std::string journal(std::uint32_t peer, std::uint32_t stage) const { return journal(peer) + "/stage-" + std::to_string(stage); }
   std::string roster() const { return path + "/roster.json"; }
+  std::string owner_key() const { return path + "/owner.key"; }
+  std::string owner_public_key() const { return path + "/owner.pub"; }
   std::string keys() const { return path + "/keys"; }
   std::string key_file(std::uint32_t peer) const { return keys() + "/peer-" + std::to_string(peer) + ".key"; }
   std::string worker_log(std::uint32_t peer) const { return path + "/worker-" + std::to_string(peer) + ".log"; }
