@@ -221,7 +221,7 @@ int train(const RunConfig& run, const TrainOptions& options) {
       return 1;
     }
   }
-  const auto start = open_run_folder(folder, run, options.resume);
+  const auto start = options.restore.from.path.empty() ? open_run_folder(folder, run, options.resume) : restore(folder, run, options.restore);
   if (!start) {
     spdlog::error("{}", start.error().message);
     return 1;

@@ -188,7 +188,7 @@ TEST_F(ExportTest, AsksForTheOwnersKey) {
   EXPECT_EQ(read(path("ours/owner.pub")), open_half);
 
   fs::rename(path("ours/owner.key"), path("kept"));
-  const std::vector<Arguments> commands = {{"export", path("ours"), path("out")}, {"generate", path("ours"), "--prompt", "fox", "--tokens", "1"}};
+  const std::vector<Arguments> commands = {{"export", path("ours"), path("out")}, {"generate", path("ours"), "--prompt", "fox", "--tokens", "1"}, train("new", kQuick, {"--from", path("ours")})};
   for (const auto& command : commands) {
     expect(run(command), 1, {"only its owner", path("ours/owner.key"), "--owner-key"});
     expect(run(joined(command, {"--owner-key", path("theirs/owner.key")})), 1, {"is not the key of the owner", path("ours/owner.pub")});
@@ -236,6 +236,105 @@ TEST_F(ExportTest, LeavesNothingThatLooksWholeWhenKilled) {
   EXPECT_FALSE(fs::exists(path("out.writing")));
   // Nothing of the one that was killed is left among the files.
   EXPECT_EQ(std::distance(fs::directory_iterator(path("out")), fs::directory_iterator()), static_cast<std::ptrdiff_t>(json::parse(again.output)["files"].size()));
+}
+
+// A run that goes on from the checkpoint of another one.
+
+constexpr const char* kMany = "checkpoint.keep=10 train.precision=fp32 ";
+
+TEST_F(ExportTest, GoesOnOnAnotherMapAsIfNothingHadHappened) {
+  for (const std::string form : {"train.optimizer=muon ", "boundary.codec=identity "}) {
+    trained("whole", kMany + form);
+    for (const std::string map : {"pipeline.stages=1", "pipeline.stages=4", "pipeline.stages=3 pipeline.replicas=2"}) {
+      const auto done = run(train("other", kMany + form + map, {"--from", path("whole"), "--step", "10"}));
+      expect(done, 0, {"from step 10 of", "2 stages become"});
+      EXPECT_EQ(losses("other", 10), losses("whole", 10)) << form << map;
+      EXPECT_EQ(summary("other")["weights_hash"], summary("whole")["weights_hash"]) << form << map;
+      fs::remove_all(path("other"));
+    }
+    fs::remove_all(path("whole"));
+  }
+}
+
+TEST_F(ExportTest, TakesEveryTensorToAnotherMap) {
+  for (const std::string codec : {"subspace", "projected", "identity", "top_k", "projection"}) {
+    const std::string settings = std::string(kQuick) + "checkpoint.keep=10 boundary.codec=" + codec + " ";
+    trained("whole", settings);
+    const auto done = run(train("other", settings + "run.steps=6 pipeline.stages=4", {"--from", path("whole")}));
+    ASSERT_EQ(done.code, 0) << done.output;
+    const auto tensors = [&](const std::string& out) {
+      auto whole = isthmus::read_whole_checkpoint(*isthmus::load_run(path(out) + "/run.toml"), path(out) + "/checkpoint", 5, isthmus::Keep::kWeightsAndOptimizer);
+      EXPECT_TRUE(whole) << whole.error().message;
+      std::map<std::string, std::vector<std::uint8_t>> all;
+      for (const auto* set : {&whole->weights, &whole->moments})
+        for (const auto& [name, tensor] : *set) all[name].assign(tensor.bytes.begin(), tensor.bytes.end());
+      return all;
+    };
+    EXPECT_EQ(tensors("other"), tensors("whole")) << codec;
+    EXPECT_EQ(done.output.find("loses something") != std::string::npos, codec == "top_k" || codec == "projection") << done.output;
+    for (const char* out : {"whole", "other"}) fs::remove_all(path(out));
+  }
+}
+
+TEST_F(ExportTest, IsTheSameModelWhereACutIsAdded) {
+  const std::vector<std::uint32_t> ids = {116, 104, 101, 32, 102, 111, 120};
+  for (const std::string form : {"model.token_path=window", "model.token_path=table", "boundary.codec=identity model.token_path=window",
+                                 "boundary.codec=identity model.token_path=table", "boundary.codec=narrow model.token_path=window", "boundary.codec=narrow"}) {
+    const std::string settings = std::string(kQuick) + "checkpoint.keep=10 " + form;
+    trained("whole", settings);
+    // Of layers 0:2 and 2:4.
+    const auto done = run(train("other", settings + " run.steps=7 pipeline.stages=4", {"--from", path("whole")}));
+    ASSERT_EQ(done.code, 0) << done.output;
+    if (form.find("token_path") != std::string::npos) {
+      EXPECT_NE(done.output.find("token_path.1 is new and adds nothing at first"), std::string::npos) << done.output;
+    }
+    EXPECT_EQ(logits("other", ids, 5), logits("whole", ids)) << form;
+    EXPECT_NE(logits("other", ids, 7), logits("whole", ids)) << form;
+    for (const char* out : {"whole", "other"}) fs::remove_all(path(out));
+  }
+}
+
+TEST_F(ExportTest, AsksBeforeItMakesAnotherModelOfIt) {
+  const std::string window = std::string(kQuick) + "model.token_path=window ";
+  trained("four", window + "pipeline.stages=4");
+  const auto merged = [&](const Arguments& more) { return run(train("two", window + "run.steps=6", joined({"--from", path("four")}, more))); };
+  expect(merged({}), 1, {"not the same", "token_path.1 has no place", "token_path.3 has no place", "--allow-model-change"});
+  EXPECT_FALSE(fs::exists(path("two")));
+  expect(merged({"--allow-model-change"}), 0, {"token_path.1 has no place", "4 stages become 2"});
+  const json origin = json::parse(read(path("two/checkpoint/from.json")));
+  EXPECT_EQ(origin["step"], 5);
+  EXPECT_EQ(origin["changes"].size(), 2u);
+  const std::string bottleneck = std::string(kQuick) + "boundary.codec=bottleneck ";
+  trained("narrow", bottleneck);
+  expect(run(train("wide", bottleneck + "pipeline.stages=4", {"--from", path("narrow")})), 1, {"border.1.encoder is new", "border.3.decoder is new"});
+}
+
+TEST_F(ExportTest, NamesAllThatKeepsARunFromGoingOnElsewhere) {
+  trained("run", kQuick);
+  fs::resize_file(path("run/checkpoint/stage-1/step-00000005/optimizer.safetensors"), 100);
+  const std::string other = std::string(kQuick) + "run.steps=4 model.hidden=64 boundary.factored_layers=4 run.seed=2 ";
+  expect(run(train("other", other, {"--from", path("run")})), 1,
+         {"another model", "model.hidden", "run.seed", "boundary.factored_layers: 3 / 4", "set it to 3", "step 5", "run.steps", "optimizer.safetensors", "truncated"});
+  EXPECT_FALSE(fs::exists(path("other")));
+  expect(run(train("run", std::string(kQuick) + "pipeline.stages=4", {"--resume"})), 1, {"layer-to-stage map", "--out NEW --from " + path("run")});
+  expect(run(train("run", kQuick, {"--from", path("run")})), 1, {"already holds a run"});
+  expect(run(train("other", kQuick, {"--from", path("run"), "--resume"})), 2, {"--resume"});
+  expect(run(train("other", kQuick, {"--step", "5"})), 2, {"--from"});
+}
+
+TEST_F(ExportTest, BeginsFromNothingHalfWritten) {
+  trained("whole", kMany);
+  const Arguments restored = train("other", std::string(kMany) + "pipeline.stages=4", {"--from", path("whole"), "--step", "10"});
+  ASSERT_TRUE(is_killed_while(restored, path("other/checkpoint.writing")));
+  EXPECT_FALSE(fs::exists(path("other/checkpoint/stage-0")));
+  ASSERT_EQ(run(restored).code, 0);
+  EXPECT_EQ(summary("other")["weights_hash"], summary("whole")["weights_hash"]);
+  EXPECT_FALSE(fs::exists(path("other/checkpoint.writing")));
+  // Nor from a start that was cut short before its run began.
+  fs::remove(path("other/coordinator.log"));
+  trained("other", std::string(kMany) + "pipeline.stages=4");
+  EXPECT_FALSE(fs::exists(path("other/checkpoint/from.json")));
+  EXPECT_EQ(summary("other")["weights_hash"], summary("whole")["weights_hash"]);
 }
 
 }  // namespace

@@ -158,7 +158,13 @@ int run_command_line(int argc, char** argv) {
   auto* train_command = app.add_subcommand("train", "Run a whole training on this machine: one coordinator, one process per stage replica");
   run.add_to(*train_command);
   train_command->add_option("--out", train_options.out, "Folder the run leaves behind (default: runs/NAME)");
-  train_command->add_flag("--resume", train_options.resume, "Continue from the newest checkpoint in --out");
+  auto* resume = train_command->add_flag("--resume", train_options.resume, "Continue from the newest checkpoint in --out");
+  OwnedRunOptions& from = train_options.restore.from;
+  auto* from_option = train_command->add_option("--from", from.path, "Folder of a run to go on from, on another layer-to-stage map or with other replicas")->excludes(resume);
+  train_command->add_option("--step", from.step, "Checkpoint of --from to take (default: the newest)")->needs(from_option);
+  train_command->add_option("--owner-key", from.owner_key, "Key file of the owner of --from (default: the one in its folder)")->needs(from_option);
+  train_command->add_flag("--allow-model-change", train_options.restore.allow_model_change, "Also where the new map has no place for a part of the model, or needs one that it has not")
+      ->needs(from_option);
   train_command->add_flag("--trace", train_options.trace, "Write trace.json (Perfetto, chrome://tracing)");
   train_command->add_option("--port", train_options.port, "Port of the coordinator (and the next one); default: any");
   train_command->callback([&] {
