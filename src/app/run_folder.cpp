@@ -33,6 +33,9 @@ Status same_run(const RunFolder& folder, const RunConfig& run) {
   std::string different;
   for (const auto& difference : differences(*before, run))
     if (!may_differ(difference)) different += "\n  " + difference;
+  if (before->pipeline.stage != run.pipeline.stage)
+    return fail("the run in {} was another one; then / now:{}\nresume with the same run file; on another layer-to-stage map, or with other replicas, "
+                "a new run goes on from this one: --out NEW --from {}", folder.path, different, folder.path);
   if (!different.empty())
     return fail("the run in {} was another one; then / now:{}\nresume with the same run file, or start "
                 "a new run with another --out", folder.path, different);
@@ -58,13 +61,19 @@ Result<std::string> metrics_until(const std::string& path, std::uint64_t version
   return kept;
 }
 
+Status check_no_run(const RunFolder& folder) {
+  std::error_code error;
+  if (!fs::exists(folder.decision_log(), error)) return {};
+  return fail("{} already holds a run; continue it with --resume or choose another --out", folder.path);
+}
+
 Result<RunStart> open_run_folder(const RunFolder& folder, const RunConfig& run, bool resume) {
   std::error_code error;
   const auto stages = static_cast<std::uint32_t>(run.pipeline.stage.size());
   RunStart start;
-  const bool there = fs::exists(folder.decision_log(), error);
+  const Status none = check_no_run(folder);
   if (resume) {
-    if (!there)
+    if (none)
       return fail("there is no run to resume in {}; leave --resume out to start one", folder.path);
     if (auto same = same_run(folder, run); !same) return tl::unexpected(same.error());
     start.version = newest_common_version(folder.checkpoints(), stages).value_or(0);
@@ -75,9 +84,11 @@ Result<RunStart> open_run_folder(const RunFolder& folder, const RunConfig& run, 
     if (!kept) return tl::unexpected(kept.error());
     if (auto written = write_whole(folder.metrics(), *kept); !written)
       return tl::unexpected(written.error());
-  } else if (there) {
-    return fail("{} already holds a run; continue it with --resume or choose another --out",
-                folder.path);
+  } else if (!none) {
+    return tl::unexpected(none.error());
+  } else if (fs::exists(folder.origin(), error)) {
+    // A run that was to go on from another one's checkpoint and never began.
+    fs::remove_all(folder.checkpoints(), error);
   }
   for (const std::string& path : {folder.path, folder.keys(), folder.checkpoints()}) {
     fs::create_directories(path, error);

@@ -20,10 +20,14 @@ struct RunFolder {
   std::string fleet() const { return path + "/fleet.toml"; }
   std::string decision_log() const { return path + "/coordinator.log"; }
   std::string checkpoints() const { return path + "/checkpoint"; }
+  // Which run's checkpoint this one began from, if it did.
+  std::string origin() const { return checkpoints() + "/from.json"; }
   // One folder per stage: a replica that moves must never take what it sent from one stage for what it sends from another.
   std::string journal(std::uint32_t peer) const { return path + "/journal/peer-" + std::to_string(peer); }
   std::string journal(std::uint32_t peer, std::uint32_t stage) const { return journal(peer) + "/stage-" + std::to_string(stage); }
   std::string roster() const { return path + "/roster.json"; }
+  std::string owner_key() const { return path + "/owner.key"; }
+  std::string owner_public_key() const { return path + "/owner.pub"; }
   std::string keys() const { return path + "/keys"; }
   std::string key_file(std::uint32_t peer) const { return keys() + "/peer-" + std::to_string(peer) + ".key"; }
   std::string worker_log(std::uint32_t peer) const { return path + "/worker-" + std::to_string(peer) + ".log"; }
@@ -34,6 +38,9 @@ struct RunFolder {
 struct RunStart {
   std::uint64_t version = 0;  // weights to load; 0: initial ones
 };
+
+// An error if the folder holds a run.
+Status check_no_run(const RunFolder& folder);
 
 // Prepares the folder for a fresh run (refused if one is there already) or for the continuation of one (the run file
 // must describe the same model, data and training; the newest checkpoint that every stage has is taken, and lines of

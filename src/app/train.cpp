@@ -13,6 +13,7 @@
 
 #include "app/child.h"
 #include "app/clock.h"
+#include "app/owner_key.h"
 #include "app/roster_file.h"
 #include "app/run_folder.h"
 #include "app/signals.h"
@@ -220,12 +221,12 @@ int train(const RunConfig& run, const TrainOptions& options) {
       return 1;
     }
   }
-  const auto start = open_run_folder(folder, run, options.resume);
+  const auto start = options.restore.from.path.empty() ? open_run_folder(folder, run, options.resume) : restore(folder, run, options.restore);
   if (!start) {
     spdlog::error("{}", start.error().message);
     return 1;
   }
-  if (auto written = write_keys(folder, run); !written) {
+  if (auto written = make_owner_key(folder).and_then([&] { return write_keys(folder, run); }); !written) {
     spdlog::error("{}", written.error().message);
     return 1;
   }

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <string>
 
+#include "app/restore.h"
 #include "config/run_config.h"
 
 namespace isthmus {
@@ -11,6 +12,7 @@ namespace isthmus {
 struct TrainOptions {
   std::string out;  // folder the run leaves behind
   bool resume = false;
+  RestoreOptions restore;  // if it has a path: the run to go on from
   bool trace = false;
   std::uint16_t port = 0;  // of the coordinator; 0: any
 };

@@ -33,6 +33,7 @@ struct TensorSpec {
   enum class InSubspace { kNone, kColumns, kRows } in_subspace = InSubspace::kNone;
 
   std::string name() const { return unit + "." + part; }
+  std::vector<std::int64_t> shape() const { return columns == 0 ? std::vector{rows} : std::vector{rows, columns}; }
   std::int64_t numbers() const { return columns == 0 ? rows : rows * columns; }
   // Muon's, if the run asks for it: what maps one stream to another. Tables, gains, the head and what sits at a
   // boundary are AdamW's.

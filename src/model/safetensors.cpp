@@ -59,8 +59,9 @@ Result<NamedTensor> parse_entry(const std::string& name, const json& entry, Byte
 
 }  // namespace
 
-Bytes safetensors_header(const std::vector<NamedTensor>& tensors) {
+Bytes safetensors_header(const std::vector<NamedTensor>& tensors, const std::map<std::string, std::string>& metadata) {
   json header = json::object();
+  if (!metadata.empty()) header["__metadata__"] = metadata;
   std::uint64_t at = 0;
   for (const auto& tensor : tensors) {
     header[tensor.name] = {{"dtype", "F32"}, {"shape", tensor.shape}, {"data_offsets", {at, at + tensor.bytes.size()}}};

@@ -18,8 +18,8 @@ struct NamedTensor {
 };
 
 // The safetensors format (huggingface/safetensors, format note v0.8): u64 header length, JSON header, data without
-// holes. Only F32 is written or accepted.
-Bytes safetensors_header(const std::vector<NamedTensor>& tensors);
+// holes. Only F32 is written or accepted. `metadata`: words for other programs, which parse_safetensors passes over.
+Bytes safetensors_header(const std::vector<NamedTensor>& tensors, const std::map<std::string, std::string>& metadata = {});
 
 // A file that was read whole; `tensors` point into `bytes`.
 struct SafetensorsFile {

@@ -93,6 +93,11 @@ Result<Vocabulary> Vocabulary::parse(ByteView bytes, const std::string& name) {
 
 std::uint32_t Vocabulary::size() const { return static_cast<std::uint32_t>(model_->GetPieceSize()); }
 
+Status Vocabulary::check_fits(std::uint32_t vocabulary) const {
+  if (size() <= vocabulary) return {};
+  return fail("{} has {} pieces, the run's model.vocabulary is {}; expected the model its data was packed with", name_, size(), vocabulary);
+}
+
 Result<std::vector<std::uint32_t>> Vocabulary::encode(ByteView bytes) const {
   const std::string_view text = characters(bytes);
   std::vector<int> ids, part;
@@ -115,6 +120,15 @@ Result<std::string> Vocabulary::decode(std::span<const std::uint32_t> ids) const
     if (id >= size()) return fail("token id {} is not in {}, which has {}", id, name_, size());
   std::string text;
   if (!model_->Decode(std::vector<int>(ids.begin(), ids.end()), &text).ok()) return fail("{} cannot decode these ids", name_);
+  return text;
+}
+
+std::string Vocabulary::bytes_of(std::uint32_t id) const {
+  const int piece = static_cast<int>(id);
+  if (model_->IsControl(piece) || model_->IsUnknown(piece)) return "";
+  std::string text = model_->IdToPiece(piece);
+  if (model_->IsByte(piece)) return {static_cast<char>(std::stoi(text.substr(3, 2), nullptr, 16))};  // <0x0A>
+  for (std::size_t at = 0; (at = text.find(kSpaceSymbol, at)) != std::string::npos; ++at) text.replace(at, kSpaceSymbol.size(), " ");
   return text;
 }
 

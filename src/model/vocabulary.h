@@ -26,10 +26,15 @@ class Vocabulary {
   ~Vocabulary();
 
   std::uint32_t size() const;
+  // An error if it has more pieces than a model of `vocabulary` ids knows.
+  Status check_fits(std::uint32_t vocabulary) const;
   // Ids of `text`, UTF-8 of a few kilobytes. An error if they do not decode to it (a foreign model that normalises).
   Result<std::vector<std::uint32_t>> encode(ByteView text) const;
   // An error if an id is not below size().
   Result<std::string> decode(std::span<const std::uint32_t> ids) const;
+  // The bytes that one id stands for, which need not be whole characters; those of several follow on each other.
+  // REQUIRES: id < size().
+  std::string bytes_of(std::uint32_t id) const;
 
  private:
   explicit Vocabulary(std::unique_ptr<sentencepiece::SentencePieceProcessor> model, std::string name);

@@ -135,6 +135,21 @@ bool stands(const fs::path& folder, std::uint32_t timeline) {
 
 }  // namespace
 
+std::vector<std::string> moment_names(const RunConfig& run, const TensorSpec& tensor) {
+  if (optimizer_moments(run, tensor) == 1) return {tensor.name() + ".momentum"};
+  return {tensor.name() + ".exp_avg", tensor.name() + ".exp_avg_sq"};
+}
+
+std::array<float, 2> optimizer_steps(std::uint64_t steps) {
+  return {static_cast<float>(steps >> 20), static_cast<float>(steps & 0xFFFFF)};
+}
+
+std::uint64_t optimizer_steps(const NamedTensor& numbers) {
+  std::array<float, 2> halves{};
+  std::memcpy(halves.data(), numbers.bytes.data(), sizeof halves);
+  return (static_cast<std::uint64_t>(halves[0]) << 20) | static_cast<std::uint64_t>(halves[1]);
+}
+
 Status write_checkpoint(const CheckpointPlace& place, std::uint64_t version, std::uint32_t timeline, const std::vector<NamedTensor>& weights,
                         const std::vector<NamedTensor>& optimizer, std::uint32_t keep) {
   const fs::path parent = stage_folder(place.folder, place.stage);
@@ -216,12 +231,17 @@ std::vector<std::uint64_t> checkpoint_versions(const std::string& folder, StageI
   return versions;
 }
 
-std::optional<std::uint64_t> newest_common_version(const std::string& folder, std::uint32_t stages) {
+std::vector<std::uint64_t> common_versions(const std::string& folder, std::uint32_t stages) {
   std::vector<std::uint64_t> common = checkpoint_versions(folder, StageId(0));
   for (std::uint32_t s = 1; s < stages; ++s) {
     const auto versions = checkpoint_versions(folder, StageId(s));
     std::erase_if(common, [&](std::uint64_t v) { return !std::ranges::binary_search(versions, v); });
   }
+  return common;
+}
+
+std::optional<std::uint64_t> newest_common_version(const std::string& folder, std::uint32_t stages) {
+  const auto common = common_versions(folder, stages);
   if (common.empty()) return std::nullopt;
   return common.back();
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -7,6 +8,8 @@
 
 #include "base/ids.h"
 #include "base/result.h"
+#include "config/run_config.h"
+#include "config/stage_tensors.h"
 #include "model/safetensors.h"
 
 namespace isthmus {
@@ -28,6 +31,14 @@ struct LoadedCheckpoint {
   SafetensorsFile optimizer;
 };
 
+// Names in the optimizer's file: what it keeps of a tensor, and the steps it has taken, as two numbers, because a float
+// holds whole ones only up to 2^24.
+std::vector<std::string> moment_names(const RunConfig& run, const TensorSpec& tensor);
+inline constexpr const char* kOptimizerSteps = "optimizer.steps";
+std::array<float, 2> optimizer_steps(std::uint64_t steps);
+// REQUIRES: two numbers.
+std::uint64_t optimizer_steps(const NamedTensor& numbers);
+
 // Keeps the newest `keep`. On error nothing that was there before has changed.
 // One of the same version and timeline that is there already is left alone: replicas hold the same weights.
 Status write_checkpoint(const CheckpointPlace& place, std::uint64_t version, std::uint32_t timeline, const std::vector<NamedTensor>& weights,
@@ -38,7 +49,8 @@ Result<LoadedCheckpoint> read_checkpoint(const CheckpointPlace& place, std::uint
 void forget_checkpoints(const CheckpointPlace& place, std::uint64_t version, std::uint32_t timeline);
 // Complete checkpoints (those with a manifest), oldest first.
 std::vector<std::uint64_t> checkpoint_versions(const std::string& folder, StageId stage);
-// The newest version that every stage has.
+// Those that every stage has, oldest first, and the newest of them.
+std::vector<std::uint64_t> common_versions(const std::string& folder, std::uint32_t stages);
 std::optional<std::uint64_t> newest_common_version(const std::string& folder, std::uint32_t stages);
 
 }  // namespace isthmus

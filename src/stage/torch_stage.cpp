@@ -239,15 +239,14 @@ class TorchStage final : public StageCompute {
     };
     for (const auto& p : model_.parameters()) {
       weights.push_back(view(p.name, p.master));
-      for (std::size_t i = 0; i < p.moments.size(); ++i) optimizer.push_back(view(moment_name(p, i), p.moments[i]));
+      const auto names = moment_names(run_, p.spec);
+      for (std::size_t i = 0; i < names.size(); ++i) optimizer.push_back(view(names[i], p.moments[i]));
     }
     if (outer_) {
       for (const auto& [name, values] : {std::pair("sync.anchor", &outer_->anchor()), std::pair("sync.momentum", &outer_->momentum())})
         optimizer.push_back(view(name, torch::from_blob(const_cast<float*>(values->data()), {std::ssize(*values)}).clone()));
     }
-    // Two halves: a float holds whole numbers only up to 2^24.
-    const auto steps = optimizer_.steps();
-    optimizer.push_back(view("optimizer.steps", torch::tensor({static_cast<float>(steps >> 20), static_cast<float>(steps & 0xFFFFF)})));
+    optimizer.push_back(view(kOptimizerSteps, torch::tensor(at::ArrayRef<float>(optimizer_steps(optimizer_.steps())))));
     return write_checkpoint(place_, version, timeline, weights, optimizer, run_.checkpoint.keep);
   }
 
@@ -267,14 +266,15 @@ class TorchStage final : public StageCompute {
       copies.emplace_back(target, values);
       return {};
     };
-    at::Tensor steps = torch::zeros({2});
-    Status fits = take(loaded->optimizer, "optimizer.steps", steps);
+    Status fits = take(loaded->optimizer, kOptimizerSteps, torch::zeros({2}));
     for (auto& p : model_.parameters()) {
       if (fits) fits = take(loaded->weights, p.name, p.master);
-      for (std::size_t i = 0; i < p.moments.size() && fits; ++i) fits = take(loaded->optimizer, moment_name(p, i), p.moments[i]);
+      const auto names = moment_names(run_, p.spec);
+      for (std::size_t i = 0; i < names.size() && fits; ++i) fits = take(loaded->optimizer, names[i], p.moments[i]);
     }
+    // Of a run whose replicas did not step on their own, or of another map, there is none: its weights are what all agree on.
     at::Tensor anchor, momentum;
-    if (outer_) {
+    if (outer_ && loaded->optimizer.tensors.contains("sync.anchor")) {
       anchor = torch::empty({std::ssize(outer_->anchor())});
       momentum = torch::empty({std::ssize(outer_->momentum())});
       if (fits) fits = take(loaded->optimizer, "sync.anchor", anchor);
@@ -282,9 +282,12 @@ class TorchStage final : public StageCompute {
     }
     if (!fits) return tl::unexpected(fits.error());
     for (auto& [target, values] : copies) target.copy_(values);
-    optimizer_.set_steps((static_cast<std::uint64_t>(steps[0].item<float>()) << 20) | static_cast<std::uint64_t>(steps[1].item<float>()));
+    optimizer_.set_steps(optimizer_steps(loaded->optimizer.tensors.at(kOptimizerSteps)));
     const auto floats = [](const at::Tensor& t) { return std::vector<float>(t.const_data_ptr<float>(), t.const_data_ptr<float>() + t.numel()); };
-    if (outer_) outer_->set(floats(anchor), floats(momentum));
+    if (anchor.defined())
+      outer_->set(floats(anchor), floats(momentum));
+    else if (outer_)
+      outer_->begin(flat_weights());
     begin_anew();
     return loaded->timeline;
   }
@@ -390,11 +393,6 @@ class TorchStage final : public StageCompute {
     std::vector<at::Tensor> tensors{p.master};
     tensors.insert(tensors.end(), p.moments.begin(), p.moments.end());
     return tensors;
-  }
-
-  static std::string moment_name(const Parameter& p, std::size_t i) {
-    if (p.moments.size() == 1) return p.name + ".momentum";
-    return p.name + (i == 0 ? ".exp_avg" : ".exp_avg_sq");
   }
 
   // The next values of these bytes, as a tensor like this one. REQUIRES: there are as many.

@@ -784,7 +784,9 @@ Limits Limits::of(const Plan& plan) {
     limits.part_bytes = std::max(limits.part_bytes, stage.parameters * plan.part_width);
     limits.total_bytes = std::max(limits.total_bytes, stage.parameters * plan.total_width);
   }
-  limits.units = plan.stages.empty() ? 0 : plan.stages.back().end_layer + 2;
+  // Beside its layers a stage has at most an embedding or what widens the stream, a head or what narrows it, and a basis or a token
+  // path (config/stage_tensors.cpp).
+  limits.units = plan.stages.empty() ? 0 : plan.stages.back().end_layer + 3;
   return limits;
 }
 

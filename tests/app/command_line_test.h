@@ -89,11 +89,11 @@ every = 5
   }
   // Waits until `condition` holds; a minute at most. Whether it did.
   template <class Condition>
-  static bool eventually(Condition&& condition) {
+  static bool eventually(Condition&& condition, unsigned look_again_us = 5000) {
     const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(60);
     while (!condition()) {
       if (std::chrono::steady_clock::now() > give_up) return false;
-      ::usleep(5000);
+      ::usleep(look_again_us);
     }
     return true;
   }

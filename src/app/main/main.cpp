@@ -18,7 +18,9 @@
 
 #include "app/codec_bench.h"
 #include "app/coordinator_process.h"
+#include "app/export.h"
 #include "app/fleet_bench.h"
+#include "app/generate.h"
 #include "app/local_run.h"
 #include "app/path_bench.h"
 #include "app/rebalance_bench.h"
@@ -60,6 +62,13 @@ int refuse(const std::vector<Problem>& problems, const std::string& file) {
   for (const auto& problem : problems) fmt::print(stderr, "{}\n", problem.text());
   fmt::print(stderr, "{} problem{} in {}\n", problems.size(), problems.size() == 1 ? "" : "s", file);
   return kBadConfig;
+}
+
+// The folder of a run whose stages are put together.
+void add_owned_run(CLI::App& command, OwnedRunOptions& options) {
+  command.add_option("OUT", options.path, "Folder of a run, as `train --out` made it")->required();
+  command.add_option("--owner-key", options.owner_key, "Key file that was written when the run began (default: OUT/owner.key)");
+  command.add_option("--step", options.step, "Checkpoint to take (default: the newest of which every stage has one)");
 }
 
 // Loads the run file and calls `then`, or prints every problem. The machines of a fleet are planned for first; what is
@@ -149,7 +158,13 @@ int run_command_line(int argc, char** argv) {
   auto* train_command = app.add_subcommand("train", "Run a whole training on this machine: one coordinator, one process per stage replica");
   run.add_to(*train_command);
   train_command->add_option("--out", train_options.out, "Folder the run leaves behind (default: runs/NAME)");
-  train_command->add_flag("--resume", train_options.resume, "Continue from the newest checkpoint in --out");
+  auto* resume = train_command->add_flag("--resume", train_options.resume, "Continue from the newest checkpoint in --out");
+  OwnedRunOptions& from = train_options.restore.from;
+  auto* from_option = train_command->add_option("--from", from.path, "Folder of a run to go on from, on another layer-to-stage map or with other replicas")->excludes(resume);
+  train_command->add_option("--step", from.step, "Checkpoint of --from to take (default: the newest)")->needs(from_option);
+  train_command->add_option("--owner-key", from.owner_key, "Key file of the owner of --from (default: the one in its folder)")->needs(from_option);
+  train_command->add_flag("--allow-model-change", train_options.restore.allow_model_change, "Also where the new map has no place for a part of the model, or needs one that it has not")
+      ->needs(from_option);
   train_command->add_flag("--trace", train_options.trace, "Write trace.json (Perfetto, chrome://tracing)");
   train_command->add_option("--port", train_options.port, "Port of the coordinator (and the next one); default: any");
   train_command->callback([&] {
@@ -181,6 +196,26 @@ int run_command_line(int argc, char** argv) {
       });
     };
   });
+
+  ExportOptions export_options;
+  auto* export_command = app.add_subcommand("export", "A run's checkpoint as a folder for Hugging Face's transformers");
+  add_owned_run(*export_command, export_options.run);
+  export_command->add_option("DIR", export_options.folder, "Folder to make")->required();
+  export_command->add_option("--vocabulary", export_options.vocabulary, "Model of `data vocabulary`, to put beside the weights");
+  export_command->add_option("--shard-mb", export_options.shard_mb, "Size of a file of weights, in 10^6 bytes")->check(CLI::Range(1, 1'000'000))->capture_default_str();
+  export_command->add_flag("--json", export_options.json, "Machine-readable output");
+  export_command->callback([&] { chosen = [&] { return export_run(export_options); }; });
+
+  GenerateOptions generate_options;
+  auto* generate_command = app.add_subcommand("generate", "Continue a text with a run's checkpoint");
+  add_owned_run(*generate_command, generate_options.run);
+  generate_command->add_option("--prompt", generate_options.prompt, "Text to continue")->required();
+  generate_command->add_option("--vocabulary", generate_options.vocabulary, "Model of `data vocabulary` that the run's data was packed with; default: bytes");
+  generate_command->add_option("--tokens", generate_options.tokens, "Tokens to add")->check(CLI::Range(0u, 10'000'000u))->capture_default_str();
+  generate_command->add_option("--temperature", generate_options.temperature, "Divides the logits; 0: always the likeliest token")->check(CLI::Range(0.0, 100.0))->capture_default_str();
+  generate_command->add_option("--top-k", generate_options.top_k, "Draw from the likeliest so many tokens; 0: from all")->capture_default_str();
+  generate_command->add_option("--seed", generate_options.seed, "Decides every draw; the same seed gives the same text")->capture_default_str();
+  generate_command->callback([&] { chosen = [&] { return generate(generate_options); }; });
 
   SimulateOptions simulate_options;
   auto* simulate_command = app.add_subcommand("simulate", "Run the protocol of a run on simulated links, devices and faults, and check it");
