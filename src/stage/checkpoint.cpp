@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -133,6 +134,23 @@ bool stands(const fs::path& folder, std::uint32_t timeline) {
   return true;
 }
 
+// At any moment there is a whole checkpoint: what stands there, damaged, of a past that did not happen, or another replica's with the
+// same bytes, changes places with ours in one go.
+Status put_in_place(const fs::path& beside, const fs::path& final) {
+  constexpr int kTries = 100;  // others come and go only while they write the same version
+  for (int i = 0; i < kTries; ++i) {
+    if (::rename(beside.c_str(), final.c_str()) == 0) return {};
+    if (errno != ENOTEMPTY && errno != EEXIST) break;
+    if (::renameat2(AT_FDCWD, beside.c_str(), AT_FDCWD, final.c_str(), RENAME_EXCHANGE) == 0) {
+      std::error_code error;
+      fs::remove_all(beside, error);
+      return {};
+    }
+    if (errno != ENOENT) break;
+  }
+  return fail("cannot rename {} to {}: {}", beside.string(), final.string(), std::error_code(errno, std::generic_category()).message());
+}
+
 }  // namespace
 
 std::vector<std::string> moment_names(const RunConfig& run, const TensorSpec& tensor) {
@@ -171,14 +189,7 @@ Status write_checkpoint(const CheckpointPlace& place, std::uint64_t version, std
     return written;
   }
   sync_folder(beside);
-  fs::remove_all(final, error);  // damaged, or of a past that did not happen
-  fs::rename(beside, final, error);
-  if (error && stands(final, timeline)) {
-    // Another replica was faster with the same bytes.
-    error.clear();
-    fs::remove_all(beside, error);
-  }
-  if (error) return fail("cannot rename {} to {}: {}", beside.string(), final.string(), error.message());
+  if (auto put = put_in_place(beside, final); !put) return put;
   sync_folder(parent);
   auto versions = checkpoint_versions(place.folder, place.stage);
   for (std::size_t i = 0; i + keep < versions.size(); ++i)

@@ -93,7 +93,12 @@ std::vector<SharedBytes> OuterOptimizer::updates(std::uint64_t version, std::spa
     const auto share = static_cast<float>(sync_.error_feedback);
     for (std::size_t i = 0; i < residual_.size(); ++i) update[i] += share * residual_[i];
   }
-  if (liar_) liar_->distort(update, version);
+  // A liar goes on from the truth itself.
+  std::vector<float> truth;
+  if (liar_) {
+    truth = update;
+    liar_->distort(update, version);
+  }
   std::vector<SharedBytes> told;
   for (std::uint32_t s = 0; s < slices().count(); ++s) {
     Bytes bytes;
@@ -104,6 +109,7 @@ std::vector<SharedBytes> OuterOptimizer::updates(std::uint64_t version, std::spa
     }
     told.push_back(share(std::move(bytes)));
   }
+  if (liar_) update = std::move(truth);
   // While this replica warms up nothing of it is told, then or later.
   residual_.clear();
   if (slices().sparse() && counts) residual_ = std::move(update);
@@ -141,21 +147,21 @@ OuterOptimizer::Agreement OuterOptimizer::agree(std::uint64_t version, std::uint
   return agreement;
 }
 
-// A replica that sends what another one, or itself, has sent already computed nothing.
+// A replica that sends what another one, or itself, has sent already computed nothing. Dense updates of a model that still learns the
+// same thing everywhere are alike, too, so of these only equal ones are taken for copies.
 void OuterOptimizer::accuse_copies(std::uint32_t slice, const std::vector<SharedBytes>& updates, std::vector<std::string>& offences) const {
   const UpdateCodec& codec = slices().codec(slice);
-  const auto payload = [&](const SharedBytes& update) -> std::optional<ByteView> {
-    const ByteView bytes = payload_of(*update);
-    return codec.check(bytes) ? std::optional(bytes) : std::nullopt;
+  const auto sound = [&](ByteView payload) { return codec.check(payload).has_value(); };
+  const auto alike = [&](ByteView a, ByteView b) {
+    return slices().sparse() ? sound(b) && likeness(codec, a, b) >= kAlike : std::ranges::equal(a, b);
   };
   for (std::size_t i = 0; i < updates.size(); ++i) {
-    const auto own = payload(updates[i]);
-    if (!own || !offences[i].empty()) continue;
+    const ByteView own = payload_of(*updates[i]);
+    if (!offences[i].empty() || !sound(own)) continue;
     for (const auto& before : told_before_[slice])
-      if (const auto other = payload(before); other && likeness(codec, *own, *other) >= kAlike) offences[i] = "it sent what was sent at the sync before";
+      if (alike(own, payload_of(*before))) offences[i] = "it sent what was sent at the sync before";
     for (std::size_t j = 0; j < updates.size() && offences[i].empty(); ++j)
-      if (const auto other = payload(updates[j]); j != i && other && likeness(codec, *own, *other) >= kAlike)
-        offences[i] = "it sent the same as another replica";
+      if (j != i && alike(own, payload_of(*updates[j]))) offences[i] = "it sent the same as another replica";
   }
 }
 
