@@ -1,41 +1,14 @@
 #include <algorithm>
-#include <bit>
 #include <cstring>
 #include <utility>
 #include <vector>
 
 #include "compress/boundary_codec.h"
-#include "compress/vectorized.h"
+#include "compress/magnitudes.h"
 
 namespace isthmus {
 
 namespace {
-
-// Magnitudes order as their bits do; NaN is above all, so it is not lost.
-std::int32_t magnitude(float value) { return std::bit_cast<std::int32_t>(value) & 0x7FFFFFFF; }
-
-// How many numbers of the row have at least this magnitude.
-ISTHMUS_VECTORIZED std::uint64_t count_from(const float* row, std::uint64_t columns, std::int32_t least) {
-  std::uint32_t count = 0;
-  for (std::uint64_t i = 0; i < columns; ++i) {
-    std::int32_t bits;
-    std::memcpy(&bits, row + i, sizeof bits);
-    count += (bits & 0x7FFFFFFF) >= least;
-  }
-  return count;
-}
-
-// The magnitude of the `kept`-th largest number, or one that separates as many: bit by bit, because counting a row is a vector
-// operation and selecting from it (std::nth_element) is not. REQUIRES: 1 <= kept <= columns.
-std::int32_t least_of_largest(const float* row, std::uint64_t columns, std::uint64_t kept) {
-  std::int32_t least = 0;
-  for (std::int32_t bit = 1 << 30; bit > 0; bit >>= 1) {
-    const std::uint64_t count = count_from(row, columns, least | bit);
-    if (count >= kept) least |= bit;
-    if (count == kept) break;
-  }
-  return least;
-}
 
 // Layout: the kept values of all tokens as `values` writes a tokens × kept tensor, then their columns, ascending
 // within a token, 1, 2 or 4 bytes each by the number of columns.
@@ -58,7 +31,7 @@ class TopK final : public BoundaryCodec {
     for (std::uint64_t t = 0; t < shape.tokens && inner.columns > 0; ++t) {
       const float* row = values.data() + t * shape.columns;
       const std::int32_t least = least_of_largest(row, shape.columns, inner.columns);
-      std::uint64_t ties = inner.columns - count_from(row, shape.columns, least + 1);
+      std::uint64_t ties = inner.columns - count_above(row, shape.columns, least);
       std::uint64_t at = t * inner.columns;
       for (std::uint32_t column = 0; column < shape.columns; ++column) {
         const std::int32_t size = magnitude(row[column]);
