@@ -120,7 +120,8 @@ class FleetPlanner {
     candidate.problem.microbatches = plan.microbatches;
     candidate.problem.forward_bytes = static_cast<double>(plan.forward_bytes + plan.token_bytes);
     candidate.problem.backward_bytes = static_cast<double>(plan.backward_bytes);
-    candidate.problem.sum_bytes = plan.part_width + plan.total_width;
+    const bool exact = run_.sync.mode.empty() || run_.sync.mode == "exact";
+    candidate.problem.sum_bytes = exact ? plan.part_width + plan.total_width : 0;
     std::uint32_t first = 0;
     for (const std::uint32_t end : ends) {
       candidate.problem.stages.push_back(table_.needs(first, end, in_flight(static_cast<std::uint32_t>(ends.size()))));

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "config/load_run.h"
+#include "config/resolve_run.h"
 #include "config/stage_costs.h"
 #include "scheduler/make_plan.h"
 #include "scheduler/step_grid.h"
@@ -61,6 +62,27 @@ Figures figures_of(const RunConfig& run, const PlanTextOptions& options) {
   return f;
 }
 
+// The stage whose replicas would take longest to add up their gradients.
+const RunConfig::Stage& slowest_sum(const RunConfig& run) {
+  return *std::ranges::max_element(run.pipeline.stage, {}, [&](const auto& stage) { return exact_sync_seconds(run, stage); });
+}
+
+// How replicas agree, and why so; empty if no stage has any.
+std::string sync_text(const RunConfig& run, const Plan& plan) {
+  if (std::ranges::all_of(run.pipeline.stage, [](const auto& s) { return s.replicas == 1; })) return "";
+  const auto& slowest = slowest_sum(run);
+  const double seconds = exact_sync_seconds(run, slowest);
+  const auto sum = fmt::format("the sum of gradients would take the uplink of a replica of layers {}:{} {:.2g} s of every step", slowest.first_layer, slowest.end_layer, seconds);
+  if (plan.sync_every == 0) return fmt::format("replicas   exact: every step they add up their gradients; {:.2g} s of an uplink\n", seconds);
+  double bytes = 0;
+  for (const auto& stage : plan.stages) {
+    double update = 0;
+    for (const auto size : stage.update_bytes) update += static_cast<double>(size);
+    bytes = std::max(bytes, update);
+  }
+  return fmt::format("replicas   {} every {} steps, an update of {}: {}\n", run.sync.mode, plan.sync_every, size_text(bytes), sum);
+}
+
 }  // namespace
 
 StepSimulationInput simulation_input(const RunConfig& run, const PlanTextOptions& options) {
@@ -102,6 +124,7 @@ std::string plan_text(const RunConfig& run, const PlanTextOptions& options) {
                       emulated ? "as [emulated] says" : fmt::format("an estimate at {} GFLOP/s; --gflops sets it", options.gflops));
   if (f.plan.stages.size() > 1)
     text += fmt::format("boundary   {:.1f} B per token and hop there and back, {:.1f} times less than dense bf16\n", f.bytes_per_token_hop, f.dense_ratio);
+  text += sync_text(run, f.plan);
   text += fmt::format("predicted  {:.2f} s a step, {:.0f} tokens/s, efficiency {:.3f}\n", to_seconds(f.simulation.step), f.tokens_per_second, f.simulation.efficiency);
   text += fmt::format("limit      {}\n", f.limit);
   return text;
@@ -115,6 +138,7 @@ std::string plan_json(const RunConfig& run, const PlanTextOptions& options) {
                       {"wire_bytes_per_token_hop", f.bytes_per_token_hop},
                       {"dense_ratio", f.dense_ratio},
                       {"limit", f.limit},
+                      {"sync", {{"mode", run.sync.mode}, {"every", run.sync.every}, {"exact_seconds", exact_sync_seconds(run, slowest_sum(run))}}},
                       {"compute_times", run.pipeline.device == "emulated" ? "given" : "estimated"},
                       {"stages", nlohmann::json::array()},
                       {"config", nlohmann::json::parse(resolved_json(run))}};

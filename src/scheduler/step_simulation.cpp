@@ -295,12 +295,12 @@ class Simulation {
   }
 
   // Replicas of a stage report that they are done, hear that all are, then exchange parts and totals; the slowest line
-  // among them sets the pace.
+  // among them sets the pace. Those that step on their own tell each other nothing that holds up a step.
   Duration combination() const {
     Duration longest{};
     for (std::uint32_t s = 0; s < in_.plan.stages.size(); ++s) {
       const auto& stage = in_.plan.stages[s];
-      if (stage.replicas < 2) continue;
+      if (stage.replicas < 2 || stage.local) continue;
       const double others = stage.replicas - 1;
       const double bytes = static_cast<double>(stage.parameters) * others / stage.replicas * (in_.plan.part_width + in_.plan.total_width);
       double rate = std::numeric_limits<double>::infinity();
