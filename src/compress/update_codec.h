@@ -10,7 +10,7 @@
 
 namespace isthmus {
 
-// What two payloads share, had every number of one a random sign: the product's deviation is the root of `squares`.
+// What two payloads, a and b, share. Had the numbers of one random signs, the product's deviation would be the root of `squares`.
 struct Overlap {
   double product = 0;           // Σ aᵢbᵢ
   double squares = 0;           // Σ aᵢ²bᵢ²
