@@ -38,7 +38,7 @@ struct UpdateFinding {
 //     its agreement would have at most some deviation; kChance of those are granted. From three counted on.
 // Median and trimmed mean take coordinates that a sparse update does not hold as 0, so what fewer than half of the updates hold has
 // median 0. Where there is nothing to combine, out is 0. REQUIRES: out.size() == codec.numbers().
-inline constexpr double kLoudNorm = 5;
+inline constexpr double kLoudNorm = 20;
 inline constexpr double kChance = 3;
 std::vector<UpdateFinding> combine_updates(const UpdateCodec& codec, std::span<const Update> updates, CombineRule rule, std::span<float> out);
 

@@ -13,8 +13,10 @@ namespace isthmus {
 
 namespace {
 
-// Two updates that share so much of what they could have chosen are one (tests/compress/update_likeness_test.cpp).
-constexpr double kAlike = 0.5;
+// Two updates that share so many of the places they could have chosen, and largely agree there, are one. Honest siblings share half of
+// the places at most, or, where all numbers moved by as much (a first step of AdamW), all of them with signs of their own.
+constexpr double kAlike = 0.75;
+constexpr double kAgree = 0.75;
 
 CombineRule rule_of(const RunConfig::Sync& sync) {
   return sync.rule == "median" ? CombineRule::kMedian : sync.rule == "trimmed" ? CombineRule::kTrimmed : CombineRule::kMean;
@@ -153,7 +155,8 @@ void OuterOptimizer::accuse_copies(std::uint32_t slice, const std::vector<Shared
   const UpdateCodec& codec = slices().codec(slice);
   const auto sound = [&](ByteView payload) { return codec.check(payload).has_value(); };
   const auto alike = [&](ByteView a, ByteView b) {
-    return slices().sparse() ? sound(b) && likeness(codec, a, b) >= kAlike : std::ranges::equal(a, b);
+    if (!slices().sparse()) return std::ranges::equal(a, b);
+    return sound(b) && likeness(codec, a, b) >= kAlike && codec.overlap(a, b).product >= kAgree * std::sqrt(codec.norm2(a) * codec.norm2(b));
   };
   for (std::size_t i = 0; i < updates.size(); ++i) {
     const ByteView own = payload_of(*updates[i]);
