@@ -16,7 +16,7 @@ namespace {
 // Two updates that share so many of the places they could have chosen, and largely agree there, are one. Honest siblings share half of
 // the places at most, or, where all numbers moved by as much (a first step of AdamW), all of them with signs of their own.
 constexpr double kAlike = 0.75;
-constexpr double kAgree = 0.75;
+constexpr double kAgree = 0.95;
 
 CombineRule rule_of(const RunConfig::Sync& sync) {
   return sync.rule == "median" ? CombineRule::kMedian : sync.rule == "trimmed" ? CombineRule::kTrimmed : CombineRule::kMean;
