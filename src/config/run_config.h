@@ -143,8 +143,8 @@ struct RunConfig {
     std::optional<double> learning_rate;
     std::optional<double> momentum;
     // sparseloco: what was not told stays, times error_feedback, and where: weights (the replica goes on from its own), or memory (it
-    // goes on from the common ones, as published).
-    double error_feedback = 0.95;
+    // goes on from the common ones; published with 0.95).
+    double error_feedback = 1;
     std::string residual = "weights";
     // mean | median | trimmed: of each number, over the replicas.
     std::string rule = "mean";

@@ -1,5 +1,7 @@
 #include "sim/arithmetic.h"
 
+#include <algorithm>
+
 #include "base/little_endian.h"
 #include "scheduler/step_paths.h"
 
@@ -64,6 +66,11 @@ void Reference::taken(StepId step, const std::vector<StageId>& absent) {
   if (versions_.size() > step.value) versions_.resize(step.value);
 }
 
+void Reference::leave_out(const StepRange& steps) {
+  left_out_.push_back(steps);
+  if (versions_.size() > steps.first.value) versions_.resize(steps.first.value);
+}
+
 void Reference::take_step() {
   const StepId step(versions_.size());
   const StepPaths paths(plan_, step, absent_[step]);
@@ -86,7 +93,8 @@ void Reference::take_step() {
       gradient = input_gradient(gradient, inputs[s], prints[s]);
     }
   }
-  if (plan_.training_count(step) > 0 && !is_bad_step(seed_, step))
+  const bool left_out = std::ranges::any_of(left_out_, [&](const StepRange& steps) { return steps.contains(step); });
+  if (plan_.training_count(step) > 0 && !left_out && !is_bad_step(seed_, step))
     for (std::uint32_t s = 0; s < stages; ++s)
       if (paths.training_count(StageId(s)) > 0) add_step(weights[s], sums[s]);
   versions_.push_back(std::move(weights));

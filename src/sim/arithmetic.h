@@ -6,6 +6,7 @@
 
 #include "base/ids.h"
 #include "compress/encoded_tensor.h"
+#include "scheduler/decisions.h"
 #include "scheduler/plan.h"
 
 namespace isthmus::sim {
@@ -42,6 +43,8 @@ class Reference {
   const Weights& weights(StageId stage, std::uint64_t version);
   // The step was, in the end, taken without these stages.
   void taken(StepId step, const std::vector<StageId>& absent);
+  // These steps change nothing.
+  void leave_out(const StepRange& steps);
 
  private:
   void take_step();
@@ -49,6 +52,7 @@ class Reference {
   const std::uint64_t seed_;
   std::vector<std::vector<Weights>> versions_;  // [version][stage]
   std::map<StepId, std::vector<StageId>> absent_;
+  std::vector<StepRange> left_out_;
 };
 
 }  // namespace isthmus::sim

@@ -45,8 +45,14 @@ class Checkers {
     SessionId session;
     StageId stage;
   };
+  // What was true before the run went back and left steps out: a worker may not have heard of it yet.
+  struct Past {
+    Reference reference;
+    std::uint64_t version = 0;  // that it had come to
+  };
   const Plan plan_;
   Reference reference_;
+  std::vector<Past> past_;
   std::uint64_t epoch_ = 0;   // decisions so far
   std::uint64_t version_ = 0; // committed
   std::uint64_t newest_ = 0;  // ever committed: a worker may not have heard of a rollback yet

@@ -219,6 +219,7 @@ void Cluster::start_coordinator(bool fresh) {
   coordinator_.frozen_until = now_;
   Coordinator::Options options;
   options.measure = options_.measure;
+  options.guard.patience = options_.patience;
   if (!options_.coordinator_times) options.silence = options.reconnect = seconds(1e6);
   coordinator_.machine = std::make_unique<Coordinator>(plan_, seats_, options);
   coordinator_.machine->replay(log_);

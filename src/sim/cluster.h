@@ -35,6 +35,7 @@ class Cluster {
     Duration weight_gradient = std::chrono::milliseconds(10);
     std::uint64_t journal_entries = 1'000'000;  // per worker; older steps make room
     Duration measure{};                         // of every link, as often; zero: of none
+    std::uint32_t patience = 8;                 // bad steps in a row after which the run goes back
     bool coordinator_times = true;              // false: nobody is expelled for silence (for tests by hand)
   };
 

@@ -72,6 +72,8 @@ SimulationResult simulate(const Plan& plan, std::uint64_t seed, const Simulation
   // In some runs the links are measured meanwhile.
   if (random.below(3, 4) == 1) cluster_options.measure = std::chrono::milliseconds(1 + static_cast<int>(random.below(4000, 5)));
 
+  cluster_options.patience = options.patience;
+
   Cluster cluster(plan, cluster_options);
   SimulationResult result;
   result.seed = seed;

@@ -29,6 +29,7 @@ struct SimulationOptions {
   std::uint32_t faults = 0;       // 0: drawn, up to 12
   Duration faulty = seconds(12);  // faults begin and end in this time
   Duration recovery = seconds(180);  // after the last fault the run has to finish within this
+  std::uint32_t patience = 8;        // bad steps in a row after which the run goes back
 };
 
 // Faults on a given plan.

@@ -24,10 +24,7 @@ class CommandLineTest : public ::testing::Test {
 
   void SetUp() override {
     std::filesystem::create_directories(folder_);
-    std::ofstream text(folder_ + "/text");
-    for (int i = 0; i < 3000; ++i) text << "the quick brown fox " << i * i % 97 << " jumps over the lazy dog\n";
-    text.close();
-    ASSERT_EQ(run({"data", "pack", "--train", folder_ + "/train.bin", "--validation", folder_ + "/validation.bin", folder_ + "/text"}).code, 0);
+    write_text(0);
     std::ofstream(folder_ + "/run.toml") << R"([run]
 name = "test"
 steps = 20
@@ -64,6 +61,16 @@ every = 5
   }
   void TearDown() override { std::filesystem::remove_all(folder_); }
 
+  // With so many bytes of noise somewhere, which a model that has learned the rest takes for a spike.
+  void write_text(unsigned noise) const {
+    std::ofstream text(folder_ + "/text");
+    for (unsigned i = 0; i < 3000; ++i) {
+      text << "the quick brown fox " << i * i % 97 << " jumps over the lazy dog\n";
+      for (unsigned n = 0; i == 1200 && n < noise; ++n) text << static_cast<char>(n * 2654435761u >> 13);
+    }
+    text.close();
+    ASSERT_EQ(run({"data", "pack", "--train", folder_ + "/train.bin", "--validation", folder_ + "/validation.bin", folder_ + "/text"}).code, 0);
+  }
   pid_t start(const std::vector<std::string>& arguments, const std::string& output, const std::function<void()>& prepare = {}) const {
     const pid_t pid = ::fork();
     if (pid != 0) return pid;

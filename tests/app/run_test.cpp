@@ -421,6 +421,54 @@ TEST_F(RunTest, SurvivesAFrozenWorker) {
   EXPECT_EQ(summary("frozen")["weights_hash"], summary("whole")["weights_hash"]);
 }
 
+// Whoever computes the step, however it is cut, and also a coordinator that was killed in between: the same steps are skipped.
+TEST_F(RunTest, SkipsABadBatchOnEveryStage) {
+  write_text(400);
+  const std::vector<std::string> settings = {"--set", "run.steps=100", "--set", "train.learning_rate=0.01", "--set", "train.spike_window=16"};
+  const auto skipped = [&](const std::string& out) {
+    std::vector<int> steps;
+    for (const auto& line : metrics(out))
+      if (line.value("skipped_step", false)) steps.push_back(line["step"]);
+    return steps;
+  };
+  const auto whole = run(train("whole", settings));
+  ASSERT_EQ(whole.code, 0) << whole.output;
+  EXPECT_FALSE(skipped("whole").empty());
+  EXPECT_EQ(count("whole", "skipped on every stage: the loss "), skipped("whole").size());
+  EXPECT_EQ(count("whole", "standard deviations above the mean of the last 16 steps"), skipped("whole").size());
+  EXPECT_EQ(count("whole", "\"rolled back\""), 0u);
+
+  auto cut = train("cut", settings);
+  cut.insert(cut.end(), {"--set", "pipeline.stages=4"});
+  expect_same_after("cut", cut, [&] {
+    ASSERT_TRUE(reaches("cut", static_cast<std::size_t>(skipped("whole").front())));
+    ::kill(process("cut", "isthmus coordinator"), SIGKILL);
+  });
+  EXPECT_EQ(skipped("cut"), skipped("whole"));
+
+  // The noise does harm if it is let in.
+  auto open = train("open", settings);
+  open.insert(open.end(), {"--set", "train.spike_sigma=0"});
+  ASSERT_EQ(run(open).code, 0);
+  EXPECT_TRUE(skipped("open").empty());
+  EXPECT_NE(summary("open")["weights_hash"], summary("whole")["weights_hash"]);
+}
+
+// Weights that grow until they are no numbers any more: the run goes back, and when that does not help it ends in order.
+TEST_F(RunTest, GoesBackAndThenEndsWhenEveryStepIsBad) {
+  const auto done = run(train("wild", {"--set", "run.steps=300", "--set", "train.learning_rate=1000"}));
+  EXPECT_EQ(done.code, 1) << done.output;
+  EXPECT_NE(done.output.find("9 steps in a row were bad, and there is no checkpoint to go back to"), std::string::npos) << done.output;
+  EXPECT_GE(count("wild", "\"rolled back\""), 1u);
+  EXPECT_GE(count("wild", "8 steps in a row were bad; the data of steps"), 1u);
+  EXPECT_GE(count("wild", "its data is left out"), 8u);
+  EXPECT_EQ(count("wild", "\"stopping\""), 1u);
+  const json result = summary("wild");
+  EXPECT_FALSE(result["finished"]);
+  EXPECT_LT(result["steps"], 200);
+  expect_nothing_left("wild");
+}
+
 TEST_F(RunTest, GoesOnWithoutCheckpointsWhenTheDiskIsFull) {
   ASSERT_EQ(run(train("whole", {"--set", "model.hidden=128"})).code, 0);
   const auto done = run(train("full", {"--set", "model.hidden=128"}), [] {

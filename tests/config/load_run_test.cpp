@@ -45,7 +45,7 @@ TEST(LoadRun, ReadsEveryKey) {
   expected.link = {12.5, 20, 0.1, 0.003, true, 60};
   expected.pipeline = {"explicit", 2, 1,    {{0, 3, 1}, {3, 8, 1}}, "1f1b", "round_robin", 0, "9", "emulated", 1,
                        100,        "always"};
-  expected.sync = {"exact", 1, 0.05, 1.0, 0.0, 0.95, "weights", "mean", 1};
+  expected.sync = {"exact", 1, 0.05, 1.0, 0.0, 1.0, "weights", "mean", 1};
   expected.rehearsal = {2, "noise"};
   expected.emulated = {1.5, 2, 0.3, 1000, 2000, 3000};
   expected.checkpoint = {5, 3};

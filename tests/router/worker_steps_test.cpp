@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <functional>
 
 namespace isthmus {
 namespace {
@@ -118,6 +119,40 @@ TEST_F(WorkerStepsAlone, TakesNoViewThatLeavesOutWhatItNeverKnew) {
   const auto said = std::ranges::find_if(effects, [](const auto& e) { return std::holds_alternative<SendMessage>(e); });
   ASSERT_NE(said, effects.end());
   EXPECT_EQ(std::get<Report>(std::get<SendMessage>(*said).message).epoch, EpochId(3));
+}
+
+// The only stage of a run, for one step that ends like this; the checkpoints it writes.
+std::size_t saves_after_a_step(bool apply) {
+  Plan plan = plan_of(1, 1, 3);
+  plan.checkpoint_every = 1;
+  WorkerSteps worker(plan, {PeerId(1), StageId(0), ReplicaId(0), {}, seconds(2)}, {}, 5);
+  std::size_t saves = 0;
+  const std::function<void(std::vector<WorkerEffect>)> carry_out = [&](std::vector<WorkerEffect> effects) {
+    for (const auto& effect : effects) {
+      if (const auto* run = std::get_if<RunOperation>(&effect)) carry_out(worker.job_done(OperationDone{run->tag, run->task, {}, {}, {}}, seconds(1)));
+      if (const auto* prepare = std::get_if<RunPrepare>(&effect)) carry_out(worker.job_done(PrepareDone{prepare->tag, prepare->epoch, {}, true, "", {}}, seconds(1)));
+      saves += std::holds_alternative<RunSave>(effect);
+    }
+  };
+  View view;
+  view.epoch = EpochId(2);
+  view.step = StepId(1);
+  view.live = {{PeerId(1), worker.session(), StageId(0), ReplicaId(0), {}, {}}};
+  view.head_owner = {worker.session()};
+  view.head_again = {false};
+  view.last_session = worker.session();
+  carry_out(worker.view_received(view, seconds(1)));
+  view.last_commit = Commit{StepId(1), 0, view.epoch, 1, apply, {}};
+  view.epoch = EpochId(3);
+  view.step = StepId(2);
+  carry_out(worker.view_received(view, seconds(1)));
+  EXPECT_EQ(worker.version(), 1u);
+  return saves;
+}
+
+TEST(WorkerSteps, WritesNoCheckpointAfterASkippedStep) {
+  EXPECT_EQ(saves_after_a_step(true), 1u);
+  EXPECT_EQ(saves_after_a_step(false), 0u);
 }
 
 TEST_F(WorkerStepsAlone, DrawsANewSessionOnceExpelled) {

@@ -55,6 +55,26 @@ TEST(Simulation, MovesLoseNothing) {
   EXPECT_GT(moves, 50u);
 }
 
+// Every bad step takes the run back, if there is a checkpoint to go back to, while everything else breaks as well.
+TEST(Simulation, GoesBackAfterBadSteps) {
+  SimulationOptions options;
+  options.patience = 1;
+  std::uint64_t rollbacks = 0;
+  for (std::uint64_t seed = 1; seed <= 100; ++seed) {
+    Plan plan = draw_plan(seed);
+    plan.steps += 12;
+    plan.checkpoint_every = 1 + seed % 3;
+    // Two in a row would end the run where there is none.
+    bool ends = false;
+    for (std::uint64_t s = 1; s < plan.steps; ++s) ends = ends || (is_bad_step(seed, StepId(s)) && is_bad_step(seed, StepId(s + 1)));
+    if (ends) continue;
+    const auto result = simulate(plan, seed, options);
+    EXPECT_TRUE(result.violations.empty()) << story(result);
+    if (const auto back = result.events.find("rolled back"); back != result.events.end()) rollbacks += back->second;
+  }
+  EXPECT_GT(rollbacks, 40u);
+}
+
 // A failing seed replays with ISTHMUS_SEED.
 TEST(Simulation, FreshSeedsAreClean) {
   const char* given = std::getenv("ISTHMUS_SEED");
