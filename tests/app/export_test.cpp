@@ -124,11 +124,12 @@ TEST_F(ExportTest, HasTheSameLogitsInTransformers) {
     EXPECT_EQ(result["architecture"], one.architecture) << one.name;
     EXPECT_EQ(result["step"], 5);
     for (const auto& file : result["files"]) EXPECT_TRUE(fs::exists(folder + "/" + file.get<std::string>())) << file;
-    // Past the context, so that its window has to move on.
-    const auto greedy = run({"generate", path(out), "--prompt", prompt, "--tokens", "24", "--temperature", "0"});
+    // Our own model's window moves on past the context; Llama's does not.
+    const std::size_t tokens = one.architecture == std::string("LlamaForCausalLM") ? 16 : 24;
+    const auto greedy = run({"generate", path(out), "--prompt", prompt, "--tokens", std::to_string(tokens), "--temperature", "0"});
     ASSERT_EQ(greedy.code, 0) << greedy.output;
     json bytes = json::array();
-    for (const char c : greedy.output.substr(0, prompt.size() + 24)) bytes.push_back(static_cast<std::uint8_t>(c));
+    for (const char c : greedy.output.substr(0, prompt.size() + tokens)) bytes.push_back(static_cast<std::uint8_t>(c));
     all.push_back({{"folder", folder}, {"architecture", one.architecture}, {"ids", ids}, {"logits", logits(out, ids)}, {"prompt", prompt}, {"greedy", bytes}});
   }
   EXPECT_TRUE(fs::exists(path("shards/model.safetensors.index.json")));
