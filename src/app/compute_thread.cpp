@@ -169,6 +169,7 @@ std::optional<ComputeResult> ComputeThread::run(ComputeJob& job) {
       Overloaded{
           [&](const RunOperation& j) -> Answer {
             auto done = operate(j);
+            done.took = monotonic_now() - start;
             const auto operation = j.task.operation;
             spent(operation == Operation::kForward         ? time_.forward_ns
                   : operation == Operation::kInputGradient ? time_.input_gradient_ns

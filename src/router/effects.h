@@ -7,6 +7,7 @@
 
 #include "base/bytes.h"
 #include "base/ids.h"
+#include "base/time.h"
 #include "compress/encoded_tensor.h"
 #include "scheduler/stage_schedule.h"
 #include "scheduler/view.h"
@@ -139,6 +140,7 @@ struct OperationDone {
   EncodedTensor tensor;  // F: the output, I: the gradient of the input; empty where there is none
   std::vector<MicrobatchLoss> loss;  // tail, F: one
   std::string error;     // not empty: the operation failed and the worker cannot go on
+  Duration took{};       // on the device; zero: from when it was given out, for all one knows
 };
 struct CloseDone {
   JobTag tag;

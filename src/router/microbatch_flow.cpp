@@ -388,7 +388,8 @@ void MicrobatchFlow::operation_done(const OperationDone& done, Time now) {
   if (at == records_.end()) return;
   StepRecord& record = at->second;
   double& average = operation_seconds_[static_cast<std::size_t>(done.task.operation)];
-  const double took = to_seconds(now - operation_began_);
+  // What else the device did in between, an update for a sync for instance, says nothing about the next microbatch.
+  const double took = to_seconds(done.took > Duration{} ? done.took : now - operation_began_);
   average = average == 0 ? took : average + kAverage * (took - average);
   switch (done.task.operation) {
     case Operation::kForward:

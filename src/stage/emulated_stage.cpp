@@ -6,6 +6,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/counter_random.h"
 #include "base/digest.h"
 #include "base/little_endian.h"
 #include "scheduler/make_plan.h"
@@ -17,6 +18,8 @@ namespace isthmus {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+// Numbers that move differently; then they begin anew.
+constexpr std::size_t kMovements = 65536;
 
 class EmulatedStage final : public StageCompute {
  public:
@@ -100,11 +103,10 @@ class EmulatedStage final : public StageCompute {
   // Movements of the right number and size; what they are is nobody's.
   std::vector<SharedBytes> updates(std::uint64_t version) override {
     std::vector<float> weights = outer_->anchor();
-    std::uint64_t x = run_.run.seed ^ (version << 32) ^ (std::uint64_t{stage_.value} << 16) ^ place_.replica.value;
-    for (float& weight : weights) {
-      x = x * 6364136223846793005 + 1442695040888963407;  // Knuth's
-      weight += static_cast<float>(static_cast<std::int64_t>(x) >> 40) * 1e-9f;
-    }
+    const CounterRandom random(run_.run.seed + version, fmt::format("movements of stage {} replica {}", stage_, place_.replica));
+    std::vector<float> movements(kMovements);
+    for (std::size_t i = 0; i < kMovements; ++i) movements[i] = static_cast<float>(1e-3 * random.normal(i));
+    for (std::size_t i = 0; i < weights.size(); ++i) weights[i] += movements[i % kMovements];
     return outer_->updates(version, weights, std::exchange(microbatches_, 0));
   }
 

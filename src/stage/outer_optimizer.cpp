@@ -86,10 +86,17 @@ void OuterOptimizer::begin_sync(std::uint64_t version) {
 std::vector<SharedBytes> OuterOptimizer::updates(std::uint64_t version, std::span<const float> weights, std::uint32_t microbatches) {
   begin_sync(version);
   const bool counts = warming_ == 0 && microbatches > 0;
-  std::vector<float> update(slices().numbers(), 0.0f);
-  for_each_stretch([&](std::uint64_t at, std::uint64_t place, std::uint64_t size) {
-    for (std::uint64_t i = 0; i < size; ++i) update[place + i] = anchor_[at + i] - weights[at + i];
-  });
+  // In place where it can be: these are the largest arrays there are.
+  std::vector<float> update;
+  if (slices().sparse()) {
+    update = anchor_;
+    for (std::size_t i = 0; i < update.size(); ++i) update[i] -= weights[i];
+  } else {
+    update.assign(slices().numbers(), 0.0f);
+    for_each_stretch([&](std::uint64_t at, std::uint64_t place, std::uint64_t size) {
+      for (std::uint64_t i = 0; i < size; ++i) update[place + i] = anchor_[at + i] - weights[at + i];
+    });
+  }
   // What stays in the weights is in the update already.
   if (!residual_.empty() && counts && !keeps_in_weights()) {
     const auto share = static_cast<float>(sync_.error_feedback);

@@ -42,7 +42,8 @@ TEST(Syncs, TheNewestAndTheNextFitTheStepsThatSync) {
         if (step > version && next == 0) next = step;
       }
       EXPECT_EQ(plan.last_sync(version), last) << every << " " << version;
-      if (next != 0) EXPECT_EQ(plan.next_sync(version), next) << every << " " << version;
+      if (next == 0) continue;
+      EXPECT_EQ(plan.next_sync(version), next) << every << " " << version;
     }
 }
 
