@@ -442,14 +442,17 @@ TEST_F(RunTest, SkipsABadBatchOnEveryStage) {
   cut.insert(cut.end(), {"--set", "pipeline.stages=4"});
   expect_same_after("cut", cut, [&] {
     ASSERT_TRUE(reaches("cut", static_cast<std::size_t>(skipped("whole").front())));
-    ::kill(process("cut", "isthmus coordinator"), SIGKILL);
+    const pid_t coordinator = process("cut", "isthmus coordinator");
+    ASSERT_GT(coordinator, 0);
+    ::kill(coordinator, SIGKILL);
   });
   EXPECT_EQ(skipped("cut"), skipped("whole"));
 
   // The noise does harm if it is let in.
   auto open = train("open", settings);
   open.insert(open.end(), {"--set", "train.spike_sigma=0"});
-  ASSERT_EQ(run(open).code, 0);
+  const auto let_in = run(open);
+  ASSERT_EQ(let_in.code, 0) << let_in.output;
   EXPECT_TRUE(skipped("open").empty());
   EXPECT_NE(summary("open")["weights_hash"], summary("whole")["weights_hash"]);
 }
