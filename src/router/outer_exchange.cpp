@@ -99,7 +99,7 @@ void OuterExchange::pursue(std::uint64_t version, Time now) {
     settle(s);
   }
   ask(now);
-  serve(now);
+  serve();
 }
 
 void OuterExchange::adopt_members(std::uint32_t slice) {
@@ -250,7 +250,7 @@ bool OuterExchange::answer(const Fetch& fetch, const Member& asker) {
   return true;
 }
 
-void OuterExchange::serve(Time) {
+void OuterExchange::serve() {
   std::erase_if(waiting_, [&](const auto& waiting) {
     const Fetch& fetch = waiting.second;
     const Member* asker = context_.view.find(fetch.from);

@@ -88,7 +88,7 @@ class OuterExchange {
   void settle(std::uint32_t slice);
   void compare(std::uint32_t slice);
   void ask(Time now);
-  void serve(Time now);
+  void serve();
   bool answer(const Fetch& fetch, const Member& asker);
   Sibling& sibling(SessionId session);
   SharedBytes update_of(SessionId session, std::uint32_t slice) const;
