@@ -150,7 +150,7 @@ void WorkerSteps::adopt(const View& view, Time now) {
   rebuild_.stop();
   if (view.step.value != version_ + 1) return;  // its weights are on their way to another version
   flow_.view_changed(epoch_changed, now);
-  if (context_.syncs()) exchange_.pursue(version_, now);
+  if (syncing()) exchange_.pursue(version_, now);
   prepare_if_complete(now);
   release_held(now);
   run_next(now);
@@ -559,7 +559,7 @@ void WorkerSteps::ask_again(PeerId peer, Time now) {
   fetch_.forget_asked(peer);
   rebuild_.forget_asked(peer);
   exchange_.forget_asked(peer);
-  if (context_.live() && context_.syncs() && context_.view.step.value == version_ + 1) exchange_.pursue(version_, now);
+  if (syncing()) exchange_.pursue(version_, now);
   if (!context_.live() && !leaving_) catch_up(now);
 }
 
@@ -577,7 +577,7 @@ std::vector<WorkerEffect> WorkerSteps::peer_lost(PeerId peer, Time now) {
 std::vector<WorkerEffect> WorkerSteps::tick(Time now) {
   flow_.tick(now);
   if (combination_.resend_due() <= now) combination_.resend(now);
-  if (exchange_.next_due() <= now && context_.live() && context_.syncs() && context_.view.step.value == version_ + 1) exchange_.pursue(version_, now);
+  if (syncing() && exchange_.next_due() <= now) exchange_.pursue(version_, now);
   donor_.tick(now);
   probe_.tick(now);
   if (context_.view.phase != Phase::kRunning)
@@ -592,7 +592,8 @@ std::vector<WorkerEffect> WorkerSteps::tick(Time now) {
 
 Time WorkerSteps::next_due() const {
   const Time due = last_report_ + (report_changed_ ? kCoalesce : kHeartbeat);
-  return std::min({due, flow_.next_due(), combination_.resend_due(), exchange_.next_due(), donor_.next_due(), probe_.next_due()});
+  return std::min({due, flow_.next_due(), combination_.resend_due(), syncing() ? exchange_.next_due() : kNever, donor_.next_due(),
+                   probe_.next_due()});
 }
 
 void WorkerSteps::report(Time now) {

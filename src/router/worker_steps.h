@@ -89,6 +89,8 @@ class WorkerSteps {
   void prepare_if_complete(Time now);
   void prepare_own();
   bool agrees_on_its_share() const;
+  // A sync is under way, and this replica is one of those who agree.
+  bool syncing() const { return context_.live() && context_.syncs() && context_.view.step.value == version_ + 1; }
   double own_weight() const;
   void release_held(Time now);
 
