@@ -39,9 +39,13 @@ std::uint64_t SiblingFetch::after(std::uint64_t version) const { return context_
 
 // What the replicas tell each other at a sync is much less than the weights, so many syncs are made up for before it is not.
 bool SiblingFetch::updates_are_cheaper(std::uint64_t version) const {
-  const std::uint64_t missed = newest() - version;
-  if (!context_.local()) return version > 0 && missed <= kUpdatesMax;
-  return missed / context_.plan.sync_every * update_bytes(after(version)) <= context_.stage_plan().state_bytes;
+  if (!context_.local()) return version > 0 && newest() - version <= kUpdatesMax;
+  std::uint64_t bytes = 0;
+  for (std::uint64_t missed = after(version); missed <= newest() && bytes <= context_.stage_plan().state_bytes; missed = after(missed)) {
+    bytes += update_bytes(missed);
+    if (missed == newest()) break;
+  }
+  return bytes <= context_.stage_plan().state_bytes;
 }
 
 // Of the sync that makes this version, with as many replicas as there are today.

@@ -452,6 +452,9 @@ void Coordinator::evaluate(Time now) {
     return;
   }
   if (!verdict.complete) return;
+  // A step that is nothing but a sync has no microbatch that would wait for a stage nobody serves.
+  for (std::uint32_t s = 0; s < plan_.stages.size() && ledger_.count() == 0; ++s)
+    if (decisions_.stage_is_empty(StageId(s)) && !decisions_.is_absent(StageId(s))) return;
   if (ledger_.all_prepared(decisions_.live.size(), decisions_.epoch)) {
     if (const auto wrong = dissenter())
       expel(*wrong, "its sum of the step differs from its siblings'");

@@ -130,6 +130,20 @@ TEST_F(SyncCoordinator, ALiarCannotNameOthersAlone) {
   EXPECT_TRUE(offenders_.empty());
 }
 
+// It has no microbatch, so nothing of it is missing; but without members nobody can have agreed on anything.
+TEST_F(SyncCoordinator, CommitsNoSyncThatNobodyTookPartIn) {
+  hear(coordinator_.begin(10, now_));
+  ASSERT_EQ(coordinator_.decisions().step, StepId(11));
+  ASSERT_EQ(plan_.count(StepId(11)), 0u);
+  for (int i = 0; i < 20; ++i) hear(coordinator_.tick(now_ += seconds(0.1)));
+  EXPECT_TRUE(outcomes_.empty());
+  Report r = report(0);
+  hear(coordinator_.received(PeerId(1), r, now_));
+  r.prepared_epoch = coordinator_.decisions().epoch;
+  hear(coordinator_.received(PeerId(1), r, now_));
+  EXPECT_EQ(outcomes_.size(), 1u);
+}
+
 // Their own sums differ, which is no fault; the decision is one for all.
 TEST_F(SyncCoordinator, CommitsWithTheMeanOfTheirNorms) {
   begin();

@@ -1,0 +1,128 @@
+// Those that join replicas which step on their own: what these agreed on is all there is to fetch, from one donor here.
+#include <gtest/gtest.h>
+
+#include <utility>
+
+#include "base/digest.h"
+#include "router/sibling_fetch.h"
+#include "router/state_donor.h"
+
+namespace isthmus {
+namespace {
+
+constexpr std::uint64_t kStateBytes = 9 * kPieceBytes + 5;
+constexpr std::uint64_t kUpdateBytes = kPieceBytes / 2 + 3;
+
+// Syncs are the commits of steps 5, 9, 13 …
+Plan plan_of(std::uint64_t state_bytes) {
+  Plan plan;
+  StagePlan& stage = plan.stages.emplace_back();
+  stage.replicas = 3;
+  stage.local = true;
+  stage.state_bytes = state_bytes;
+  stage.update_bytes = {kUpdateBytes};
+  stage.last_update_bytes = {kUpdateBytes};
+  plan.steps = 100;
+  plan.sync_every = 4;
+  plan.sync_is_sparse = true;
+  return plan;
+}
+
+WorkerContext context_of(std::uint32_t peer, std::uint64_t state_bytes) {
+  WorkerContext context{plan_of(state_bytes), {PeerId(peer), StageId(0), ReplicaId(peer - 1), {}, seconds(2), 10e6}, {}, {}, SessionId(10 + peer), {}};
+  context.view.epoch = EpochId(3);
+  context.view.step = StepId(12);  // version 11 is everybody's, the last sync made version 9
+  context.view.live.push_back({PeerId(1), SessionId(11), StageId(0), ReplicaId(0), {}, {}});
+  context.view.joining.push_back({PeerId(3), SessionId(13), StageId(0), ReplicaId(2), {}, {}});
+  return context;
+}
+
+class JoiningLocally : public ::testing::Test {
+ protected:
+  void applied(std::uint64_t step, std::size_t updates) {
+    std::vector<SharedBytes> outcome(updates, share(Bytes(kUpdateBytes, static_cast<std::uint8_t>(step))));
+    donor_.applied(Commit{StepId(step)}, std::move(outcome));
+  }
+  // Until nothing happens any more; what the joiner's device is to do.
+  std::vector<WorkerEffect> pump() {
+    std::vector<WorkerEffect> jobs;
+    fetch_.pursue(version_, now_);
+    for (int turn = 0; turn < 300 && jobs.empty(); ++turn) {
+      for (auto& effect : std::exchange(joiner_.effects, {})) {
+        if (auto* send = std::get_if<SendMessage>(&effect)) {
+          asked_.push_back(std::get<Fetch>(send->message).piece);
+          donor_.received(std::get<Fetch>(send->message), PeerId(3), 11, now_);
+        } else {
+          jobs.push_back(std::move(effect));
+        }
+      }
+      for (auto& effect : std::exchange(giver_.effects, {})) {
+        if (auto* snapshot = std::get_if<RunSnapshot>(&effect)) donor_.snapshot_done({snapshot->version, state_, digest_hex(*state_)}, now_);
+        if (auto* send = std::get_if<SendMessage>(&effect)) {
+          if (auto* chunk = std::get_if<Chunk>(&send->message)) fetch_.received(*chunk, PeerId(1), version_, now_);
+          if (auto* absent = std::get_if<Absent>(&send->message)) fetch_.received(*absent, PeerId(1), now_);
+        }
+      }
+      now_ += seconds(1);
+      donor_.tick(now_);
+      if (jobs.empty() && joiner_.plan.last_sync(version_) != 9) fetch_.pursue(version_, now_);
+    }
+    return jobs;
+  }
+
+  Time now_ = seconds(100);
+  std::uint64_t version_ = 2;
+  SharedBytes state_ = share(Bytes(kStateBytes, 7));
+  WorkerContext giver_ = context_of(1, kStateBytes), joiner_ = context_of(3, kStateBytes);
+  StateDonor donor_{giver_};
+  SiblingFetch fetch_{joiner_};
+  std::vector<Piece> asked_;
+};
+
+TEST_F(JoiningLocally, RepeatsTheSyncsItMissedWhichAreFewerBytes) {
+  applied(5, 2);
+  applied(9, 3);
+  auto jobs = pump();
+  ASSERT_EQ(jobs.size(), 1u);
+  const auto& first = std::get<RunFollow>(jobs[0]);
+  EXPECT_TRUE(first.sync);
+  EXPECT_EQ(first.commit.step, StepId(5));
+  EXPECT_EQ(*first.total, Bytes(2 * kUpdateBytes, 5));  // as many as there were then
+  EXPECT_EQ(version_, 5u);
+  jobs = pump();
+  ASSERT_EQ(jobs.size(), 1u);
+  EXPECT_EQ(*std::get<RunFollow>(jobs[0]).total, Bytes(3 * kUpdateBytes, 9));
+  EXPECT_EQ(version_, 9u);
+  for (const auto& piece : asked_) EXPECT_EQ(piece.kind, PieceKind::kUpdate);
+}
+
+TEST_F(JoiningLocally, FetchesWhatTheyAgreedOnLastIfNobodyKeepsTheSyncs) {
+  const auto jobs = pump();
+  ASSERT_EQ(jobs.size(), 1u);
+  const auto& restore = std::get<RunRestore>(jobs[0]);
+  EXPECT_EQ(restore.version, 9u);  // not 11: weights in between are each replica's own
+  EXPECT_EQ(*restore.state, *state_);
+}
+
+TEST_F(JoiningLocally, FetchesItAtOnceWhereUpdatesWouldBeMore) {
+  WorkerContext small = context_of(3, kUpdateBytes);
+  SiblingFetch fetch(small);
+  fetch.pursue(2, now_);
+  ASSERT_FALSE(small.effects.empty());
+  EXPECT_EQ(std::get<Fetch>(std::get<SendMessage>(small.effects[0]).message).piece, (Piece{PieceKind::kSnapshot, 9, 0, 0}));
+}
+
+TEST_F(JoiningLocally, BelievesNoUpdateLargerThanAStageCanHave) {
+  fetch_.pursue(version_, now_);
+  const auto& send = std::get<SendMessage>(joiner_.effects.front());
+  const Piece piece = std::get<Fetch>(send.message).piece;
+  const auto chunk = [&](std::uint64_t whole) {
+    return Chunk{SessionId(10 + send.peer.value), SessionId(13), 0, piece, "", Commit{StepId(5)}, {share(Bytes(std::min(whole, kPieceBytes), 1)), nullptr}, whole};
+  };
+  EXPECT_FALSE(fetch_.received(chunk(0), send.peer, version_, now_));
+  EXPECT_FALSE(fetch_.received(chunk(UINT64_MAX), send.peer, version_, now_));
+  EXPECT_TRUE(fetch_.received(chunk(kUpdateBytes), send.peer, version_, now_));
+}
+
+}  // namespace
+}  // namespace isthmus
