@@ -110,8 +110,8 @@ void Checkers::holds(PeerId peer, StageId stage, std::uint64_t version, const We
   if (version > newest_) violation(fmt::format("worker {} is at version {}, the log never was above {}", peer, version, newest_));
 }
 
-void Checkers::agrees(PeerId peer, StageId stage, const Commit& commit, const Weights& weights) {
-  if (agreed_.try_emplace({stage, commit.epoch}, weights).first->second != weights)
+void Checkers::agrees(PeerId peer, StageId stage, const Commit& commit, const Weights& anchor) {
+  if (agreed_.try_emplace({stage, commit.epoch}, anchor).first->second != anchor)
     violation(fmt::format("worker {} of stage {} made something else of step {} than its siblings", peer, stage, commit.step));
 }
 

@@ -27,8 +27,8 @@ class Checkers {
   void reported(const Report& report);
   // A worker's weights became those of `version`, by whatever way. Where replicas step on their own, nobody knows which they are.
   void holds(PeerId peer, StageId stage, std::uint64_t version, const Weights& weights);
-  // By this commit, they, or what replicas agreed on, became this: with all of its stage the same.
-  void agrees(PeerId peer, StageId stage, const Commit& commit, const Weights& weights);
+  // What replicas that step on their own agreed on became this by the commit: with all of its stage the same.
+  void agrees(PeerId peer, StageId stage, const Commit& commit, const Weights& anchor);
   void bounds(PeerId peer, std::uint64_t custody_bytes, std::uint64_t custody_max, std::size_t held, std::size_t held_max);
   // The run is over, or its time is: `end` says how it ended, none that it has not, `late` after its last fault.
   void over(const std::optional<RunEnded>& end, Duration late);

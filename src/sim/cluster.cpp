@@ -566,7 +566,7 @@ std::optional<JobResult> Cluster::work(Worker& worker, WorkerEffect& effect) {
     device.version = commit.step.value;
     clear();
     holds();
-    if (!stage.local || plan_.syncs(commit.step)) checkers_.agrees(worker.peer, worker.stage, commit, stage.local ? device.anchor : device.weights);
+    if (stage.local && plan_.syncs(commit.step)) checkers_.agrees(worker.peer, worker.stage, commit, device.anchor);
   };
 
   if (auto* run = std::get_if<RunOperation>(&effect)) {
