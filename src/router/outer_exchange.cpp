@@ -205,7 +205,7 @@ void OuterExchange::agreed(AgreeDone done, Time now) {
   Slice& s = slices_[done.slice];
   s.asked = false;
   if (!done.error.empty()) {
-      // Only what another one made can be none.
+    // Only what another one made can be none.
     s.disputed = true;
     s.number = 0;
     s.requests.clear();

@@ -202,12 +202,9 @@ void WorkerSteps::apply_commit(const Commit& commit) {
 // A replica that steps on its own counts its microbatches as if they were all of the stage's; 0: it had none.
 double WorkerSteps::own_weight() const {
   const std::uint32_t all = context_.plan.training_count(context_.view.step);
-  std::uint32_t seen = 0, own = 0;
-  for (std::uint32_t m = 0; m < all; ++m) {
-    seen += context_.paths.visits(MicrobatchId(m), context_.identity.stage);
-    own += flow_.done().contains(MicrobatchId(m));
-  }
-  return own == 0 ? 0 : static_cast<double>(seen) / own;
+  std::uint32_t own = 0;
+  for (std::uint32_t m = 0; m < all; ++m) own += flow_.done().contains(MicrobatchId(m));
+  return own == 0 ? 0 : static_cast<double>(context_.paths.training_count(context_.identity.stage)) / own;
 }
 
 void WorkerSteps::save(std::uint64_t version) {
