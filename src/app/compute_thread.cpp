@@ -206,9 +206,8 @@ std::optional<ComputeResult> ComputeThread::run(ComputeJob& job) {
             if (j.sync) {
               stage.drop_step();
               const Status taken = stage.outer()->take_all(j.commit.step.value - 1, j.total);
-              if (!taken) throw std::runtime_error(taken.error().message);
-              stage.settle_sync();
-              return std::nullopt;
+              if (taken) stage.settle_sync();
+              return answer(LoadDone{j.commit.step.value, taken ? "" : taken.error().message});
             }
             (void)stage.prepare({j.total}, true);
             stage.apply(j.commit, learning_rate(run_, j.commit.step));

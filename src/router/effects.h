@@ -182,7 +182,7 @@ struct SaveDone {
 struct DigestsDone {
   std::vector<UnitDigest> weights;
 };
-// Of RunLoad and RunRestore.
+// Of RunLoad, RunRestore and a RunFollow of a sync.
 struct LoadDone {
   std::uint64_t version = 0;
   std::string error;

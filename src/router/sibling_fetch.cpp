@@ -40,6 +40,7 @@ std::uint64_t SiblingFetch::after(std::uint64_t version) const { return context_
 // What the replicas tell each other at a sync is much less than the weights, so many syncs are made up for before it is not.
 bool SiblingFetch::updates_are_cheaper(std::uint64_t version) const {
   if (!context_.local()) return version > 0 && newest() - version <= kUpdatesMax;
+  if (distrusts_updates_) return false;
   std::uint64_t bytes = 0;
   for (std::uint64_t missed = after(version); missed <= newest() && bytes <= context_.stage_plan().state_bytes; missed = after(missed)) {
     bytes += update_bytes(missed);
@@ -113,8 +114,12 @@ bool SiblingFetch::received(const Chunk& chunk, PeerId from, std::uint64_t& vers
   for (const auto& [i, piece] : pieces_) whole.insert(whole.end(), piece->begin(), piece->end());
   const bool snapshot = wants_ == Wants::kSnapshot;
   stop();
-  if (!snapshot) {
-    context_.run(RunFollow{context_.for_own_stage(commit_), share(std::move(whole)), context_.local()});
+  if (!snapshot && context_.local()) {
+    // Whether replicas can have agreed on this, the device finds out.
+    restoring_ = true;
+    context_.run(RunFollow{context_.for_own_stage(commit_), share(std::move(whole)), true});
+  } else if (!snapshot) {
+    context_.run(RunFollow{context_.for_own_stage(commit_), share(std::move(whole))});
     version = version_;
   } else if (digest_hex(whole) == digest_) {
     restoring_ = true;

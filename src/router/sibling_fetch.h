@@ -23,8 +23,11 @@ class SiblingFetch {
   // True if the message was one that this worker asked for. May move `version` on.
   bool received(const Chunk& chunk, PeerId from, std::uint64_t& version, Time now);
   void received(const Absent& absent, PeerId from, Time now);
-  // The snapshot is in the weights, or was not fit for it.
-  void restored() { restoring_ = false; }
+  // The snapshot, or the sync, is in the weights, or was not fit for it: then the next thing fetched is a snapshot.
+  void restored(bool fit) {
+    restoring_ = false;
+    distrusts_updates_ = !fit;
+  }
   bool restoring() const { return restoring_; }
   void forget_asked(PeerId peer) { requests_.forget_asked(peer); }
   Time next_due() const { return requests_.next_due(); }
@@ -44,6 +47,7 @@ class SiblingFetch {
   PieceRequests requests_;
   Wants wants_ = Wants::kNothing;
   bool restoring_ = false;
+  bool distrusts_updates_ = false;
   std::uint64_t version_ = 0;             // of what is being fetched
   std::uint64_t whole_ = 0;               // bytes of an update, once they are known
   std::map<std::uint32_t, SharedBytes> pieces_;

@@ -497,7 +497,7 @@ std::vector<WorkerEffect> WorkerSteps::job_done(JobResult result, Time now) {
     digests_here_ = true;
   } else if (const auto* loaded = std::get_if<LoadDone>(&result)) {
     if (fetch_.restoring()) {
-      fetch_.restored();
+      fetch_.restored(loaded->error.empty());
       if (loaded->error.empty() && !loading_) version_ = loaded->version;
     } else {
       loading_ = false;

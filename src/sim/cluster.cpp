@@ -637,7 +637,7 @@ std::optional<JobResult> Cluster::work(Worker& worker, WorkerEffect& effect) {
     take_sync();
     device.version = follow->commit.step.value;
     checkers_.agrees(worker.peer, worker.stage, follow->commit, device.anchor);
-    return std::nullopt;
+    return LoadDone{follow->commit.step.value, ""};
   }
   if (auto* follow = std::get_if<RunFollow>(&effect)) {
     device.combined = from_bytes(follow->total);

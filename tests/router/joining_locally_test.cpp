@@ -88,12 +88,21 @@ TEST_F(JoiningLocally, RepeatsTheSyncsItMissedWhichAreFewerBytes) {
   EXPECT_TRUE(first.sync);
   EXPECT_EQ(first.commit.step, StepId(5));
   EXPECT_EQ(*first.total, Bytes(2 * kUpdateBytes, 5));  // as many as there were then
-  EXPECT_EQ(version_, 5u);
+  fetch_.restored(true);
+  version_ = 5;
   jobs = pump();
   ASSERT_EQ(jobs.size(), 1u);
   EXPECT_EQ(*std::get<RunFollow>(jobs[0]).total, Bytes(3 * kUpdateBytes, 9));
-  EXPECT_EQ(version_, 9u);
   for (const auto& piece : asked_) EXPECT_EQ(piece.kind, PieceKind::kUpdate);
+}
+
+// A sibling may have kept anything; then what is fetched next is what they agreed on, whose digest they share.
+TEST_F(JoiningLocally, AfterASyncThatIsNoneItFetchesTheWeights) {
+  applied(5, 2);
+  ASSERT_TRUE(std::holds_alternative<RunFollow>(pump().at(0)));
+  EXPECT_EQ(version_, 2u);  // until the device has taken it
+  fetch_.restored(false);
+  EXPECT_EQ(std::get<RunRestore>(pump().at(0)).version, 9u);
 }
 
 TEST_F(JoiningLocally, FetchesWhatTheyAgreedOnLastIfNobodyKeepsTheSyncs) {
