@@ -39,25 +39,44 @@ void ComputeThread::join() {
   jobs_.close();
   results_.close();
   if (thread_.joinable()) thread_.join();
+  finish_writing();
+}
+
+void ComputeThread::put(ComputeResult result) {
+  results_.push(std::move(result));
+  wake_();
 }
 
 void ComputeThread::work() {
-  const auto put = [&](ComputeResult result) {
-    result.time = time_;
-    results_.push(std::move(result));
-    wake_();
-  };
   try {
     auto ready = start();
-    if (!ready) return put({{}, ready.error().message, {}});
-    put({*ready, {}, {}});
+    if (!ready) return put({{}, ready.error().message, time_});
+    put({*ready, {}, time_});
     while (auto job = jobs_.pop()) {
       if (auto result = run(*job)) put(std::move(*result));
-      if (!warning_.empty()) put({Warned{std::exchange(warning_, {})}, {}, {}});
+      if (!warning_.empty()) put({Warned{std::exchange(warning_, {})}, {}, time_});
     }
   } catch (const std::exception& error) {
-    put({{}, fmt::format("computation failed: {}", error.what()), {}});
+    put({{}, fmt::format("computation failed: {}", error.what()), time_});
   }
+}
+
+// A disk that is slower than the checkpoints are frequent holds up training; without that, copies would pile up.
+void ComputeThread::save(const RunSave& job) {
+  finish_writing();
+  writing_ = std::thread([this, job, write = stage_->save(job.version, job.timeline)] {
+    Status saved;
+    try {
+      saved = write();
+    } catch (const std::exception& error) {
+      saved = fail("cannot write the checkpoint of step {}: {}", job.version, error.what());
+    }
+    put({SaveDone{job.version, job.timeline, saved ? "" : saved.error().message}, {}});
+  });
+}
+
+void ComputeThread::finish_writing() {
+  if (writing_.joinable()) writing_.join();
 }
 
 Result<StageReady> ComputeThread::start() {
@@ -99,6 +118,7 @@ void ComputeThread::write_journal(const JobTag& tag, MicrobatchId m, bool gradie
 }
 
 LoadDone ComputeThread::load(const RunLoad& job) {
+  finish_writing();
   forget_checkpoints(options_.checkpoints, job.version, job.timeline);
   if (job.version > 0) {
     stage_->drop_step();
@@ -161,7 +181,7 @@ std::optional<ComputeResult> ComputeThread::run(ComputeJob& job) {
     counter += static_cast<std::uint64_t>((end - start).count());
     if (options_.trace) trace_.span(lane, std::move(name), start, end);
   };
-  const auto answer = [](auto result) -> Answer { return ComputeResult{std::move(result), {}, {}}; };
+  const auto answer = [this](auto result) -> Answer { return ComputeResult{std::move(result), {}, time_}; };
   const auto synced = [&] {
     if (journal_) warn(journal_->sync());
   };
@@ -218,8 +238,8 @@ std::optional<ComputeResult> ComputeThread::run(ComputeJob& job) {
             return std::nullopt;
           },
           [&](const RunSave& j) -> Answer {
-            const Status saved = stage.save(j.version, j.timeline);
-            return answer(SaveDone{j.version, saved ? "" : saved.error().message});
+            save(j);
+            return std::nullopt;
           },
           [&](const RunUpdate& j) -> Answer {
             UpdateDone done{j.version, stage.updates(j.version)};

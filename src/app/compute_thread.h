@@ -43,11 +43,12 @@ struct ComputeResult {
   std::variant<StageReady, OperationDone, CloseDone, AddDone, PrepareDone, SaveDone, DigestsDone, LoadDone, SnapshotDone,
                RecallDone, UpdateDone, AgreeDone, Warned> value;
   std::string error;  // the stage could not be made or loaded, or cannot go on
-  ComputeTime time;  // since the start
+  std::optional<ComputeTime> time = std::nullopt;  // since the start; a written checkpoint does not know it
 };
 
-// The worker's second thread: makes the stage, loads the starting weights, then works jobs off one after the other.
-// Exceptions of libtorch end here and become errors. Spans go to a Trace that may be read after join().
+// The worker's second thread: makes the stage, loads the starting weights, then works jobs off one after the other. A
+// checkpoint, once copied, is written by a third one, at most one at a time. Exceptions of libtorch end here and become
+// errors. Spans go to a Trace that may be read after join().
 class ComputeThread {
  public:
   using MakeStage = std::function<Result<std::unique_ptr<StageCompute>>()>;
@@ -60,13 +61,13 @@ class ComputeThread {
     bool trace = false;
   };
 
-  // `wake` is called after every result, from the compute thread.
+  // `wake` is called after every result, from either thread.
   ComputeThread(const RunConfig& run, const Plan& plan, Options options, std::function<void()> wake);
   ~ComputeThread();
 
   void give(ComputeJob job) { jobs_.push(std::move(job)); }
   std::optional<ComputeResult> try_take() { return results_.try_pop(); }
-  // Lets the thread finish the job it is at and ends it.
+  // Lets the threads finish what they are at and ends them.
   void join();
   const Trace& trace() const { return trace_; }
 
@@ -75,7 +76,10 @@ class ComputeThread {
   Result<StageReady> start();
   Result<StageReady> load_newest();
   std::optional<ComputeResult> run(ComputeJob& job);
+  void put(ComputeResult result);
   OperationDone operate(const RunOperation& job);
+  void save(const RunSave& job);
+  void finish_writing();
   LoadDone load(const RunLoad& job);
   void write_journal(const JobTag& tag, MicrobatchId m, bool gradient, const EncodedTensor& tensor);
   void warn(const Status& status);
@@ -91,6 +95,7 @@ class ComputeThread {
   std::string warning_;  // to be told
   ComputeTime time_;
   Trace trace_;
+  std::thread writing_;  // of the newest checkpoint; the compute thread's
   std::thread thread_;
 };
 

@@ -210,7 +210,7 @@ class WorkerLife {
   }
 
   void take(ComputeResult result, Time now) {
-    time_ = result.time;
+    if (result.time) time_ = *result.time;
     if (!result.error.empty()) {
       // The stage cannot be made, or not go on: everybody has to know why.
       spdlog::error("worker {} (stage {}): {}", options_.peer, seat_.stage, result.error);

@@ -78,6 +78,8 @@ struct RunTake {
   SharedBytes agreement;
 };
 struct RunDropStep {};
+// Copies weights and optimizer, and writes the copy while the jobs behind this one go on; they wait only if they are a RunSave or a
+// RunLoad.
 struct RunSave {
   std::uint64_t version;
   std::uint32_t timeline = 0;
@@ -177,6 +179,7 @@ struct AgreeDone {
 };
 struct SaveDone {
   std::uint64_t version = 0;
+  std::uint32_t timeline = 0;
   std::string error;
 };
 struct DigestsDone {

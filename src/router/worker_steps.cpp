@@ -483,10 +483,10 @@ std::vector<WorkerEffect> WorkerSteps::job_done(JobResult result, Time now) {
     }
   } else if (const auto* save = std::get_if<SaveDone>(&result)) {
     --saves_;
-    if (save->error.empty())
-      checkpointed_ = std::max(checkpointed_, save->version);
-    else
+    if (!save->error.empty())
       warning_ = save->error;  // training goes on while the replicas hold the weights
+    else if (save->timeline == timeline_)  // else the run went back while it was written
+      checkpointed_ = std::max(checkpointed_, save->version);
     report_changed_ = true;
     last_report_ = Time{};
   } else if (auto* warned = std::get_if<Warned>(&result)) {

@@ -502,7 +502,7 @@ void Cluster::give(Worker& worker, WorkerEffect job) {
   if (!worker.device.busy) start_job(worker);
 }
 
-Duration Cluster::time_of(const WorkerEffect& job) {
+Duration Cluster::time_of(const Worker& worker, const WorkerEffect& job) {
   if (const auto* run = std::get_if<RunOperation>(&job)) {
     switch (run->task.operation) {
       case Operation::kForward: return options_.forward;
@@ -510,15 +510,17 @@ Duration Cluster::time_of(const WorkerEffect& job) {
       case Operation::kWeightGradient: return options_.weight_gradient;
     }
   }
-  if (std::holds_alternative<RunSave>(job)) return std::chrono::milliseconds(20 + static_cast<int>(below(150)));
-  if (std::holds_alternative<RunLoad>(job)) return std::chrono::milliseconds(50);
+  // One checkpoint is written at a time, and none while another one is loaded.
+  const Duration written = std::max(Duration(), worker.device.writing_until - now_);
+  if (std::holds_alternative<RunSave>(job)) return written + std::chrono::milliseconds(1);
+  if (std::holds_alternative<RunLoad>(job)) return written + std::chrono::milliseconds(50);
   return std::chrono::milliseconds(1);
 }
 
 void Cluster::start_job(Worker& worker) {
   Device& device = worker.device;
   device.busy = true;
-  const Duration time = seconds(to_seconds(time_of(device.jobs.front())) * worker.slow);
+  const Duration time = seconds(to_seconds(time_of(worker, device.jobs.front())) * worker.slow);
   at(now_ + time, [this, peer = worker.peer, life = worker.life] {
     in_worker(peer, life, [this, peer](WorkerSteps& steps) -> std::vector<WorkerEffect> {
       Worker& w = worker_of(peer);
@@ -537,6 +539,21 @@ void Cluster::write_journal(Worker& worker, const JobTag& tag, MicrobatchId m, b
   if (now_ < worker.disk_full_until) return;
   worker.disk().journal[{tag.step.value, tag.attempt, m.value, gradient}] = tensor;
   while (worker.disk().journal.size() > options_.journal_entries) worker.disk().journal.erase(worker.disk().journal.begin());
+}
+
+// Takes its time while the device goes on.
+void Cluster::write_checkpoint(Worker& worker, std::uint64_t version, Checkpoint checkpoint) {
+  worker.device.writing_until = now_ + std::chrono::milliseconds(20 + static_cast<int>(below(1000)));
+  at(worker.device.writing_until, [this, peer = worker.peer, life = worker.life, version, checkpoint = std::move(checkpoint)] {
+    in_worker(peer, life, [this, peer, version, checkpoint](WorkerSteps& steps) {
+      Worker& w = worker_of(peer);
+      const bool full = now_ < w.disk_full_until;
+      auto& written = w.disk().checkpoints;
+      if (!full) written[version] = checkpoint;
+      while (written.size() > 2) written.erase(written.begin());
+      return steps.job_done(SaveDone{version, checkpoint.timeline, full ? "disk full" : ""}, now_);
+    });
+  });
 }
 
 std::optional<JobResult> Cluster::work(Worker& worker, WorkerEffect& effect) {
@@ -649,10 +666,8 @@ std::optional<JobResult> Cluster::work(Worker& worker, WorkerEffect& effect) {
     return std::nullopt;
   }
   if (auto* save = std::get_if<RunSave>(&effect)) {
-    if (now_ < worker.disk_full_until) return SaveDone{save->version, "disk full"};
-    worker.disk().checkpoints[save->version] = {device.weights, device.anchor, save->timeline};
-    while (worker.disk().checkpoints.size() > 2) worker.disk().checkpoints.erase(worker.disk().checkpoints.begin());
-    return SaveDone{save->version, ""};
+    write_checkpoint(worker, save->version, {device.weights, device.anchor, save->timeline});
+    return std::nullopt;
   }
   if (std::holds_alternative<RunDigests>(effect))
     return DigestsDone{{{fmt::format("stage {}", worker.stage), std::to_string(fingerprint(device.weights))}}};

@@ -100,6 +100,7 @@ class Cluster {
     std::uint32_t own_microbatches = 0;
     std::deque<WorkerEffect> jobs;
     bool busy = false;
+    Time writing_until{};  // the newest checkpoint
     std::uint64_t version = 0;
   };
   struct Links {
@@ -179,7 +180,8 @@ class Cluster {
   void give(Worker& worker, WorkerEffect job);
   void start_job(Worker& worker);
   std::optional<JobResult> work(Worker& worker, WorkerEffect& job);
-  Duration time_of(const WorkerEffect& job);
+  Duration time_of(const Worker& worker, const WorkerEffect& job);
+  void write_checkpoint(Worker& worker, std::uint64_t version, Checkpoint checkpoint);
   void write_journal(Worker& worker, const JobTag& tag, MicrobatchId m, bool gradient, const EncodedTensor& tensor);
 
   const Plan plan_;

@@ -130,10 +130,10 @@ class EmulatedStage final : public StageCompute {
     sum_ = 0;
   }
 
-  Status save(std::uint64_t version, std::uint32_t timeline) override {
-    const Bytes bytes = weights_bytes();
-    const std::vector<NamedTensor> tensors = {{"weights", {2}, bytes}};
-    return write_checkpoint(place_, version, timeline, tensors, {}, run_.checkpoint.keep);
+  Write save(std::uint64_t version, std::uint32_t timeline) const override {
+    return [=, place = place_, bytes = weights_bytes(), keep = run_.checkpoint.keep] {
+      return write_checkpoint(place, version, timeline, {{"weights", {2}, bytes}}, {}, keep);
+    };
   }
 
   Result<std::uint32_t> load(std::uint64_t version) override {

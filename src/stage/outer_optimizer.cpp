@@ -219,7 +219,9 @@ std::string OuterOptimizer::digest() const {
 }
 
 void OuterOptimizer::apply(std::span<float> weights) {
-  const auto rate = static_cast<float>(*sync_.learning_rate), share = static_cast<float>(*sync_.momentum);
+  // At the end sparse updates tell all there is, and the mean of that is where the replicas are. Going further is for what comes in parts.
+  const bool exact = slices().sparse() != regular_.sparse();
+  const auto rate = exact ? 1.0f : static_cast<float>(*sync_.learning_rate), share = exact ? 0.0f : static_cast<float>(*sync_.momentum);
   for_each_stretch([&](std::uint64_t at, std::uint64_t place, std::uint64_t size) {
     float* const anchor = anchor_.data() + at;
     const float* const common = common_.data() + place;

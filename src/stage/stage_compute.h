@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -78,10 +79,11 @@ class StageCompute {
   // Forgets everything of the step: kept activations, accumulator. Weights stay.
   virtual void drop_step() = 0;
 
-  // Writes weights and optimizer state of `version` to stage-N/step-<version>/ below the run's checkpoint folder,
-  // manifest last, and removes all but the newest `keep`. On error the earlier ones are untouched.
-  // `timeline`: rollbacks of the run before these weights.
-  virtual Status save(std::uint64_t version, std::uint32_t timeline) = 0;
+  // Copies weights and optimizer state of `version` and returns what writes them: to stage-N/step-<version>/ below the run's checkpoint
+  // folder, manifest last; all but the newest `keep` are removed. On error the earlier ones are untouched. It needs the stage no more
+  // and may run on any thread, one at a time. `timeline`: rollbacks of the run before these weights.
+  using Write = std::function<Status()>;
+  virtual Write save(std::uint64_t version, std::uint32_t timeline) const = 0;
   // Replaces weights and optimizer state by those of a checkpoint; returns its timeline.
   virtual Result<std::uint32_t> load(std::uint64_t version) = 0;
   // What another replica needs to become one of these, and from one, plan.state_bytes of the stage: weights and optimizer state,

@@ -230,12 +230,14 @@ class TorchStage final : public StageCompute {
     sums_.clear(model_.parameters());
   }
 
-  Status save(std::uint64_t version, std::uint32_t timeline) override {
-    std::vector<at::Tensor> alive;  // CPU copies that the views point into
+  Write save(std::uint64_t version, std::uint32_t timeline) const override {
+    const torch::NoGradGuard no_graph;
+    std::vector<at::Tensor> copies;  // that the views point into
     std::vector<NamedTensor> weights, optimizer;
     const auto view = [&](const std::string& name, const at::Tensor& tensor) {
-      alive.push_back(tensor.to(at::kCPU).contiguous());
-      return NamedTensor{name, tensor.sizes().vec(), bytes_of(alive.back())};
+      copies.push_back(torch::empty(tensor.sizes()));
+      copies.back().copy_(tensor);
+      return NamedTensor{name, tensor.sizes().vec(), bytes_of(copies.back())};
     };
     for (const auto& p : model_.parameters()) {
       weights.push_back(view(p.name, p.master));
@@ -244,10 +246,12 @@ class TorchStage final : public StageCompute {
     }
     if (outer_) {
       for (const auto& [name, values] : {std::pair("sync.anchor", &outer_->anchor()), std::pair("sync.momentum", &outer_->momentum())})
-        optimizer.push_back(view(name, torch::from_blob(const_cast<float*>(values->data()), {std::ssize(*values)}).clone()));
+        optimizer.push_back(view(name, torch::from_blob(const_cast<float*>(values->data()), {std::ssize(*values)})));
     }
     optimizer.push_back(view(kOptimizerSteps, torch::tensor(at::ArrayRef<float>(optimizer_steps(optimizer_.steps())))));
-    return write_checkpoint(place_, version, timeline, weights, optimizer, run_.checkpoint.keep);
+    return [=, place = place_, keep = run_.checkpoint.keep, copies = std::move(copies), weights = std::move(weights), optimizer = std::move(optimizer)] {
+      return write_checkpoint(place, version, timeline, weights, optimizer, keep);
+    };
   }
 
   Result<std::uint32_t> load(std::uint64_t version) override {

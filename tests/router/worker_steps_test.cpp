@@ -155,6 +155,28 @@ TEST(WorkerSteps, WritesNoCheckpointAfterASkippedStep) {
   EXPECT_EQ(saves_after_a_step(false), 0u);
 }
 
+// Checkpoints are written while the run goes on, or back. Those of a past that did not happen are removed; nobody may count on them.
+TEST_F(WorkerStepsAlone, CountsOnNoCheckpointThatWasWrittenWhileTheRunWentBack) {
+  const auto reported = [&] {
+    std::uint64_t checkpointed = 0;
+    now_ += seconds(1);
+    for (const auto& effect : worker_.tick(now_))
+      if (const auto* send = std::get_if<SendMessage>(&effect))
+        if (const auto* report = std::get_if<Report>(&send->message)) checkpointed = report->checkpointed;
+    return checkpointed;
+  };
+  (void)worker_.job_done(SaveDone{3, 0, ""}, now_);
+  EXPECT_EQ(reported(), 3u);
+  View back = worker_.view();
+  back.epoch = EpochId(4);
+  back.rollbacks = {0};
+  (void)worker_.view_received(back, now_);
+  (void)worker_.job_done(SaveDone{5, 0, ""}, now_);
+  EXPECT_EQ(reported(), 3u);
+  (void)worker_.job_done(SaveDone{4, 1, ""}, now_);
+  EXPECT_EQ(reported(), 4u);
+}
+
 TEST_F(WorkerStepsAlone, DrawsANewSessionOnceExpelled) {
   const SessionId before = worker_.session();
   View view = worker_.view();

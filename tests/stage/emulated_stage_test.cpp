@@ -63,7 +63,7 @@ TEST_F(EmulatedStageTest, ComesBackFromItsCheckpoint) {
   Commit commit;
   commit.step = StepId(1);
   stages_[0]->apply(commit, 0);
-  ASSERT_TRUE(stages_[0]->save(1, 0));
+  ASSERT_TRUE(stages_[0]->save(1, 0)());
   auto again = std::move(*make_emulated_stage(run_, plan_, StageId(0), ReplicaId(0), folder_));
   ASSERT_TRUE(again->load(1));
   EXPECT_EQ(again->weight_digests(), stages_[0]->weight_digests());

@@ -261,7 +261,7 @@ TEST_F(TorchStageTest, DependsOnItsSeed) { EXPECT_NE(trained(run_of("2", {"run.s
 
 TEST_F(TorchStageTest, ContinuesFromACheckpointWithTheSameBits) {
   auto first = trained(run_of("2"), 3);
-  for (auto& stage : first.stages) ASSERT_TRUE(stage->save(3, 0));
+  for (auto& stage : first.stages) ASSERT_TRUE(stage->save(3, 0)());
   Pipeline second(run_of("2"), folder_ + "/checkpoint");
   for (auto& stage : second.stages) {
     const auto loaded = stage->load(3);
@@ -478,7 +478,7 @@ TEST_P(EveryForm, ContinuesFromACheckpointAndFromASiblingWithTheSameBits) {
     Pipeline first(run, folder), loaded(run, folder), restored(run, folder);
     for (std::uint64_t s = 1; s <= 2; ++s) first.step(s);
     for (std::size_t s = 0; s < first.stages.size(); ++s) {
-      ASSERT_TRUE(first.stages[s]->save(2, 0));
+      ASSERT_TRUE(first.stages[s]->save(2, 0)());
       const auto status = loaded.stages[s]->load(2);
       ASSERT_TRUE(status) << status.error().message;
       ASSERT_TRUE(restored.stages[s]->restore(*first.stages[s]->state()));
