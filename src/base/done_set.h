@@ -35,6 +35,12 @@ class DoneSet {
     for (auto w : words_) n += static_cast<std::uint32_t>(__builtin_popcountll(w));
     return n;
   }
+  // Of those below `end`: a step's training microbatches come before those of its evaluation.
+  std::uint32_t size_below(std::uint32_t end) const {
+    std::uint32_t n = 0;
+    for (std::uint32_t m = 0; m < end; ++m) n += contains(MicrobatchId(m));
+    return n;
+  }
   bool full() const { return size() == count_; }
   // True if this set got an element of `other` that it did not have.
   bool merge(const DoneSet& other) {

@@ -201,9 +201,7 @@ void WorkerSteps::apply_commit(const Commit& commit) {
 
 // A replica that steps on its own counts its microbatches as if they were all of the stage's; 0: it had none.
 double WorkerSteps::own_weight() const {
-  const std::uint32_t all = context_.plan.training_count(context_.view.step);
-  std::uint32_t own = 0;
-  for (std::uint32_t m = 0; m < all; ++m) own += flow_.done().contains(MicrobatchId(m));
+  const std::uint32_t own = flow_.done().size_below(context_.plan.training_count(context_.view.step));
   return own == 0 ? 0 : static_cast<double>(context_.paths.training_count(context_.identity.stage)) / own;
 }
 

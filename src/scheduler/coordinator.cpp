@@ -490,11 +490,7 @@ std::vector<UnitNorm> Coordinator::norms_of(StageId stage) const {
   std::vector<UnitNorm> norms = entry(members.front()).norms;
   if (plan_.stages[stage.value].local) {
     std::vector<OwnNorms> own;
-    for (const auto& member : members) {
-      std::uint32_t share = 0;
-      for (std::uint32_t m = 0; m < plan_.training_count(decisions_.step); ++m) share += entry(member).done.contains(MicrobatchId(m));
-      own.push_back({share, entry(member).norms});
-    }
+    for (const auto& member : members) own.push_back({entry(member).done.size_below(plan_.training_count(decisions_.step)), entry(member).norms});
     norms = mean_norms(own);
   }
   for (auto& unit : norms) unit.norm2 *= weight * weight;

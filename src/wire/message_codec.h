@@ -24,6 +24,21 @@ struct Limits {
   static Limits of(const Plan& plan);
 };
 
+// Texts are cut to this many bytes.
+inline constexpr std::size_t kTextMax = 4096;
+
+// Messages whose bodies are alike: about a microbatch's n-th way to the next stage, with or without the sender's load; about a piece
+// of what another replica or neighbour keeps.
+template <class Body>
+concept Numbered = requires(const Body& body) {
+  body.microbatch;
+  body.n;
+};
+template <class Body>
+concept Loaded = requires(const Body& body) { body.load; };
+template <class Body>
+concept OfState = requires(const Body& body) { body.piece; };
+
 // A message is a small msgpack array (the body) and, for those that carry a tensor, payload: values, then tokens.
 Bytes encode_body(const Message& message);
 

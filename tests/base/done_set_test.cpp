@@ -37,6 +37,15 @@ TEST(DoneSet, IsFullWhenEveryMicrobatchIsIn) {
   EXPECT_TRUE(DoneSet(0).full());
 }
 
+TEST(DoneSet, CountsThoseBelow) {
+  DoneSet set(130);
+  for (const std::uint32_t m : {0u, 63u, 64u, 100u, 129u}) set.insert(MicrobatchId(m));
+  EXPECT_EQ(set.size_below(0), 0u);
+  EXPECT_EQ(set.size_below(64), 2u);
+  EXPECT_EQ(set.size_below(101), 4u);
+  EXPECT_EQ(set.size_below(500), 5u);
+}
+
 TEST(DoneSet, IgnoresMicrobatchesBeyondItsEnd) {
   DoneSet set(10);
   set.insert(MicrobatchId(10));
