@@ -6,12 +6,13 @@
 #include <utility>
 
 #include "base/digest.h"
-#include "compress/update_slices.h"
 
 namespace isthmus {
 
 namespace {
 
+// In front of every update: the microbatches it is worth.
+constexpr std::uint64_t kWeightBytes = 4;
 // Slices that are fetched from their owners at a time: each has pieces of its own under way.
 constexpr std::size_t kSlicesAtOnce = 2;
 constexpr std::size_t kWaitingMax = 4096;
@@ -26,7 +27,7 @@ SharedBytes piece_of(const SharedBytes& whole, std::uint32_t index) {
 
 // Of an update that does not count there is nothing but a weight of 0 in front of what is not there.
 bool is_weightless(ByteView update) {
-  return update.size() >= kUpdateWeightBytes && std::ranges::all_of(update.first(kUpdateWeightBytes), [](std::uint8_t byte) { return byte == 0; });
+  return update.size() >= kWeightBytes && std::ranges::all_of(update.first(kWeightBytes), [](std::uint8_t byte) { return byte == 0; });
 }
 
 SharedBytes joined(const std::map<std::uint32_t, SharedBytes>& pieces) {
@@ -45,7 +46,7 @@ void OuterExchange::forget() {
 }
 
 // An agreement is an update without its weight.
-std::uint64_t OuterExchange::agreement_bytes(std::uint32_t slice) const { return slice_bytes(slice) - kUpdateWeightBytes; }
+std::uint64_t OuterExchange::agreement_bytes(std::uint32_t slice) const { return slice_bytes(slice) - kWeightBytes; }
 
 std::vector<SessionId> OuterExchange::members() const {
   std::vector<SessionId> sessions;
@@ -271,7 +272,7 @@ bool OuterExchange::received(const Chunk& chunk, PeerId from, Time now) {
     if (!source.requests.arrived(piece, from)) return false;
     source.verdicts[piece.slice] = chunk.digest;
   } else if (piece.kind == PieceKind::kOwnUpdate) {
-    const bool weightless = piece.index == 0 && size == kUpdateWeightBytes;
+    const bool weightless = piece.index == 0 && size == kWeightBytes;
     if ((!weightless && !fits(slice_bytes(piece.slice))) || !source.requests.arrived(piece, from)) return false;
     Arriving& update = source.updates[piece.slice];
     update.pieces[piece.index] = chunk.tensor.values;
@@ -280,7 +281,7 @@ bool OuterExchange::received(const Chunk& chunk, PeerId from, Time now) {
       for (std::uint32_t i = 1; i < all; ++i) source.requests.want({PieceKind::kOwnUpdate, version_, 0, i, piece.slice});
     if (update.pieces.size() == all) {
       update.whole = joined(update.pieces);
-      if (is_weightless(*update.whole)) update.whole = share(Bytes(kUpdateWeightBytes, 0));
+      if (is_weightless(*update.whole)) update.whole = share(Bytes(kWeightBytes, 0));
       update.pieces.clear();
     }
   } else {
