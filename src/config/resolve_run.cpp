@@ -21,7 +21,9 @@ void resolve_sync(RunConfig& run) {
     sync.mode = quick ? "exact" : "sparseloco";
   }
   if (sync.every == 0) sync.every = sync.mode == "exact" || sync.mode == "slices" ? 1 : 30;
-  if (!sync.learning_rate) sync.learning_rate = sync.mode == "diloco" ? 0.7 : 1.0;
+  // A sparse mean counts replicas that told other numbers as not having moved at all.
+  const bool doubled = sync.mode == "sparseloco" && sync.residual == "weights" && sync.rule == "mean";
+  if (!sync.learning_rate) sync.learning_rate = sync.mode == "diloco" ? 0.7 : doubled ? 2.0 : 1.0;
   if (!sync.momentum) sync.momentum = sync.mode == "diloco" ? 0.9 : 0.0;
 }
 

@@ -138,8 +138,8 @@ struct RunConfig {
     std::string mode;
     std::uint32_t every = 0;  // steps; absent: 30, slices 1, exact 1; resolved by the loader
     double share = 0.05;      // slices: of the stage's numbers
-    // Of the agreed movement, per sync, and its Nesterov momentum. Absent: diloco 0.7 and 0.9, else 1 and 0; resolved by the
-    // loader.
+    // Of the agreed movement, per sync, and its Nesterov momentum. Absent: diloco 0.7 and 0.9, sparseloco 2 (1 with residual
+    // memory, or another rule than the mean) and 0, slices 1 and 0; resolved by the loader. The last sync of sparseloco is a plain mean.
     std::optional<double> learning_rate;
     std::optional<double> momentum;
     // sparseloco: what was not told stays, times error_feedback, and where: weights (the replica goes on from its own), or memory (it

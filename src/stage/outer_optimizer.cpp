@@ -140,8 +140,11 @@ OuterOptimizer::Agreement OuterOptimizer::agree(std::uint64_t version, std::uint
   }
   const std::span<float> common = std::span(common_).subspan(offset(slice), codec.numbers());
   const auto findings = combine_updates(codec, given, rule_of(sync_), common);
-  for (std::size_t i = 0; i < findings.size(); ++i)
+  counted_ = 0;
+  for (std::size_t i = 0; i < findings.size(); ++i) {
+    counted_ += given[i].weight > 0 && findings[i].factor > 0;
     if (agreement.offences[i].empty() && given[i].weight > 0) agreement.offences[i] = findings[i].offence;
+  }
   accuse_copies(slice, updates, agreement.offences);
   // Small ones are remembered, to be recognised when they come again.
   if (slices().sparse()) told_[slice] = updates;
@@ -219,9 +222,11 @@ std::string OuterOptimizer::digest() const {
 }
 
 void OuterOptimizer::apply(std::span<float> weights) {
-  // At the end sparse updates tell all there is, and the mean of that is where the replicas are. Going further is for what comes in parts.
-  const bool exact = slices().sparse() != regular_.sparse();
-  const auto rate = exact ? 1.0f : static_cast<float>(*sync_.learning_rate), share = exact ? 0.0f : static_cast<float>(*sync_.momentum);
+  // A sparse mean that is taken twice makes up for replicas that told other numbers. It is never more than all told together; and the last
+  // one, when all is told, is where the replicas are.
+  const bool rest = regular_.sparse() && !slices().sparse();
+  const double most = slices().sparse() ? counted_ : *sync_.learning_rate;
+  const auto rate = static_cast<float>(rest ? 1.0 : std::min(*sync_.learning_rate, most)), share = static_cast<float>(rest ? 0.0 : *sync_.momentum);
   for_each_stretch([&](std::uint64_t at, std::uint64_t place, std::uint64_t size) {
     float* const anchor = anchor_.data() + at;
     const float* const common = common_.data() + place;

@@ -78,6 +78,7 @@ class OuterOptimizer {
   std::uint32_t warming_ = 0;    // syncs at which this replica does not count yet
   std::uint64_t version_ = 0;    // whose updates are being agreed on
   std::vector<float> common_;    // what was agreed on, slice after slice
+  std::uint32_t counted_ = 0;    // updates that it was made of
   std::vector<std::vector<SharedBytes>> told_;       // by slice: all updates of this sync …
   std::vector<std::vector<SharedBytes>> told_before_;  // … and of the one before
 };

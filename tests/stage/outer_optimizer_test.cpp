@@ -141,6 +141,38 @@ TEST_F(Outer, SparseUpdatesTakeNothingFromAReplicaThatIsAlone) {
   }
 }
 
+// … and at the end, when all is told, replicas meet in the middle, however far they went for what they told before.
+TEST_F(Outer, SparseUpdatesEndInTheMean) {
+  begin(run_of("sparseloco"), 4);
+  for (const std::uint64_t version : {80, 90}) {
+    train(version);
+    (void)sync(version);
+  }
+  train(100);
+  std::vector<float> mean(kNumbers);
+  for (std::size_t i = 0; i < kNumbers; ++i)
+    for (const auto& replica : replicas_) mean[i] += replica.weights[i] / 4;
+  const double apart = distance(replicas_[0].weights, mean);
+  (void)sync(100);
+  // Rounded to bf16, and the largest norms are clipped to the median.
+  EXPECT_LT(distance(replicas_[0].weights, mean), 0.03 * apart);
+}
+
+// The mean is taken twice, because most of a number's replicas did not tell it; with two it is their sum.
+TEST_F(Outer, SparseUpdatesAreNeverMoreThanWhatWasTold) {
+  for (const std::size_t count : {2u, 4u}) {
+    begin(run_of("sparseloco"), count);
+    train(10);
+    const auto before = replicas_[0].outer->anchor();
+    (void)sync(10);
+    auto once = replicas_[0].outer->anchor();
+    begin(run_of("sparseloco", {"sync.learning_rate=1"}), count);
+    train(10);
+    (void)sync(10);
+    for (std::size_t i = 0; i < kNumbers; ++i) ASSERT_NEAR(once[i] - before[i], 2 * (replicas_[0].outer->anchor()[i] - before[i]), 1e-5) << i;
+  }
+}
+
 TEST_F(Outer, SparseUpdatesCostAHundredFortiethOfTheWeights) {
   begin(run_of("sparseloco"), 4);
   train(10);
