@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "app/exported_tokenizer.h"
 #include "app/line_file.h"
 #include "app/modeling_isthmus.h"
 #include "model/mapped_file.h"
@@ -74,25 +75,6 @@ json isthmus_config(const RunConfig& run) {
                  {"token_window", run.model.token_window},
                  {"token_width", run.model.token_width}});
   return config;
-}
-
-// The tokenizer of a run on bytes, for the tokenizers library: its byte-level BPE without merges. It writes a byte as a printable
-// character, 33-126, 161-172 and 174-255 as themselves and the others from 256 on, as GPT-2's does.
-json byte_tokenizer() {
-  const auto utf8 = [](int point) {
-    if (point < 0x80) return std::string(1, static_cast<char>(point));
-    return std::string{static_cast<char>(0xC0 | point >> 6), static_cast<char>(0x80 | (point & 0x3F))};
-  };
-  json ids = json::object();
-  for (int byte = 0, other = 256; byte < 256; ++byte) {
-    const bool printable = (byte > 32 && byte < 127) || (byte > 160 && byte != 173);
-    ids[utf8(printable ? byte : other++)] = byte;
-  }
-  const json level = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", false}};
-  return {{"version", "1.0"},          {"truncation", nullptr}, {"padding", nullptr}, {"added_tokens", json::array()}, {"normalizer", nullptr},
-          {"pre_tokenizer", level},    {"post_processor", nullptr}, {"decoder", level},
-          {"model", {{"type", "BPE"},  {"dropout", nullptr}, {"unk_token", nullptr}, {"continuing_subword_prefix", nullptr},
-                     {"end_of_word_suffix", nullptr}, {"fuse_unk", false}, {"byte_fallback", false}, {"vocab", ids}, {"merges", json::array()}}}};
 }
 
 // Files of weights, each with as many tensors as fit.
@@ -200,14 +182,21 @@ class Export {
   }
 
   Status write_tokenizer(const RunConfig& run) {
+    std::optional<json> tokenizer;
     if (!options_.vocabulary.empty()) {
       const auto model = MappedFile::open(options_.vocabulary);
       if (!model) return tl::unexpected(model.error());
-      return write_bytes("tokenizer.model", model->bytes());
+      if (auto written = write_bytes("tokenizer.model", model->bytes()); !written) return written;
+      const auto vocabulary = Vocabulary::parse(model->bytes(), options_.vocabulary);
+      if (!vocabulary) return tl::unexpected(vocabulary.error());
+      tokenizer = word_tokenizer(*vocabulary);
+      if (!tokenizer) spdlog::warn("no tokenizer.json is written: {} was not made by byte pair encoding; it is there as tokenizer.model", options_.vocabulary);
+    } else if (run.model.vocabulary == 256) {
+      tokenizer = byte_tokenizer();
     }
-    if (run.model.vocabulary != 256) return {};
+    if (!tokenizer) return {};
     const json config = {{"tokenizer_class", "PreTrainedTokenizerFast"}, {"model_max_length", run.model.context}, {"clean_up_tokenization_spaces", false}};
-    return write_text("tokenizer.json", byte_tokenizer().dump(1) + "\n").and_then([&] {
+    return write_text("tokenizer.json", tokenizer->dump(1) + "\n").and_then([&] {
       return write_text("tokenizer_config.json", config.dump(2) + "\n");
     });
   }

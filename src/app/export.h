@@ -12,7 +12,7 @@ namespace isthmus {
 struct ExportOptions {
   OwnedRunOptions run;
   std::string folder;            // to make; nothing may be in it
-  std::string vocabulary;        // sentencepiece model to put beside the weights; empty: none
+  std::string vocabulary;        // sentencepiece model that the tokenizer is made of; empty: none
   std::uint64_t shard_mb = 5000;  // 10^6 bytes of weights in a file, at least one tensor
   bool json = false;
 };

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <string_view>
 #include <unordered_map>
 #include <utility>
 
@@ -20,8 +19,6 @@ namespace {
 constexpr std::size_t kModelBytesMax = 256 << 20;
 // All 40 MB of Webster's dictionary give 2.848 bytes per token, too, and take longer.
 constexpr double kSampleBytesMax = 8e6;
-// U+2581 stands for a space inside sentencepiece, so in a text it would come back as one.
-constexpr std::string_view kSpaceSymbol = "\xe2\x96\x81";
 
 std::string_view characters(ByteView bytes) { return {reinterpret_cast<const char*>(bytes.data()), bytes.size()}; }
 
@@ -102,6 +99,7 @@ Result<std::vector<std::uint32_t>> Vocabulary::encode(ByteView bytes) const {
   const std::string_view text = characters(bytes);
   std::vector<int> ids, part;
   for (std::size_t at = 0; at < text.size();) {
+    // In a text it would come back as a space.
     const std::size_t symbol = std::min(text.find(kSpaceSymbol, at), text.size());
     if (!model_->Encode(text.substr(at, symbol - at), &part).ok()) return fail("{} cannot encode this text", name_);
     ids.insert(ids.end(), part.begin(), part.end());
@@ -130,6 +128,24 @@ std::string Vocabulary::bytes_of(std::uint32_t id) const {
   if (model_->IsByte(piece)) return {static_cast<char>(std::stoi(text.substr(3, 2), nullptr, 16))};  // <0x0A>
   for (std::size_t at = 0; (at = text.find(kSpaceSymbol, at)) != std::string::npos; ++at) text.replace(at, kSpaceSymbol.size(), " ");
   return text;
+}
+
+std::string Vocabulary::piece(std::uint32_t id) const { return model_->IdToPiece(static_cast<int>(id)); }
+
+bool Vocabulary::is_text(std::uint32_t id) const {
+  const int piece = static_cast<int>(id);
+  return !model_->IsControl(piece) && !model_->IsUnknown(piece) && !model_->IsByte(piece) && !model_->IsUnused(piece);
+}
+
+// Its scores count the merges; those of other models are logarithms of probabilities.
+bool Vocabulary::merges_pairs() const {
+  float expected = 0;
+  for (std::uint32_t id = 0; id < size(); ++id) {
+    if (!is_text(id)) continue;
+    if (model_->GetScore(static_cast<int>(id)) != expected) return false;
+    --expected;
+  }
+  return true;
 }
 
 Status train_vocabulary(const VocabularyOptions& options) {

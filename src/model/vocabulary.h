@@ -4,6 +4,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/bytes.h"
@@ -14,6 +15,9 @@ class SentencePieceProcessor;
 }
 
 namespace isthmus {
+
+// Stands for a space inside sentencepiece (U+2581).
+inline constexpr std::string_view kSpaceSymbol = "\xe2\x96\x81";
 
 // A sentencepiece model with byte fallback that loses nothing: any UTF-8 text comes back from its ids, byte for byte.
 // Immutable; any thread.
@@ -33,8 +37,15 @@ class Vocabulary {
   // An error if an id is not below size().
   Result<std::string> decode(std::span<const std::uint32_t> ids) const;
   // The bytes that one id stands for, which need not be whole characters; those of several follow on each other.
-  // REQUIRES: id < size().
+  // REQUIRES, here and below: id < size().
   std::string bytes_of(std::uint32_t id) const;
+
+  // An id's name, in which kSpaceSymbol stands for a space.
+  std::string piece(std::uint32_t id) const;
+  // Whether it stands for a piece of text, not for a byte or for something unknown.
+  bool is_text(std::uint32_t id) const;
+  // Whether texts are encoded by joining pairs, those first that make an earlier piece (byte pair encoding), not by likelihood.
+  bool merges_pairs() const;
 
  private:
   explicit Vocabulary(std::unique_ptr<sentencepiece::SentencePieceProcessor> model, std::string name);

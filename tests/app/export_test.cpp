@@ -18,6 +18,7 @@
 
 #include "app/command_line_test.h"
 #include "config/load_run.h"
+#include "model/vocabulary.h"
 #include "stage/checkpoint_model.h"
 #include "stage/whole_checkpoint.h"
 
@@ -71,6 +72,13 @@ class ExportTest : public CommandLineTest {
     ::kill(pid, SIGKILL);
     (void)finish(pid, path("killed.txt"));
     return begun && fs::exists(working_on, error);
+  }
+  // See tests/reference/exported.py.
+  void compare_in_python(const json& cases) const {
+    std::ofstream(path("cases.json")) << cases.dump();
+    const std::string command = std::string(ISTHMUS_PYTHON) + " " ISTHMUS_SOURCE_DIR "/tests/reference/exported.py " + path("cases.json") + " > " + path("python.txt") + " 2>&1";
+    EXPECT_EQ(std::system(command.c_str()), 0) << read(path("python.txt"));
+    std::fputs(read(path("python.txt")).c_str(), stdout);
   }
   json summary(const std::string& out) const { return json::parse(read(path(out) + "/summary.json")); }
   // Of the lines that a run which goes on from `step` writes; the evaluation of its weights is one of them.
@@ -130,13 +138,12 @@ TEST_F(ExportTest, HasTheSameLogitsInTransformers) {
     ASSERT_EQ(greedy.code, 0) << greedy.output;
     json bytes = json::array();
     for (const char c : greedy.output.substr(0, prompt.size() + tokens)) bytes.push_back(static_cast<std::uint8_t>(c));
-    all.push_back({{"folder", folder}, {"architecture", one.architecture}, {"ids", ids}, {"logits", logits(out, ids)}, {"prompt", prompt}, {"greedy", bytes}});
+    const std::string text = "naïve — \n\t 中 <s> \x01 end";
+    all.push_back({{"folder", folder}, {"architecture", one.architecture}, {"ids", ids}, {"logits", logits(out, ids)}, {"prompt", prompt}, {"greedy", bytes},
+                   {"text", text}, {"tokens", isthmus::Bytes(text.begin(), text.end())}});
   }
   EXPECT_TRUE(fs::exists(path("shards/model.safetensors.index.json")));
-  std::ofstream(path("cases.json")) << all.dump();
-  const std::string command = std::string(ISTHMUS_PYTHON) + " " ISTHMUS_SOURCE_DIR "/tests/reference/exported.py " + path("cases.json") + " > " + path("python.txt") + " 2>&1";
-  EXPECT_EQ(std::system(command.c_str()), 0) << read(path("python.txt"));
-  std::fputs(read(path("python.txt")).c_str(), stdout);
+  compare_in_python(all);
 }
 
 TEST_F(ExportTest, PutsTheRunsVocabularyBesideTheWeights) {
@@ -149,6 +156,14 @@ TEST_F(ExportTest, PutsTheRunsVocabularyBesideTheWeights) {
   EXPECT_FALSE(fs::exists(path("bare/tokenizer.json")));
   ASSERT_EQ(run({"export", path("words"), path("dressed"), "--vocabulary", model}).code, 0);
   EXPECT_EQ(read(path("dressed/tokenizer.model")), read(model));
+  // In transformers a text has the ids that it has here, and comes back from them.
+  const auto vocabulary = isthmus::Vocabulary::open(model);
+  ASSERT_TRUE(vocabulary);
+  const std::string words = read(path("text")).substr(0, 3000) + "  naïve — \n\t 中 <s> <unk> <0x0A> \x7f   end ";
+  const auto ids = vocabulary->encode({reinterpret_cast<const std::uint8_t*>(words.data()), words.size()});
+  ASSERT_TRUE(ids);
+  EXPECT_LT(ids->size(), words.size() * 3 / 4);
+  compare_in_python(json::array({{{"folder", path("dressed")}, {"text", words}, {"tokens", *ids}}}));
 
   const Arguments generate = {"generate", path("words"), "--prompt", "fox — 中", "--tokens", "5"};
   expect(run(generate), 1, {"330", "--vocabulary"});
