@@ -14,10 +14,17 @@ namespace {
 constexpr std::uint64_t kUpdatesMax = 8;
 // Members of a stage whose updates one sync may be made of.
 constexpr std::uint64_t kMembersMax = 256;
+// Siblings that give others theirs may have no room for one more snapshot at the moment.
+constexpr Duration kAskAgain = std::chrono::milliseconds(250);
 
 }  // namespace
 
 void SiblingFetch::stop() {
+  clear();
+  follows_ = false;
+}
+
+void SiblingFetch::clear() {
   requests_.clear();
   pieces_.clear();
   wants_ = Wants::kNothing;
@@ -39,7 +46,8 @@ std::uint64_t SiblingFetch::after(std::uint64_t version) const { return context_
 
 // What the replicas tell each other at a sync is much less than the weights, so many syncs are made up for before it is not.
 bool SiblingFetch::updates_are_cheaper(std::uint64_t version) const {
-  if (!context_.local()) return version > 0 && newest() - version <= kUpdatesMax;
+  // Whoever has a snapshot follows from there, however long it took: another one would take as long again.
+  if (!context_.local()) return version > 0 && (follows_ || newest() - version <= kUpdatesMax);
   if (distrusts_updates_) return false;
   std::uint64_t bytes = 0;
   for (std::uint64_t missed = after(version); missed <= newest() && bytes <= context_.stage_plan().state_bytes; missed = after(missed)) {
@@ -57,7 +65,7 @@ std::uint64_t SiblingFetch::update_bytes(std::uint64_t version) const {
 }
 
 void SiblingFetch::begin_update(std::uint64_t version) {
-  stop();
+  clear();
   wants_ = Wants::kUpdate;
   version_ = version;
   whole_ = 0;
@@ -67,8 +75,9 @@ void SiblingFetch::begin_update(std::uint64_t version) {
 }
 
 void SiblingFetch::begin_snapshot() {
-  stop();
+  clear();
   wants_ = Wants::kSnapshot;
+  givers_.clear();
   version_ = newest();
   digest_.clear();
   for (std::uint32_t i = 0; i < piece_count(bytes()); ++i) requests_.want({PieceKind::kSnapshot, version_, 0, i});
@@ -76,7 +85,7 @@ void SiblingFetch::begin_snapshot() {
 
 void SiblingFetch::pursue(std::uint64_t version, Time now) {
   if (restoring_) return;
-  if (wants_ == Wants::kUpdate && version_ != after(version)) stop();
+  if (wants_ == Wants::kUpdate && version_ != after(version)) clear();
   if (wants_ == Wants::kNothing) {
     if (updates_are_cheaper(version))
       begin_update(after(version));
@@ -84,6 +93,37 @@ void SiblingFetch::pursue(std::uint64_t version, Time now) {
       begin_snapshot();
   }
   requests_.ask(context_.own_stage(), now);
+  // The only one that had it may have gone without a word.
+  if (requests_.lost()) {
+    look_elsewhere(now);
+    requests_.ask(context_.own_stage(), now);
+  }
+  note_lost_givers();
+}
+
+// Nobody keeps it any more: what is current now is.
+void SiblingFetch::look_elsewhere(Time now) {
+  if (wants_ == Wants::kUpdate || version_ != newest()) {
+    begin_snapshot();
+  } else if (now - refused_ >= kAskAgain) {
+    refused_ = now;
+    requests_.forget_absences();
+  }
+}
+
+void SiblingFetch::note_lost_givers() {
+  if (wants_ != Wants::kSnapshot) return;
+  bool more = false;
+  for (auto& [session, giver] : givers_)
+    if (!giver.lost && !context_.view.find(session)) more = giver.lost = true;
+  if (more) tell();
+}
+
+void SiblingFetch::tell() {
+  std::string of;
+  for (const auto& [session, giver] : givers_)
+    of += fmt::format("{} {} of worker {}{}", of.empty() ? ":" : ",", giver.pieces, giver.peer, giver.lost ? " (gone)" : "");
+  news_ = fmt::format("snapshot {}, {} of {} pieces here{}", version_, pieces_.size(), piece_count(bytes()), of);
 }
 
 bool SiblingFetch::received(const Chunk& chunk, PeerId from, std::uint64_t& version, Time now) {
@@ -105,6 +145,10 @@ bool SiblingFetch::received(const Chunk& chunk, PeerId from, std::uint64_t& vers
   digest_ = chunk.digest;
   commit_ = chunk.commit;
   pieces_[index] = chunk.tensor.values;
+  if (wants_ == Wants::kSnapshot) {
+    Giver& giver = givers_.try_emplace(chunk.from, Giver{from}).first->second;
+    if (++giver.pieces == 1 || requests_.empty()) tell();
+  }
   if (!requests_.empty()) {
     requests_.ask(context_.own_stage(), now);
     return true;
@@ -113,7 +157,7 @@ bool SiblingFetch::received(const Chunk& chunk, PeerId from, std::uint64_t& vers
   whole.reserve(bytes());
   for (const auto& [i, piece] : pieces_) whole.insert(whole.end(), piece->begin(), piece->end());
   const bool snapshot = wants_ == Wants::kSnapshot;
-  stop();
+  clear();
   if (!snapshot && context_.local()) {
     // Whether replicas can have agreed on this, the device finds out.
     restoring_ = true;
@@ -128,14 +172,9 @@ bool SiblingFetch::received(const Chunk& chunk, PeerId from, std::uint64_t& vers
   return true;
 }
 
-void SiblingFetch::received(const Absent& absent, PeerId from, Time) {
+void SiblingFetch::received(const Absent& absent, PeerId from, Time now) {
   requests_.absent(absent.piece, from);
-  if (!requests_.lost()) return;
-  // Nobody keeps it any more. What is current now is asked for at the next view or tick.
-  if (wants_ == Wants::kUpdate || version_ != newest())
-    begin_snapshot();
-  else
-    requests_.forget_absences();
+  if (requests_.lost()) look_elsewhere(now);  // it is asked for at the next view or tick
 }
 
 std::string SiblingFetch::progress() const {

@@ -27,14 +27,18 @@ class SiblingFetch {
   void restored(bool fit) {
     restoring_ = false;
     distrusts_updates_ = !fit;
+    follows_ = fit;
   }
   bool restoring() const { return restoring_; }
   void forget_asked(PeerId peer) { requests_.forget_asked(peer); }
   Time next_due() const { return requests_.next_due(); }
   std::string progress() const;
+  // How far the newest snapshot was when another sibling began to give it or was lost, or when it was whole; for people.
+  const std::string& news() const { return news_; }
 
  private:
   enum class Wants { kNothing, kUpdate, kSnapshot };
+  void clear();
   void begin_update(std::uint64_t version);
   void begin_snapshot();
   std::uint64_t bytes() const;
@@ -42,15 +46,27 @@ class SiblingFetch {
   std::uint64_t after(std::uint64_t version) const;
   std::uint64_t update_bytes(std::uint64_t version) const;
   bool updates_are_cheaper(std::uint64_t version) const;
+  void look_elsewhere(Time now);
+  void note_lost_givers();
+  void tell();
 
   WorkerContext& context_;
   PieceRequests requests_;
   Wants wants_ = Wants::kNothing;
   bool restoring_ = false;
   bool distrusts_updates_ = false;
+  bool follows_ = false;  // a snapshot of this fetch is in the weights
   std::uint64_t version_ = 0;             // of what is being fetched
   std::uint64_t whole_ = 0;               // bytes of an update, once they are known
   std::map<std::uint32_t, SharedBytes> pieces_;
+  struct Giver {
+    PeerId peer;
+    std::uint32_t pieces = 0;
+    bool lost = false;  // no member any more
+  };
+  std::map<SessionId, Giver> givers_;  // of the snapshot
+  std::string news_;
+  Time refused_{};  // by all siblings, the snapshot that was the newest
   std::string digest_;
   Commit commit_;
 };

@@ -615,6 +615,7 @@ void WorkerSteps::report(Time now) {
   report.left = left_;
   report.fault = fault_;
   report.warning = warning_;
+  report.fetching = context_.live() ? "" : fetch_.news();
   report.unrecoverable = context_.live() ? "" : rebuild_.impossible();
   report.timeline = timeline_;
   for (const auto& [peer, since] : cut_since_)

@@ -245,6 +245,7 @@ std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const Report& 
   const bool first = !std::exchange(contact.reported, true);
   const bool first_fault = !report.fault.empty() && (!before || before->fault.empty());
   const bool new_warning = !report.warning.empty() && (!before || before->warning != report.warning);
+  const bool new_fetching = !report.fetching.empty() && (!before || before->fetching != report.fetching);
   const bool new_session = !before || before->session != report.session;
   const std::uint64_t refused_before = before ? before->stats.rejected_frames : 0;
   if (new_session || before->checkpointed != report.checkpointed || before->timeline != report.timeline)
@@ -263,6 +264,7 @@ std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const Report& 
   if (report.stats.rejected_frames > refused_before)
     happened("refused", from, fmt::format("{} messages, of {} since it started", report.stats.rejected_frames - refused_before, report.stats.rejected_frames));
   if (new_warning) happened("warning", from, report.warning);
+  if (new_fetching) happened("fetching", from, report.fetching);
   if (first_fault) {
     happened("fault", from, report.fault);
     enter(Phase::kStopping, fmt::format("stage {}: {}", seat->stage, report.fault), now);

@@ -51,7 +51,7 @@ struct StepCommitted {
 };
 // A line of events.jsonl.
 struct Happened {
-  // "admitted", "joining", "suspected", "expelled", "moved", "committed", "checkpoint", "rolled back", "skipped", "gone", "fault",
+  // "admitted", "joining", "fetching", "suspected", "expelled", "moved", "committed", "checkpoint", "rolled back", "skipped", "gone", "fault",
   // "warning", "refused", "offender", "stopping", "finished"
   std::string event;
   StepId step;

@@ -81,6 +81,7 @@ struct Report {
   bool left = false;                   // last report: everything asked for is done, the worker leaves
   std::string fault;                   // an error this worker cannot go on with (bad data); empty: none
   std::string warning;                 // an error it goes on with (disk full: no checkpoint); empty: none
+  std::string fetching;                // how far a joiner is with its siblings' snapshot, told anew when another one gives; empty: it fetches none
   // A joining worker of an empty stage cannot be rebuilt from checkpoint and journals; why.
   std::string unrecoverable;
   std::uint32_t timeline = 0;          // that its weights belong to: rollbacks before them

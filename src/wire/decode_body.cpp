@@ -218,7 +218,7 @@ View read_view(const msgpack::object& object, const Limits& limits) {
 }
 
 Report read_report(const msgpack::object& object, const Limits& limits) {
-  Reader in(object, 28, 28);
+  Reader in(object, 29, 29);
   Report r;
   r.session = in.id<SessionId>();
   r.stage = in.id<StageId>(limits.stages - 1);
@@ -254,6 +254,7 @@ Report read_report(const msgpack::object& object, const Limits& limits) {
   r.left = in.flag();
   r.fault = in.text();
   r.warning = in.text();
+  r.fetching = in.text();
   r.unrecoverable = in.text();
   r.timeline = static_cast<std::uint32_t>(in.number(UINT32_MAX));
   for (auto sessions = in.array(0, limits.members); !sessions.done();) r.unreachable.push_back(sessions.id<SessionId>());

@@ -147,7 +147,7 @@ void write(Writer& out, const View& v) {
 }
 
 void write(Writer& out, const Report& r) {
-  out.array(28);
+  out.array(29);
   out.id(r.session);
   out.id(r.stage);
   out.id(r.replica);
@@ -183,6 +183,7 @@ void write(Writer& out, const Report& r) {
   out.flag(r.left);
   out.text(r.fault);
   out.text(r.warning);
+  out.text(r.fetching);
   out.text(r.unrecoverable);
   out.number(r.timeline);
   out.array(r.unreachable.size());

@@ -52,8 +52,8 @@ class CatchingUp : public ::testing::Test {
   };
 
   // Moves every message to whom it is for, and time on, until nothing more happens or the joiner has something to do.
-  void pump() {
-    for (int round = 0; round < 200 && result_.empty(); ++round) {
+  void pump(int rounds = 200) {
+    for (int round = 0; round < rounds && result_.empty(); ++round) {
       auto asked = std::exchange(joiner_.effects, {});
       for (auto& effect : asked) {
         if (auto* send = std::get_if<SendMessage>(&effect)) {
@@ -67,8 +67,8 @@ class CatchingUp : public ::testing::Test {
       for (auto& sibling : siblings_) {
         sibling.donor.tick(now_);
         for (auto& effect : std::exchange(sibling.context.effects, {})) {
-          if (std::get_if<RunSnapshot>(&effect))
-            sibling.donor.snapshot_done({4, share(Bytes(sibling.state)), digest_hex(sibling.state)}, now_);
+          if (const auto* snapshot = std::get_if<RunSnapshot>(&effect))
+            sibling.donor.snapshot_done({snapshot->version, share(Bytes(sibling.state)), digest_hex(sibling.state)}, now_);
           if (auto* send = std::get_if<SendMessage>(&effect)) deliver(sibling, send->message);
         }
         for (auto& effect : std::exchange(sibling.context.effects, {}))
@@ -152,6 +152,60 @@ TEST_F(CatchingUp, ASilentSourceIsReplacedByAnother) {
   pump();
   ASSERT_NE(result<RunRestore>(), nullptr);
   EXPECT_TRUE(at(PeerId(2))->given.empty());
+}
+
+// The only one that has the snapshot goes, and the other has said long ago that it has not got it: nobody will say anything more.
+TEST_F(CatchingUp, FetchesANewerSnapshotWhenTheOnlySiblingThatHadItGoes) {
+  at(PeerId(2))->version = 5;  // a commit ahead of the joiner's view
+  fetch_.pursue(version_, now_);
+  pump(3);
+  const auto given = at(PeerId(1))->given.size();
+  ASSERT_GT(given, 0u);
+  ASSERT_LT(given, 6u);
+  joiner_.view.step = StepId(6);
+  lose(PeerId(1));
+  pump();
+  ASSERT_NE(result<RunRestore>(), nullptr);
+  EXPECT_EQ(result<RunRestore>()->version, 5u);
+  EXPECT_TRUE(*result<RunRestore>()->state == siblings_.front().state);
+}
+
+// A snapshot takes a quarter of the uplink; fetched again and again it would never be new enough.
+TEST_F(CatchingUp, FollowsASnapshotHoweverManyStepsItTook) {
+  fetch_.pursue(version_, now_);
+  pump();
+  ASSERT_NE(result<RunRestore>(), nullptr);
+  version_ = result<RunRestore>()->version;
+  fetch_.restored(true);
+  result_.clear();
+  joiner_.view.step = StepId(22);
+  for (auto& sibling : siblings_) {
+    sibling.version = 21;
+    for (std::uint64_t step = 5; step <= 21; ++step) sibling.donor.applied(Commit{StepId(step)}, {share(Bytes(kStateBytes / 8 * 8, 1))});
+  }
+  fetch_.pursue(version_, now_);
+  ASSERT_FALSE(joiner_.effects.empty());
+  const auto& first = std::get<SendMessage>(joiner_.effects.front());
+  EXPECT_EQ(std::get<Fetch>(first.message).piece, (Piece{PieceKind::kUpdate, 5, 0, 0}));
+  // One that has been away for as long is better off with a snapshot.
+  joiner_.effects.clear();
+  fetch_.stop();
+  fetch_.pursue(version_, now_);
+  const auto& anew = std::get<SendMessage>(joiner_.effects.front());
+  EXPECT_EQ(std::get<Fetch>(anew.message).piece, (Piece{PieceKind::kSnapshot, 21, 0, 0}));
+}
+
+TEST_F(CatchingUp, SaysWhoGaveItAndWhoIsGone) {
+  fetch_.pursue(version_, now_);
+  EXPECT_EQ(fetch_.news(), "");
+  pump(1);
+  EXPECT_EQ(fetch_.news(), "snapshot 4, 2 of 6 pieces here: 1 of worker 1, 1 of worker 2");
+  lose(PeerId(2));
+  fetch_.pursue(version_, now_);
+  EXPECT_EQ(fetch_.news(), "snapshot 4, 2 of 6 pieces here: 1 of worker 1, 1 of worker 2 (gone)");
+  pump();
+  ASSERT_NE(result<RunRestore>(), nullptr);
+  EXPECT_EQ(fetch_.news(), "snapshot 4, 6 of 6 pieces here: 5 of worker 1, 1 of worker 2 (gone)");
 }
 
 TEST_F(CatchingUp, PiecesOfDifferentStatesAreNeverMixed) {

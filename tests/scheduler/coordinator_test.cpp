@@ -38,6 +38,7 @@ class CoordinatorTest : public ::testing::Test {
       if (auto* append = std::get_if<AppendRecord>(&effect)) log_.push_back(append->record);
       if (auto* send = std::get_if<SendView>(&effect)) views_[send->peer] = send->view;
       if (auto* step = std::get_if<StepCommitted>(&effect)) outcomes_.push_back(step->outcome);
+      if (auto* happened = std::get_if<Happened>(&effect)) events_.push_back(*happened);
       if (auto* end = std::get_if<RunEnded>(&effect)) end_ = *end;
     }
   }
@@ -77,6 +78,7 @@ class CoordinatorTest : public ::testing::Test {
   std::vector<LogRecord> log_;
   std::map<PeerId, View> views_;
   std::vector<StepOutcome> outcomes_;
+  std::vector<Happened> events_;
   std::optional<RunEnded> end_;
 };
 
@@ -420,6 +422,22 @@ TEST_F(CoordinatorOfReplicas, GoesBackOnceAndThenWaitsAgain) {
   ASSERT_EQ(rollbacks(), 1);
   hear(three_.received(PeerId(2), old(), now_));
   EXPECT_EQ(rollbacks(), 1);
+}
+
+TEST_F(CoordinatorTest, NotesWhatAJoinerSaysOfItsSnapshotOnce) {
+  begin();
+  const auto told = [&](const std::string& fetching) {
+    events_.clear();
+    Report r = report(1, 201, 0);
+    r.fetching = fetching;
+    say(1, r);
+    return std::ranges::count_if(events_, [&](const Happened& e) { return e.event == "fetching" && e.peer == PeerId(2) && e.reason == fetching; });
+  };
+  EXPECT_EQ(told(""), 0);
+  EXPECT_EQ(told("1 of 4"), 1);
+  EXPECT_EQ(told("1 of 4"), 0);
+  EXPECT_EQ(told("4 of 4"), 1);
+  EXPECT_EQ(told(""), 0);
 }
 
 TEST_F(CoordinatorTest, LetsTheLaterOfTwoMeasureTheirLinkAndKeepsWhatItSays) {

@@ -58,6 +58,7 @@ std::vector<Message> one_of_each() {
   report.losses = {{MicrobatchId(69), 12.25, 100}};
   report.weights = {{"head", "abcdef"}};
   report.fault = "disk full";
+  report.fetching = "snapshot 6, 1 of 4 pieces here: 1 of worker 2";
   report.stats.queued = 3;
   report.stats.waiting_for = "the commit";
   report.device = {1ull << 34, {seconds(0.1), seconds(0.2), seconds(0.3)}, {}, {Duration(1), Duration(2), Duration(3)}};
@@ -115,6 +116,7 @@ TEST(MessageCodec, BringsEveryMessageBack) {
       EXPECT_EQ(v->measure, (LinkOrder{4, SessionId(12)}));
     }
     if (const auto* r = std::get_if<Report>(&*back)) {
+      EXPECT_EQ(r->fetching, std::get<Report>(message).fetching);
       EXPECT_EQ(r->device, std::get<Report>(message).device);
       EXPECT_EQ(r->link, std::get<Report>(message).link);
     }
