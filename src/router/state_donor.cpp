@@ -8,7 +8,7 @@ namespace {
 
 constexpr double kSnapshotShare = 0.25;  // of the uplink
 constexpr Duration kFollowed = seconds(30);  // after the last request
-constexpr Duration kUnused = seconds(5);     // a snapshot may make room for another
+constexpr Duration kUnused = seconds(5);     // a snapshot may make room for another, whoever may want it
 constexpr std::size_t kQueueMax = 256;
 constexpr std::size_t kSnapshotsMax = 2;
 constexpr std::size_t kUpdatesMax = 32;
@@ -43,7 +43,10 @@ const Member* StateDonor::find(SessionId session) const {
   return member ? member : context_.view.find(session);
 }
 
-bool StateDonor::is_followed(Time now) const { return now < followed_until_; }
+// One that is only about to ask will want what comes after its snapshot.
+bool StateDonor::is_followed(Time now) const {
+  return now < followed_until_ || std::ranges::any_of(context_.view.joining, [&](const Member& m) { return m.stage == context_.identity.stage; });
+}
 
 void StateDonor::received(const Fetch& fetch, PeerId from, std::uint64_t version, Time now) {
   const Member* asker = find(fetch.from);
@@ -69,6 +72,8 @@ void StateDonor::received(const Fetch& fetch, PeerId from, std::uint64_t version
                                                  : context_.stage_plan().parameters * context_.plan.total_width;
   if (fetch.piece.index >= piece_count(bytes)) return;
   followed_until_ = now + kFollowed;
+  for (auto& [version, taken] : snapshots_)
+    if (!snapshot || version != fetch.piece.version) taken.askers.erase(fetch.from);
   if (fetch.piece.version > newest) return;  // not yet: it will be asked again
   const bool have = snapshot ? snapshots_.contains(fetch.piece.version) || (fetch.piece.version == newest && take_snapshot(newest, now))
                              : kept != updates_.end();
@@ -76,19 +81,26 @@ void StateDonor::received(const Fetch& fetch, PeerId from, std::uint64_t version
     refuse(request);
     return;
   }
+  if (snapshot) snapshots_.at(fetch.piece.version).askers.insert(fetch.from);
   const bool queued = std::ranges::any_of(queue_, [&](const Request& r) { return r.asker == request.asker && r.piece == request.piece; });
   if (!queued && queue_.size() < kQueueMax) queue_.push_back(request);
   serve(now);
 }
 
+// Somebody is still fetching it.
+bool StateDonor::is_wanted(const Snapshot& snapshot, Time now) const {
+  const auto joins = [&](SessionId asker) { return context_.view.find_joining(asker) != nullptr; };
+  return now - snapshot.used < kUnused && std::ranges::any_of(snapshot.askers, joins);
+}
+
 // Jobs run in order, so this is the state of `version`, whatever the device is given afterwards.
 bool StateDonor::take_snapshot(std::uint64_t version, Time now) {
   if (snapshots_.size() >= kSnapshotsMax) {
-    const auto oldest = std::ranges::min_element(snapshots_, {}, [](const auto& s) { return s.second.used; });
-    if (now - oldest->second.used < kUnused) return false;
-    snapshots_.erase(oldest);
+    const auto free = std::ranges::find_if(snapshots_, [&](const auto& s) { return !is_wanted(s.second, now); });
+    if (free == snapshots_.end()) return false;
+    snapshots_.erase(free);
   }
-  snapshots_[version] = Snapshot{version, nullptr, "", now};
+  snapshots_[version] = Snapshot{version, nullptr, "", now, {}};
   context_.run(RunSnapshot{version});
   return true;
 }

@@ -4,6 +4,7 @@
 #include <deque>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -41,6 +42,7 @@ class StateDonor {
     SharedBytes state;  // null: being taken
     std::string digest;
     Time used{};
+    std::set<SessionId> askers;  // that have asked for nothing else since
   };
   struct Update {
     Commit commit;
@@ -52,6 +54,7 @@ class StateDonor {
   void send(const Request& request, Chunk chunk, Time now);
   void serve(Time now);
   void forget_updates(std::size_t most, std::uint64_t bytes_max);
+  bool is_wanted(const Snapshot& snapshot, Time now) const;
   bool take_snapshot(std::uint64_t version, Time now);
 
   WorkerContext& context_;
