@@ -432,13 +432,15 @@ void Coordinator::expel(const Member& member, const std::string& reason) {
 
 // ----------------------------------------------------------------------------------------------- commit
 
-// A replica that is a step or two behind would stay behind for ever if a step is shorter than its round trips: the
+// A replica that is a few steps behind would stay behind for ever if a step is shorter than it takes to fetch one: the
 // finished step waits for it before the sums are combined, for a small share of the time.
 bool Coordinator::waits_for_joiner(Time now) {
+  const auto steps = step_time_ > Duration{} ? static_cast<std::uint64_t>(options_.join_within / step_time_) : 0;
+  const std::uint64_t near = std::max(kNearlyCaughtUp, steps);
   for (const auto i : outsiders_) {
     if (!is_candidate(seats_[i])) continue;
     const Report& report = reports_.at(seats_[i].peer);
-    if (report.timeline != timeline() || report.version + kNearlyCaughtUp < decisions_.step.value) continue;
+    if (report.timeline != timeline() || report.version == kNoVersion || report.version + near < decisions_.step.value) continue;
     Time& until = waited_until_.try_emplace(report.session, now + options_.join_wait).first->second;
     if (now > until + 10 * options_.join_wait) until = now + options_.join_wait;
     if (now < until) return true;
@@ -460,7 +462,7 @@ void Coordinator::evaluate(Time now) {
   if (ledger_.all_prepared(decisions_.live.size(), decisions_.epoch)) {
     if (const auto wrong = dissenter())
       expel(*wrong, "its sum of the step differs from its siblings'");
-    else
+    else if (preparing_ || !waits_for_joiner(now))  // stages of one replica are prepared without being asked
       commit();
   } else if (!preparing_ && !waits_for_joiner(now)) {
     // Not logged: after a restart the same Reports lead here again.

@@ -86,6 +86,8 @@ class Coordinator {
     Duration leave = seconds(60);
     // A step that is done waits this long for a joiner that has almost caught up, and no more than a tenth of the time.
     Duration join_wait = seconds(1);
+    // … that is not more of today's steps behind than take so long.
+    Duration join_within = seconds(3);
     // Whether, and how, replicas move from rich stages to poor ones; none: they stay.
     std::optional<Rebalance::Options> rebalance;
     Duration consider_moves = seconds(2);

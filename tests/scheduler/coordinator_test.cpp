@@ -372,6 +372,39 @@ TEST_F(CoordinatorOfReplicas, GoesOnWithoutAJoinerThatDoesNotComeNearer) {
   EXPECT_TRUE(views_.at(PeerId(2)).preparing);
 }
 
+// The stage's one replica is quick now that it has nobody to agree with; whoever joins would stay as far behind as its snapshot took.
+TEST_F(CoordinatorOfReplicas, WaitsForAJoinerThatIsManyStepsBehindIfTheyAreShort) {
+  for (const double step : {.1, 1.}) {
+    Coordinator coordinator(two_stages(40), seats_of_three(), options());
+    hear(coordinator.begin(0, now_));
+    const auto says = [&](std::uint32_t peer, std::uint64_t version, bool prepared) {
+      Report r = report(peer == 1 ? 0 : 1, 100 * peer, version);
+      r.replica = ReplicaId(peer == 3 ? 1 : 0);
+      r.step = coordinator.decisions().step;
+      r.attempt = coordinator.decisions().attempt;
+      r.done = DoneSet(2);
+      for (std::uint32_t m = 0; m < 2 && peer != 3; ++m) r.done.insert(MicrobatchId(m));
+      if (prepared) r.prepared_epoch = coordinator.decisions().epoch;
+      hear(coordinator.received(PeerId(peer), r, now_));
+    };
+    for (const bool prepared : {false, true})
+      for (const std::uint32_t peer : {1u, 2u}) says(peer, 0, prepared);
+    for (std::uint64_t version = 1; version <= 7; ++version) {
+      now_ += seconds(step);
+      for (const std::uint32_t peer : {1u, 2u}) says(peer, version, true);
+    }
+    ASSERT_EQ(coordinator.decisions().step, StepId(9));
+    says(3, 2, false);
+    now_ += seconds(step);
+    // Nobody has to be asked to prepare, but a step that waits is not committed.
+    for (const std::uint32_t peer : {1u, 2u}) says(peer, 8, true);
+    EXPECT_EQ(coordinator.decisions().step, StepId(step < .5 ? 9 : 10));
+    now_ += seconds(1.05);
+    hear(coordinator.tick(now_));
+    EXPECT_EQ(coordinator.decisions().step, StepId(10));
+  }
+}
+
 TEST_F(CoordinatorOfReplicas, ExpelsAReplicaWhoseSumIsNotItsSiblings) {
   hear(three_.begin(0, now_));
   hear(three_.received(PeerId(1), from(0, 0, 100, 0), now_));
