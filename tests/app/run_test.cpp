@@ -278,12 +278,12 @@ TEST_F(RunTest, RollsBackAndSaysSoWhenAStageIsLostAndThereIsNoJournal) {
   EXPECT_GE(count("rolled", "\"rolled back\""), 1u);
 }
 
-// Stops the worker at a moment when it has begun this file of a checkpoint and not finished the checkpoint.
+// Stops the worker at a moment when it has begun this file of a checkpoint and not yet its manifest.
 bool RunTest::stops_while_writing(const std::string& stage, pid_t worker, const std::string& file) {
   const auto writing = [&] {
     std::error_code error;
     for (const auto& entry : fs::directory_iterator(stage, error))
-      if (entry.path().filename().string().starts_with(".writing-") && fs::exists(entry.path() / file, error)) return true;
+      if (entry.path().filename().string().starts_with(".writing-") && fs::exists(entry.path() / file, error) && !fs::exists(entry.path() / "manifest.json", error)) return true;
     return false;
   };
   const auto stands_still = [&] {
@@ -336,6 +336,40 @@ TEST_F(RunTest, LoadsNoCheckpointWhoseWriterWasKilled) {
   EXPECT_EQ(count("torn", "\"rolled back\""), 0u);
   // Nor is anything left of those that were never finished.
   for (const auto& entry : fs::recursive_directory_iterator(checkpoints)) EXPECT_EQ(entry.path().string().find(".writing-"), std::string::npos) << entry.path();
+}
+
+// One worker comes back to a checkpoint that was cut short, another to one with a flipped byte: both begin from the one before.
+TEST_F(RunTest, BeginsFromAnOlderCheckpointWhenTheNewestIsDamaged) {
+  const std::vector<std::string> settings = {"--set", "run.steps=56"};
+  ASSERT_EQ(run(train("whole", settings)).code, 0);
+  auto arguments = replicated("damaged", settings);
+  arguments.insert(arguments.end(), {"--set", "checkpoint.every=18", "--set", "link.latency_ms=30"});
+  const auto file = [&](int stage, int version, const std::string& name) {
+    return folder_ + "/damaged/checkpoint/stage-" + std::to_string(stage) + "/step-000000" + std::to_string(version) + "/" + name;
+  };
+  expect_same_after("damaged", arguments, [&] {
+    // On all disks: nobody writes the one that is damaged again.
+    ASSERT_TRUE(eventually([&] { return count("damaged", "version 36") == 2; }));
+    const std::string cut = file(0, 36, "weights.safetensors"), flipped = file(1, 36, "optimizer.safetensors");
+    fs::resize_file(cut, fs::file_size(cut) - 1);
+    std::string bytes = read(flipped);
+    bytes[bytes.size() / 2] ^= 1;
+    std::ofstream(flipped, std::ios::binary) << bytes;
+    for (const char* peer : {"--peer 1", "--peer 4"}) ::kill(process("damaged", peer), SIGKILL);
+    ASSERT_TRUE(eventually([&] { return count("damaged", "\"admitted\"") == 6; }));
+  });
+  std::map<int, std::string> warned, held;
+  std::istringstream lines(read(folder_ + "/damaged/events.jsonl"));
+  for (std::string line; std::getline(lines, line);) {
+    const json event = json::parse(line);
+    if (event["event"] == "warning") warned[event["peer"]] += event["reason"];
+    if (event["event"] == "joining") held[event["peer"]] += event["reason"];
+  }
+  EXPECT_NE(warned[1].find("step-00000036/weights.safetensors"), std::string::npos) << warned[1];
+  EXPECT_NE(warned[1].find("truncated or damaged"), std::string::npos) << warned[1];
+  EXPECT_NE(warned[4].find("step-00000036/optimizer.safetensors does not match the digest"), std::string::npos) << warned[4];
+  for (const int peer : {1, 4}) EXPECT_NE(held[peer].find("it holds version 18"), std::string::npos) << held[peer];
+  EXPECT_EQ(count("damaged", "\"rolled back\""), 0u);
 }
 
 TEST_F(RunTest, GoesOnFromTheLogWhenTheCoordinatorIsKilled) {
