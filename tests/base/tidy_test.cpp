@@ -87,4 +87,22 @@ TEST(Tidy, KeepsClocksSleepsAndThreadsOutOfPureFolders) {
     }
 }
 
+// What the README and the documents tell people to start is there and can be started.
+TEST(Tidy, ProgramsThatTheDocumentsNameCanBeStarted) {
+  const fs::path root = ISTHMUS_SOURCE_DIR;
+  const std::regex program(R"re(\b(?:bench/[a-z_]+\.py|script/[a-z]+\b))re");
+  std::set<std::string> named;
+  for (const char* file : {"README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/convergence.md"}) {
+    std::ifstream in(root / file);
+    for (std::string text; std::getline(in, text);)
+      for (std::sregex_iterator at(text.begin(), text.end(), program), end; at != end; ++at) named.insert(at->str());
+  }
+  EXPECT_GT(named.size(), 10u);
+  for (const auto& name : named) {
+    std::error_code error;
+    const auto rights = fs::status(root / name, error).permissions();
+    EXPECT_TRUE(!error && (rights & fs::perms::owner_exec) != fs::perms::none) << name;
+  }
+}
+
 }  // namespace
