@@ -1,6 +1,7 @@
 #include "app/compute_thread.h"
 
 #include <exception>
+#include <ranges>
 #include <utility>
 
 #include "app/clock.h"
@@ -120,10 +121,13 @@ void ComputeThread::write_journal(const JobTag& tag, MicrobatchId m, bool gradie
 LoadDone ComputeThread::load(const RunLoad& job) {
   finish_writing();
   forget_checkpoints(options_.checkpoints, job.version, job.timeline);
-  if (job.version > 0) {
-    stage_->drop_step();
-    const auto loaded = stage_->load(job.version);
-    if (loaded) return {job.version, ""};
+  // Where it is damaged, or was not written, there is less to repeat from an older one than from the beginning.
+  auto versions = checkpoint_versions(options_.checkpoints.folder, options_.checkpoints.stage);
+  std::erase_if(versions, [&](std::uint64_t version) { return version > job.version; });
+  stage_->drop_step();
+  for (const auto version : std::views::reverse(versions)) {
+    const auto loaded = stage_->load(version);
+    if (loaded) return {version, ""};
     warning_ = loaded.error().message;
   }
   stage_.reset();

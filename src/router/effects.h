@@ -85,8 +85,8 @@ struct RunSave {
   std::uint32_t timeline = 0;
 };
 struct RunDigests {};
-// Weights and optimizer of another version: from a checkpoint on this disk, or, if it is not there, the initial ones
-// (version 0; the result says which). Newer checkpoints of an earlier timeline are removed.
+// Weights and optimizer of another version: from a checkpoint on this disk, or, if it is not there or damaged, from the newest older one,
+// or the initial ones (version 0; the result says which). Newer checkpoints of an earlier timeline are removed.
 struct RunLoad {
   std::uint64_t version;
   std::uint32_t timeline = 0;

@@ -499,10 +499,13 @@ std::vector<WorkerEffect> WorkerSteps::job_done(JobResult result, Time now) {
       if (loaded->error.empty() && !loading_) version_ = loaded->version;
     } else {
       loading_ = false;
-      if (loaded->error.empty())
+      if (loaded->error.empty()) {
         version_ = loaded->version;
-      else
+        // What could not be loaded is not there, whatever was thought.
+        checkpointed_ = save_started_ = std::min(checkpointed_, version_);
+      } else {
         fault_ = loaded->error;
+      }
     }
     report(now);
   } else if (const auto* snapshot = std::get_if<SnapshotDone>(&result)) {

@@ -674,11 +674,13 @@ std::optional<JobResult> Cluster::work(Worker& worker, WorkerEffect& effect) {
   if (auto* load = std::get_if<RunLoad>(&effect)) {
     std::erase_if(worker.disk().checkpoints, [&](const auto& c) { return c.first > load->version && c.second.timeline < load->timeline; });
     clear();
-    std::uint64_t version = load->version;
-    const auto at = worker.disk().checkpoints.find(version);
-    if (at == worker.disk().checkpoints.end()) version = 0;  // it is rebuilt, or fetches, from there
-    device.weights = version == 0 ? initial_weights(options_.seed, worker.stage, device.sum.size()) : at->second.weights;
-    device.anchor = version == 0 ? device.weights : at->second.anchor;
+    // It is rebuilt, or fetches, from there.
+    const auto above = worker.disk().checkpoints.upper_bound(load->version);
+    const auto at = above == worker.disk().checkpoints.begin() ? worker.disk().checkpoints.end() : std::prev(above);
+    const bool none = at == worker.disk().checkpoints.end();
+    const std::uint64_t version = none ? 0 : at->first;
+    device.weights = none ? initial_weights(options_.seed, worker.stage, device.sum.size()) : at->second.weights;
+    device.anchor = none ? device.weights : at->second.anchor;
     device.version = version;
     holds();
     return LoadDone{version, ""};

@@ -278,6 +278,21 @@ TEST_F(RunTest, RollsBackAndSaysSoWhenAStageIsLostAndThereIsNoJournal) {
   EXPECT_GE(count("rolled", "\"rolled back\""), 1u);
 }
 
+TEST_F(RunTest, RollsBackFurtherWhenTheNewestCheckpointOfAnotherStageIsDamaged) {
+  ASSERT_EQ(run(train("whole", {"--set", "run.steps=40", "--set", "pipeline.stages=3"})).code, 0);
+  const auto arguments = replicated("rolled", {"--set", "run.steps=40", "--set", "pipeline.stages=3", "--set", "recovery.journal_mb=0", "--set", "checkpoint.every=10"});
+  expect_same_after("rolled", arguments, [&] {
+    ASSERT_TRUE(eventually([&] { return count("rolled", "version 20") == 3; }));
+    std::ofstream(folder_ + "/rolled/checkpoint/stage-0/step-00000020/weights.safetensors", std::ios::binary) << "gone";
+    ASSERT_TRUE(reaches("rolled", 24));  // beyond it, so that the other stages have to load it
+    const pid_t one = process("rolled", "--peer 3"), other = process("rolled", "--peer 4");
+    ::kill(one, SIGKILL);
+    ::kill(other, SIGKILL);
+  });
+  EXPECT_GE(count("rolled", "to version 10 on every stage"), 1u) << read(folder_ + "/rolled/events.jsonl");
+  EXPECT_EQ(count("rolled", "to version 0 on every stage"), 0u);
+}
+
 // Stops the worker at a moment when it has begun this file of a checkpoint and not yet its manifest.
 bool RunTest::stops_while_writing(const std::string& stage, pid_t worker, const std::string& file) {
   const auto writing = [&] {
