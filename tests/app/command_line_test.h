@@ -5,12 +5,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 // The program itself, in a folder of the test's own: shards of a small text and a run file "run.toml" that trains a
@@ -110,6 +112,31 @@ every = 5
     text << in.rdbuf();
     return text.str();
   }
+  // Whether the run gets to so many lines of metrics.
+  bool reaches(const std::string& out, std::size_t steps) const {
+    return eventually([&] {
+      const std::string text = read(folder_ + "/" + out + "/metrics.jsonl");
+      return static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n')) >= steps;
+    });
+  }
+  // Processes of this test's run: their command lines name its folder.
+  std::vector<std::pair<pid_t, std::string>> processes(const std::string& out) const {
+    std::vector<std::pair<pid_t, std::string>> found;
+    for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+      const std::string name = entry.path().filename();
+      if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+      std::string command = read("/proc/" + name + "/cmdline");
+      for (char& c : command) c = c == '\0' ? ' ' : c;
+      if (command.find(folder_ + "/" + out + " ") != std::string::npos) found.emplace_back(std::stoi(name), command);
+    }
+    return found;
+  }
+  pid_t process(const std::string& out, const std::string& what) const {
+    for (const auto& [pid, command] : processes(out))
+      if (command.find(what) != std::string::npos) return pid;
+    return -1;
+  }
+  pid_t worker(const std::string& out, int peer) const { return process(out, " --peer " + std::to_string(peer) + " "); }
 
   const std::string folder_ = std::filesystem::temp_directory_path().string() + "/isthmus-run-" + std::to_string(::getpid());
 };

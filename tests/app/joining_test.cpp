@@ -87,23 +87,6 @@ class JoiningTest : public CommandLineTest, public ::testing::WithParamInterface
     }
     return found;
   }
-  bool reaches(const std::string& out, std::size_t steps) const {
-    return eventually([&] {
-      const std::string text = read(folder_ + "/" + out + "/metrics.jsonl");
-      return static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n')) >= steps;
-    });
-  }
-  pid_t worker(const std::string& out, int peer) const {
-    const std::string wanted = folder_ + "/" + out + " --peer " + std::to_string(peer) + " ";
-    for (const auto& entry : fs::directory_iterator("/proc")) {
-      const std::string name = entry.path().filename();
-      if (name.find_first_not_of("0123456789") != std::string::npos) continue;
-      std::string command = read("/proc/" + name + "/cmdline");
-      for (char& c : command) c = c == '\0' ? ' ' : c;
-      if ((command + " ").find(wanted) != std::string::npos) return std::stoi(name);
-    }
-    return -1;
-  }
   // All at once: looked up first.
   void kill_workers(const std::string& out, const std::vector<int>& peers) const {
     std::vector<pid_t> pids;

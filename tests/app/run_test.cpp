@@ -47,29 +47,6 @@ class RunTest : public CommandLineTest {
     return all;
   }
   // Waits until the run has committed `steps`.
-  bool reaches(const std::string& out, std::size_t steps) const {
-    return eventually([&] {
-      const std::string text = read(folder_ + "/" + out + "/metrics.jsonl");
-      return static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n')) >= steps;
-    });
-  }
-  // Processes of this test's run: their command lines name its folder.
-  std::vector<std::pair<pid_t, std::string>> processes(const std::string& out) const {
-    std::vector<std::pair<pid_t, std::string>> found;
-    for (const auto& entry : fs::directory_iterator("/proc")) {
-      const std::string name = entry.path().filename();
-      if (name.find_first_not_of("0123456789") != std::string::npos) continue;
-      std::string command = read("/proc/" + name + "/cmdline");
-      for (char& c : command) c = c == '\0' ? ' ' : c;
-      if (command.find(folder_ + "/" + out + " ") != std::string::npos) found.emplace_back(std::stoi(name), command);
-    }
-    return found;
-  }
-  pid_t process(const std::string& out, const std::string& what) const {
-    for (const auto& [pid, command] : processes(out))
-      if (command.find(what) != std::string::npos) return pid;
-    return -1;
-  }
   // Two replicas of each stage.
   std::vector<std::string> replicated(const std::string& out, std::vector<std::string> more = {}) const {
     more.insert(more.end(), {"--set", "pipeline.replicas=2"});

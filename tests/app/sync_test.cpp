@@ -37,23 +37,6 @@ class SyncTest : public CommandLineTest, public ::testing::WithParamInterface<co
       if (const json j = json::parse(line); j["event"] == event) found.push_back(j);
     return found;
   }
-  bool reaches(const std::string& out, std::size_t steps) const {
-    return eventually([&] {
-      const std::string text = read(folder_ + "/" + out + "/metrics.jsonl");
-      return static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n')) >= steps;
-    });
-  }
-  pid_t worker(const std::string& out, int peer) const {
-    const std::string wanted = folder_ + "/" + out + " --peer " + std::to_string(peer) + " ";
-    for (const auto& entry : fs::directory_iterator("/proc")) {
-      const std::string name = entry.path().filename();
-      if (name.find_first_not_of("0123456789") != std::string::npos) continue;
-      std::string command = read("/proc/" + name + "/cmdline");
-      for (char& c : command) c = c == '\0' ? ' ' : c;
-      if ((command + " ").find(wanted) != std::string::npos) return std::stoi(name);
-    }
-    return -1;
-  }
 };
 
 // A run ends only if all replicas of a stage report the same weights.
