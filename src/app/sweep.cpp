@@ -19,6 +19,7 @@
 #include "app/sweep_report.h"
 #include "app/sweep_results.h"
 #include "config/load_run.h"
+#include "model/arithmetic.h"
 #include "model/token_source.h"
 
 namespace isthmus {
@@ -106,6 +107,7 @@ class Sweep {
           steps_left_ += run_of(job).run.steps;
         }
       }
+    if (const std::string note = arithmetic_note(sweep_.row.front().runs.front()); !note.empty()) fmt::print(stderr, "{}\n", note);
     if (const std::size_t done = count() - jobs_.size(); done > 0)
       fmt::print(stderr, "{} of {} runs are in {}/runs already\n", done, count(), options_.out);
     return {};

@@ -18,6 +18,7 @@
 #include "app/run_folder.h"
 #include "app/signals.h"
 #include "app/trace.h"
+#include "model/arithmetic.h"
 #include "model/token_source.h"
 #include "wire/keys.h"
 
@@ -230,6 +231,7 @@ int train(const RunConfig& run, const TrainOptions& options) {
     spdlog::error("{}", written.error().message);
     return 1;
   }
+  if (const std::string note = arithmetic_note(run); !note.empty()) spdlog::info("{}", note);
   return Launcher(folder, run, options).launch(*start, seats_of(run));
 }
 

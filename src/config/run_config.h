@@ -65,7 +65,8 @@ struct RunConfig {
     // spike_window steps (scheduler/step_guard.h); 0: only if one of them is not finite.
     double spike_sigma = 6;
     std::uint32_t spike_window = 128;
-    std::string precision = "bf16";  // bf16 | fp32: arithmetic of the layers; master weights are fp32
+    // bf16 | fp32: arithmetic of the layers (model/arithmetic.h); master weights are fp32.
+    std::string precision = "bf16";
     // Evaluation on held-out data before step 1 + n·evaluate_every and after the last step; 0 = after the last only.
     std::uint64_t evaluate_every = 50;
     std::uint32_t evaluation_microbatches = 8;

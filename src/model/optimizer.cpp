@@ -5,6 +5,7 @@
 #include <map>
 #include <utility>
 
+#include "model/arithmetic.h"
 #include "model/muon.h"
 
 namespace isthmus {
@@ -21,8 +22,7 @@ void Optimizer::step(std::vector<Parameter>& parameters, const GradientSums& sum
       const auto weights = p.master.chunk(p.spec.stacked), momenta = p.moments[0].chunk(p.spec.stacked), gradients = gradient.chunk(p.spec.stacked);
       for (std::size_t i = 0; i < weights.size(); ++i)
         muon_step(weights[i], momenta[i], scale == 1.0 ? gradients[i] : gradients[i].mul(scale), learning_rate * factor, t.momentum,
-                  t.weight_decay / factor,
-                  t.precision == "bf16" ? at::kBFloat16 : at::kFloat);
+                  t.weight_decay / factor, arithmetic(run_));
     } else {
       groups[{factor, p.spec.decays()}].push_back(&p);
     }

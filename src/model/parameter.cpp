@@ -7,6 +7,7 @@
 
 #include "base/counter_random.h"
 #include "compress/subspace.h"
+#include "model/arithmetic.h"
 
 namespace isthmus {
 
@@ -41,7 +42,7 @@ std::vector<Parameter> make_parameters(const RunConfig& run, std::uint32_t first
     // Gains stay fp32 in every precision: they are small and sit in fp32 arithmetic. So does what an fp32 stream meets
     // at a boundary.
     const bool wide = spec.kind == Kind::kNorm || spec.kind == Kind::kEncoder || spec.kind == Kind::kDecoder;
-    p.compute = run.train.precision == "bf16" && !wide ? p.master.to(at::kBFloat16) : p.master;
+    p.compute = wide ? p.master : p.master.to(arithmetic(run));
     for (std::uint32_t i = 0; i < optimizer_moments(run, spec); ++i) p.moments.push_back(at::zeros_like(p.master));
     parameters.push_back(std::move(p));
   }

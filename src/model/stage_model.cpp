@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "compress/subspace.h"
+#include "model/arithmetic.h"
 
 namespace isthmus {
 
@@ -29,7 +30,7 @@ StageModel::StageModel(const RunConfig& run, std::uint32_t first_layer, std::uin
       form_(boundary_form(run.boundary.codec)),
       first_layer_(first_layer),
       end_layer_(end_layer),
-      compute_(run.train.precision == "bf16" ? at::kBFloat16 : at::kFloat),
+      compute_(arithmetic(run)),
       parameters_(make_parameters(run, first_layer, end_layer)) {
   const auto& m = run.model;
   const auto norm = std::ranges::find(parameters_, Kind::kNorm, [](const Parameter& p) { return p.spec.kind; });

@@ -16,6 +16,7 @@
 #include "compress/boundary_codec.h"
 #include "compress/error_feedback.h"
 #include "compress/token_ids.h"
+#include "model/arithmetic.h"
 #include "model/optimizer.h"
 #include "model/stage_model.h"
 #include "model/token_source.h"
@@ -420,7 +421,7 @@ class TorchStage final : public StageCompute {
     if (graph_bytes_ != 0) return;
     const auto& m = run_.model;
     const std::uint64_t numbers = 12ull * m.hidden + 4ull * m.mlp + std::uint64_t{m.heads} * std::min<std::uint64_t>(m.context, 1024);
-    const std::uint64_t width = run_.train.precision == "bf16" ? 2 : 4;
+    const std::uint64_t width = at::elementSize(arithmetic(run_));
     graph_bytes_ = static_cast<std::uint64_t>(tokens_) * (place_.end_layer - place_.first_layer) * numbers * width;
     if (model_.has_head()) graph_bytes_ += static_cast<std::uint64_t>(tokens_) * m.vocabulary * 4;
   }
