@@ -17,7 +17,7 @@ std::uint64_t size_of(const SharedBytes& bytes) { return bytes ? bytes->size() :
 
 }  // namespace
 
-Result<LocalPipeline> LocalPipeline::open(const RunConfig& run) {
+Result<LocalPipeline> LocalPipeline::open(const RunConfig& run, const std::optional<Absence>& absence) {
   std::vector<Replicas> stages(run.pipeline.stage.size());
   for (std::uint32_t s = 0; s < stages.size(); ++s)
     for (std::uint32_t r = 0; r < run.pipeline.stage[s].replicas; ++r) {
@@ -26,11 +26,11 @@ Result<LocalPipeline> LocalPipeline::open(const RunConfig& run) {
       if (!replica) return tl::unexpected(replica.error());
       stages[s].push_back(std::move(*replica));
     }
-  return LocalPipeline(run, std::move(stages));
+  return LocalPipeline(run, absence, std::move(stages));
 }
 
-LocalPipeline::LocalPipeline(const RunConfig& run, std::vector<Replicas> stages)
-    : run_(run), plan_(make_plan(run)), stages_(std::move(stages)), guard_(StepGuard::Options::of(run)), times_(stages_.size()) {}
+LocalPipeline::LocalPipeline(const RunConfig& run, const std::optional<Absence>& absence, std::vector<Replicas> stages)
+    : run_(run), absence_(absence), plan_(make_plan(run)), stages_(std::move(stages)), guard_(StepGuard::Options::of(run)), times_(stages_.size()) {}
 
 template <class Work>
 auto LocalPipeline::timed(Duration& sum, Work&& work) const {
@@ -159,7 +159,9 @@ void LocalPipeline::agree(std::size_t stage) {
 
 Result<StepResult> LocalPipeline::run_step() {
   step_ = StepId(step_.value + 1);
-  paths_ = StepPaths(plan_, step_, {});
+  std::vector<StageId> absent;
+  if (absence_ && absence_->covers(step_.value)) absent.push_back(StageId(absence_->stage));
+  paths_ = StepPaths(plan_, step_, absent);
   deal();
   std::map<MicrobatchId, MicrobatchLoss> losses;
   for (std::uint32_t i = 0; i < plan_.count(step_); ++i) {
@@ -178,11 +180,12 @@ Result<StepResult> LocalPipeline::run_step() {
     const double weight = paths_.weight(StageId(static_cast<std::uint32_t>(s)));
     for (const auto& unit : prepared) norms.push_back({unit.unit, unit.norm2 * weight * weight});
   }
-  StepResult result = step_result(plan_, step_, run_.train.clip, norms, finite, losses, guard_, {});
+  StepResult result = step_result(plan_, step_, run_.train.clip, norms, finite, losses, guard_, absent);
   Commit commit;
   commit.step = step_;
   commit.scale = result.scale;
   commit.apply = result.apply;
+  commit.absent = absent;
   const double rate = learning_rate(run_, step_);
   for (std::size_t s = 0; s < stages_.size(); ++s)
     timed(times_[s].update, [&] {

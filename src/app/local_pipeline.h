@@ -2,11 +2,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "base/result.h"
 #include "base/time.h"
 #include "config/run_config.h"
+#include "config/sweep_config.h"
 #include "scheduler/plan.h"
 #include "scheduler/step_guard.h"
 #include "scheduler/step_paths.h"
@@ -39,8 +41,8 @@ struct StageTime {
 // no checkpoint to go back to after bad steps.
 class LocalPipeline {
  public:
-  // Errors: data shards, no such device.
-  static Result<LocalPipeline> open(const RunConfig& run);
+  // `absence`: a stage that some steps go without. Errors: data shards, no such device.
+  static Result<LocalPipeline> open(const RunConfig& run, const std::optional<Absence>& absence = {});
 
   // Runs the next step: 1 … plan().steps train, plan().final_step() only evaluates. Errors: a stage that refuses its
   // neighbour's bytes, or a payload that has not the size the plan says.
@@ -54,7 +56,7 @@ class LocalPipeline {
 
  private:
   using Replicas = std::vector<std::unique_ptr<StageCompute>>;
-  LocalPipeline(const RunConfig& run, std::vector<Replicas> stages);
+  LocalPipeline(const RunConfig& run, const std::optional<Absence>& absence, std::vector<Replicas> stages);
   void deal();
   StageCompute& replica_of(std::size_t stage, MicrobatchId m) const { return *stages_[stage][dealt_[stage][m.value]]; }
   std::uint32_t share_of(std::size_t stage, std::size_t replica) const;
@@ -71,6 +73,7 @@ class LocalPipeline {
   auto timed(Duration& sum, Work&& work) const;
 
   RunConfig run_;
+  std::optional<Absence> absence_;
   Plan plan_;
   std::vector<Replicas> stages_;
   std::vector<std::vector<std::uint32_t>> dealt_;  // by stage: of every microbatch of the step, its replica

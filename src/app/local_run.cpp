@@ -52,10 +52,11 @@ void add_summary(const LocalPipeline& pipeline, LocalRunResult& result) {
 }
 
 Result<LocalRunResult> compute(const RunConfig& run, const LocalRunOptions& options) {
-  auto pipeline = LocalPipeline::open(run);
+  auto pipeline = LocalPipeline::open(run, options.absence);
   if (!pipeline) return tl::unexpected(pipeline.error());
   LocalRunResult result;
   result.config = json::parse(resolved_json(run));
+  result.absence = options.absence;
   std::uint64_t tokens = 0;
   Time told{};
   while (pipeline->last_step() < pipeline->plan().final_step()) {
@@ -104,7 +105,10 @@ json to_json(const LocalRunResult& result) {
                       {"input_gradient_seconds", stage.input_gradient_seconds},
                       {"weight_gradient_seconds", stage.weight_gradient_seconds},
                       {"update_seconds", stage.update_seconds}});
+  json absent;
+  if (const auto& absence = result.absence) absent = {{"stage", absence->stage}, {"from", absence->from}, {"steps", absence->steps}};
   return {{"validation_loss", result.validation_loss},
+          {"absent", std::move(absent)},
           {"bytes_per_token_hop", {{"forward", result.forward_bytes}, {"backward", result.backward_bytes}, {"token_ids", result.token_bytes}}},
           {"parameters", result.parameters},
           {"compute_seconds", result.compute_seconds},
@@ -119,6 +123,7 @@ Result<LocalRunResult> local_run_result(const json& j) {
   try {
     LocalRunResult result;
     result.config = j.at("config");
+    if (const json absent = j.value("absent", json()); !absent.is_null()) result.absence = Absence{absent.at("stage"), absent.at("from"), absent.at("steps")};
     result.validation_loss = number_or_nan(j.at("validation_loss"));
     const json& bytes = j.at("bytes_per_token_hop");
     result.forward_bytes = bytes.at("forward");

@@ -8,6 +8,7 @@
 
 #include "base/result.h"
 #include "config/run_config.h"
+#include "config/sweep_config.h"
 
 namespace isthmus {
 
@@ -29,6 +30,7 @@ struct LocalRunResult {
     double update_seconds = 0;
   };
   nlohmann::json config;  // the resolved run
+  std::optional<Absence> absence;
   std::vector<Point> curve;
   double validation_loss = 0;  // of the final weights
   // Payload of a training token at one boundary; 0 where there is none.
@@ -47,6 +49,7 @@ Result<LocalRunResult> local_run_result(const nlohmann::json& json);
 
 struct LocalRunOptions {
   std::string result;  // file to write, whole or not at all
+  std::optional<Absence> absence;
   // Descriptor for lines of JSON, a few a second: {"step": 3, "loss": 2.1}, or, once, {"error": "…"}; -1: none.
   int progress_fd = -1;
 };

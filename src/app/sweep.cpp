@@ -118,7 +118,7 @@ class Sweep {
     const auto text = read_whole(path_of(job, "json"));
     if (!text) return std::nullopt;
     auto result = local_run_result(json::parse(*text, nullptr, false));
-    if (!result || result->config != json::parse(resolved_json(run_of(job)))) return std::nullopt;
+    if (!result || result->config != json::parse(resolved_json(run_of(job))) || result->absence != sweep_.row[job.row].absence) return std::nullopt;
     return std::move(*result);
   }
 
@@ -126,7 +126,10 @@ class Sweep {
     const std::string run_file = path_of(job, "toml");
     auto started = write_whole(run_file, resolved_toml(run_of(job)));
     if (started) {
-      auto child = Child::start(name_of(job), {"bench", "run", run_file, "--result", path_of(job, "json"), "--progress-fd", "3"}, true);
+      std::vector<std::string> arguments = {"bench", "run", run_file, "--result", path_of(job, "json"), "--progress-fd", "3"};
+      if (const auto& absence = sweep_.row[job.row].absence)
+        for (const std::uint64_t number : {std::uint64_t{absence->stage}, absence->from, absence->steps}) arguments.insert(arguments.end(), {"--absent", std::to_string(number)});
+      auto child = Child::start(name_of(job), arguments, true);
       if (child) {
         const int output = child->output();
         const Time now = monotonic_now();

@@ -5,6 +5,7 @@
 #include <map>
 #include <set>
 
+#include "config/boundary_form.h"
 #include "config/config_file.h"
 #include "config/nearest.h"
 #include "config/problem_list.h"
@@ -95,8 +96,17 @@ class SweepLoader {
       const std::string path = row_path(i) + ".name";
       const std::string name = text(path);
       if (!name.empty() && !seen.insert(name).second) add(path, fmt::format("there are two rows {}", quoted(name)), "another name");
-      sweep_.row.push_back({name, {}, {}});
+      sweep_.row.push_back({name, read_absence(row_path(i) + ".absent"), {}, {}});
     }
+  }
+
+  std::optional<Absence> read_absence(const std::string& path) const {
+    if (!document_.has(path)) return std::nullopt;
+    const auto number = [&](const char* key) {
+      const auto* node = sound(path + "." + key);
+      return node ? static_cast<std::uint64_t>(node->value_or(std::int64_t{1})) : 1;
+    };
+    return Absence{static_cast<std::uint32_t>(number("stage")), number("from"), number("steps")};
   }
 
   std::optional<std::size_t> find_row(const std::string& path) {
@@ -156,6 +166,7 @@ class SweepLoader {
         overrides[i].pop_back();
         if (run) {
           check_device(i, *run);
+          check_absence(i, *run);
           row.runs.push_back(*run);
           continue;
         }
@@ -174,6 +185,21 @@ class SweepLoader {
           "cpu or cuda: an emulated device computes no loss");
     if (!run.fleet.machine.empty() && problems_.sound({"base"}))
       problems_.add(document_.place("base"), "base", "the base run has a fleet", "a run without [[fleet.machine]]: a sweep compares one layer map with another");
+  }
+
+  // Once for all seeds.
+  void check_absence(std::size_t row, const RunConfig& run) {
+    const auto& absence = sweep_.row[row].absence;
+    const std::string path = row_path(row) + ".absent";
+    if (!absence || run.run.seed != sweep_.seeds.front() || !problems_.sound({path})) return;
+    const auto stages = run.pipeline.stage.size();
+    if (stages < 3 || absence->stage > stages - 2)
+      add(path + ".stage", fmt::format("stage {} is absent, of {} stages", absence->stage, stages),
+          stages < 3 ? "three stages at least: the first and the last are never skipped" : fmt::format("1 to {}: the first and the last are never skipped", stages - 2));
+    if (absence->from > run.run.steps)
+      add(path + ".from", fmt::format("absent.from is {}", absence->from), fmt::format("at most run.steps = {}", run.run.steps));
+    if (!boundary_form(run.boundary.codec).shared())
+      add(path, fmt::format("a stage is absent with boundary.codec = \"{}\"", run.boundary.codec), "a codec whose boundaries all mean the same, not bottleneck or learned");
   }
 
   void note(std::size_t row, const Problem& problem) {

@@ -11,6 +11,15 @@
 
 namespace isthmus {
 
+// A stage that nobody serves in some steps of a run, so that they go without it (scheduler/step_paths.h).
+struct Absence {
+  std::uint32_t stage = 0;  // neither the first nor the last
+  std::uint64_t from = 1;   // step
+  std::uint64_t steps = 0;
+  bool covers(std::uint64_t step) const { return step >= from && step - from < steps; }
+  friend bool operator==(const Absence&, const Absence&) = default;
+};
+
 // Many runs under one protocol, as the sweep file says it: every row with every seed, on equal tokens in equal order.
 // Filled and checked by load_sweep; const from then on.
 struct SweepConfig {
@@ -21,6 +30,7 @@ struct SweepConfig {
   };
   struct Row {
     std::string name;
+    std::optional<Absence> absence;
     std::optional<std::size_t> reference;  // index of the row that its gap is measured against
     std::vector<RunConfig> runs;           // resolved, one per seed
   };

@@ -190,16 +190,25 @@ std::vector<StageId> Coordinator::still_absent() const {
 // still on its way.
 void Coordinator::skip_the_empty(Time now) {
   if (phase_ != Phase::kRunning || plan_.skip_after == Duration{} || !decisions_.last_commit || decisions_.step > plan_.final_step()) return;
-  std::vector<StageId> absent = still_absent();
+  // The running step goes on without those it goes without already, also if the next one would not.
+  std::vector<StageId> absent;
+  for (const auto stage : decisions_.absent)
+    if (decisions_.stage_is_empty(stage)) absent.push_back(stage);
   bool more = false;
   for (std::uint32_t s = 0; s < plan_.stages.size(); ++s) {
     const StageId stage(s);
     if (!decisions_.stage_is_empty(stage)) {
       empty_since_.erase(stage);
+      waited_for_.erase(stage);
       continue;
     }
     const Time since = empty_since_.try_emplace(stage, now).first->second;
-    if (decisions_.is_absent(stage) || now - since < plan_.skip_after || decisions_.steps_without[s] >= plan_.skip_steps) continue;
+    if (decisions_.is_absent(stage) || now - since < plan_.skip_after) continue;
+    if (decisions_.steps_without[s] >= plan_.skip_steps) {
+      if (waited_for_.insert(stage).second)
+        happened("waiting", kCoordinator, fmt::format("stage {} has been skipped for {} steps in a row, as many as recovery.skip_steps allows: the run waits for it", stage, plan_.skip_steps));
+      continue;
+    }
     std::vector<StageId> with = absent;
     with.push_back(stage);
     std::ranges::sort(with);

@@ -51,7 +51,7 @@ struct StepCommitted {
 };
 // A line of events.jsonl.
 struct Happened {
-  // "admitted", "joining", "fetching", "suspected", "expelled", "moved", "committed", "checkpoint", "rolled back", "skipped", "gone", "fault",
+  // "admitted", "joining", "fetching", "suspected", "expelled", "moved", "committed", "checkpoint", "rolled back", "skipped", "waiting", "gone", "fault",
   // "warning", "refused", "offender", "stopping", "finished"
   std::string event;
   StepId step;
@@ -199,6 +199,7 @@ class Coordinator {
   LinkSurvey survey_;
   StepPaths paths_;  // of the running step
   std::map<StageId, Time> empty_since_;
+  std::set<StageId> waited_for_;  // stages that may not be skipped any longer, which was said
   std::optional<Rebalance> rebalance_;
   std::optional<PendingMove> pending_move_;
   std::set<PeerId> gone_;  // will not be started again

@@ -136,6 +136,24 @@ TEST_F(SweepTest, HasTheLossesOfTrain) {
   }
 }
 
+TEST_F(SweepTest, LeavesOutAStageForTheStepsThatItIsGone) {
+  const std::string gone = "absent = {stage = 1, from = 4, steps = 3}\n";
+  std::ofstream(folder_ + "/sweep.toml") << "base = \"run.toml\"\nseeds = [1]\nset = [\"run.steps=8\", \"pipeline.layout=auto\", \"pipeline.stages=3\", "
+                                            "\"model.layers=3\"]\n[[row]]\nname = \"whole\"\n[[row]]\nname = \"gone\"\n" << gone;
+  ASSERT_EQ(run(sweep("out")).code, 0);
+  const auto results = lines("out/results.jsonl");
+  const json whole = results[0]["curve"], without = results[1]["curve"];
+  for (std::size_t i = 0; i < 8; ++i) {
+    // The same until it is gone; then two boundaries become one, and with them their bytes.
+    EXPECT_EQ(whole[i]["loss"] == without[i]["loss"], i < 3) << i + 1;
+    const auto crossed = [&](const json& curve) { return curve[i]["bytes"].get<std::uint64_t>() - (i == 0 ? 0 : curve[i - 1]["bytes"].get<std::uint64_t>()); };
+    EXPECT_EQ(crossed(without), i >= 3 && i < 6 ? crossed(whole) / 2 : crossed(whole)) << i + 1;
+  }
+  const auto first = written("out", "gone-seed1");
+  ASSERT_EQ(run(sweep("out")).code, 0);
+  EXPECT_EQ(written("out", "gone-seed1"), first);
+}
+
 TEST_F(SweepTest, SkipsTheStepsThatTrainSkips) {
   write_text(400);
   const std::vector<std::string> settings = {"run.steps=80", "train.learning_rate=0.01", "train.spike_window=16"};

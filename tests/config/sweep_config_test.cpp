@@ -43,6 +43,27 @@ class SweepConfigTest : public testing::Test {
 
 const std::string kHead = "base = \"../run.toml\"\nseeds = [3, 4]\n";
 
+TEST_F(SweepConfigTest, ReadsWhichStageIsGoneAndWhen) {
+  const auto sweep = load(kHead + "[[row]]\nname = \"whole\"\n[[row]]\nname = \"gone\"\nabsent = {stage = 2, from = 5, steps = 7}\n");
+  ASSERT_TRUE(sweep);
+  EXPECT_FALSE(sweep->row[0].absence);
+  EXPECT_EQ(sweep->row[1].absence, (Absence{2, 5, 7}));
+  EXPECT_FALSE(sweep->row[1].absence->covers(4));
+  EXPECT_TRUE(sweep->row[1].absence->covers(5));
+  EXPECT_TRUE(sweep->row[1].absence->covers(11));
+  EXPECT_FALSE(sweep->row[1].absence->covers(12));
+}
+
+TEST_F(SweepConfigTest, RefusesAnAbsenceThatNoRunCouldHave) {
+  EXPECT_THAT(problems(kHead + "[[row]]\nname = \"a\"\nabsent = {stage = 3, from = 31, steps = 7}\n[[row]]\nname = \"b\"\nabsent = {stage = 0, from = 1}\n"
+                               "[[row]]\nname = \"c\"\nset = [\"pipeline.stages=2\"]\nabsent = {stage = 1, from = 1, steps = 1}\n"
+                               "[[row]]\nname = \"d\"\nset = [\"boundary.codec=learned\"]\nabsent = {stage = 1, from = 1, steps = 1}\n"),
+              testing::UnorderedElementsAre(HasSubstr("stage 3 is absent, of 4 stages, expected 1 to 2"), HasSubstr("absent.from is 31, expected at most run.steps = 30"),
+                                            HasSubstr("row[1].absent.stage is 0"), HasSubstr("steps"),
+                                            HasSubstr("stage 1 is absent, of 2 stages, expected three stages at least"),
+                                            HasSubstr("a stage is absent with boundary.codec = \"learned\"")));
+}
+
 TEST_F(SweepConfigTest, ResolvesEveryRowWithEverySeed) {
   const auto sweep = load(kHead + R"(set = ["train.learning_rate=2e-3"]
 links = [{bandwidth_mbps = 20, latency_ms = 7.5}]

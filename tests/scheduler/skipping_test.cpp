@@ -10,11 +10,11 @@ namespace {
 // Four stages of one replica each, peers 1 to 4; the coordinator may go without an inner one.
 class Skipping : public ::testing::Test {
  protected:
-  Skipping() : plan_(four_stages()), coordinator_(plan_, seats(), {}) {}
+  explicit Skipping(std::uint32_t stages = 4) : plan_(plan_of(stages)), coordinator_(plan_, seats(stages), {}) {}
 
-  static Plan four_stages() {
+  static Plan plan_of(std::uint32_t stages) {
     Plan plan;
-    for (std::uint32_t s = 0; s < 4; ++s) plan.stages.push_back({s, s + 1, 1, 4});
+    for (std::uint32_t s = 0; s < stages; ++s) plan.stages.push_back({s, s + 1, 1, 4});
     plan.steps = 50;
     plan.microbatches = 2;
     plan.tokens_per_microbatch = 10;
@@ -22,9 +22,9 @@ class Skipping : public ::testing::Test {
     plan.skip_steps = 3;
     return plan;
   }
-  static std::vector<Seat> seats() {
+  static std::vector<Seat> seats(std::uint32_t stages) {
     std::vector<Seat> seats;
-    for (std::uint32_t s = 0; s < 4; ++s) seats.push_back({PeerId(s + 1), StageId(s), ReplicaId(0), {}});
+    for (std::uint32_t s = 0; s < stages; ++s) seats.push_back({PeerId(s + 1), StageId(s), ReplicaId(0), {}});
     return seats;
   }
 
@@ -47,7 +47,7 @@ class Skipping : public ::testing::Test {
   }
   void begin() {
     hear(coordinator_.begin(0, now_));
-    for (std::uint32_t s = 0; s < 4; ++s) join(s, 100 * (s + 1));
+    for (std::uint32_t s = 0; s < plan_.stages.size(); ++s) join(s, 100 * (s + 1));
   }
   void join(std::uint32_t stage, std::uint64_t session) {
     sessions_[stage] = session;
@@ -164,6 +164,7 @@ TEST_F(Skipping, WaitsOnceTheStageHasBeenMissingForSoManySteps) {
   wait(seconds(20));
   EXPECT_EQ(step(), 5u);
   EXPECT_TRUE(absent().empty());
+  EXPECT_EQ(std::ranges::count(events_, "waiting"), 1);
   join(2, 777);
   take_step();
   EXPECT_EQ(step(), 6u);
@@ -173,13 +174,35 @@ TEST_F(Skipping, WaitsOnceTheStageHasBeenMissingForSoManySteps) {
   EXPECT_EQ(absent(), std::vector{StageId(2)});
 }
 
+class SkippingTwo : public Skipping {
+ protected:
+  SkippingTwo() : Skipping(7) {}
+};
+
+// The last step that may go without one stage loses a second one: it begins again without both.
+TEST_F(SkippingTwo, TheRunningStepGoesOnWithoutAStageThatTheNextOneWaitsFor) {
+  begin();
+  take_step();
+  lose(2);
+  wait(seconds(6));
+  for (int i = 0; i < 2; ++i) take_step();
+  EXPECT_EQ(absent(), std::vector{StageId(2)});
+  lose(4);
+  wait(seconds(6));
+  EXPECT_EQ(absent(), (std::vector{StageId(2), StageId(4)}));
+  const std::uint64_t last = step();
+  take_step();
+  EXPECT_EQ(step(), last + 1);
+  EXPECT_EQ(absent(), std::vector{StageId(4)});
+}
+
 TEST_F(Skipping, ARestartedCoordinatorGoesOnWithoutIt) {
   begin();
   take_step();
   lose(2);
   wait(seconds(6));
   take_step();
-  Coordinator again(plan_, seats(), {});
+  Coordinator again(plan_, seats(4), {});
   again.replay(log_);
   EXPECT_EQ(again.decisions().absent, absent());
   EXPECT_EQ(again.decisions().steps_without, coordinator_.decisions().steps_without);

@@ -337,8 +337,11 @@ int run_command_line(int argc, char** argv) {
   local_command->group("");
   run.add_to(*local_command);
   local_command->add_option("--result", local_options.result, "File to write")->required();
+  std::vector<std::uint64_t> absent;
+  local_command->add_option("--absent", absent, "Stage that is gone, from which step on, for how many steps")->expected(3);
   local_command->add_option("--progress-fd", local_options.progress_fd, "Descriptor to tell the progress to");
   local_command->callback([&] {
+    if (!absent.empty()) local_options.absence = Absence{static_cast<std::uint32_t>(absent[0]), absent[1], absent[2]};
     chosen = [&] {
       return with_run(run, [&](const RunConfig& config) { return run_locally(config, local_options); });
     };
