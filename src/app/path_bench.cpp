@@ -98,6 +98,7 @@ int bench_paths(PathsConfig paths, const PathBenchOptions& options) {
   const std::uint64_t scaled = std::accumulate(paths.stages.begin(), paths.stages.end(), std::uint64_t{0}) * options.scale;
   if (scaled > kPathNodesMax) return refuse(fmt::format("--scale {} makes {} nodes, expected at most {}", options.scale, scaled, kPathNodesMax));
   for (auto& nodes : paths.stages) nodes *= options.scale;
+  if (path_visits(paths) > kPathVisitsMax) return refuse(fmt::format("--scale {} makes {:.0f} visits of stages, expected at most {}", options.scale, path_visits(paths), kPathVisitsMax));
 
   const auto regions = draw_regions(paths, paths.seed);
   const PathProblem problem = make_path_problem(paths, regions);

@@ -3,16 +3,43 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <map>
 #include <numeric>
 
 #include "config/config_file.h"
 #include "config/problem_list.h"
+#include "config/quoted.h"
 #include "config/run_document.h"
 #include "config/schema_check.h"
+#include "config/step_limits.h"
 
 namespace isthmus {
 
 namespace {
+
+// How many stages a path has room for, and whether anybody could play so many.
+template <class Add>
+void check_visits(const PathsConfig& paths, const ProblemList& problems, const Add& add) {
+  const std::size_t stages = paths.stages.size();
+  if (!problems.sound({"stages", "visits", "end", "skips_in_a_row"})) return;
+  const bool last = paths.end == "last_stage";
+  const std::size_t least = last && stages > 1 ? 2 : 1;
+  if (paths.visits > stages) return add("visits", fmt::format("visits is {}", paths.visits), fmt::format("at most the {} stages", stages));
+  if (paths.visits < least) return add("visits", fmt::format("visits is {}", paths.visits), "at least 2: neither the first stage is skipped nor the last, which has the loss");
+  const std::size_t gaps = last ? paths.visits - 1 : paths.visits;
+  if (stages - paths.visits > gaps * paths.skips_in_a_row)
+    add("visits", fmt::format("visits is {}, of {} stages", paths.visits, stages),
+        fmt::format("as many that they leave out at most {} between them, skips_in_a_row = {} at a time", gaps * paths.skips_in_a_row, paths.skips_in_a_row));
+  if (!problems.sound({"stages[0]", "microbatches"})) return;
+  const double visits = path_visits(paths);
+  if (visits > kPathVisitsMax)
+    return add("microbatches", fmt::format("{} microbatches at each of {} nodes make {:.0f} visits", paths.microbatches, paths.stages[0], visits), fmt::format("at most {}", kPathVisitsMax));
+  if (!problems.sound({"forward_seconds", "backward", "loss", "microbatch_bytes", "link.slowest_mbps", "link.slowest_rtt_ms", "link.overhead_seconds"})) return;
+  const double compute = paths.forward_seconds * (1 + paths.backward + paths.loss);
+  const double transfers = 2 * (paths.link.slowest_rtt_ms / 2000 + paths.link.overhead_seconds + static_cast<double>(paths.microbatch_bytes) * 8 / (paths.link.slowest_mbps * 1e6));
+  if (const double seconds = visits * (compute + transfers); seconds > kStepSecondsMax)
+    add("microbatches", fmt::format("all visits one after the other take {:.2g} s", seconds), fmt::format("at most {:.0e} s", kStepSecondsMax));
+}
 
 // What the schema cannot say.
 void check_paths(const PathsConfig& paths, const RunDocument& document, ProblemList& problems) {
@@ -21,13 +48,20 @@ void check_paths(const PathsConfig& paths, const RunDocument& document, ProblemL
     if (const auto nodes = std::accumulate(paths.stages.begin(), paths.stages.end(), 0u); nodes > kPathNodesMax)
       add("stages", fmt::format("the stages have {} nodes", nodes), fmt::format("at most {}", kPathNodesMax));
   }
-  if (problems.sound({"stages", "visits"}) && paths.visits > paths.stages.size())
-    add("visits", fmt::format("visits is {}", paths.visits), fmt::format("at most the {} stages", paths.stages.size()));
+  check_visits(paths, problems, add);
   if (problems.sound({"link"})) {
-    if (paths.link.fastest_rtt_ms >= paths.link.slowest_rtt_ms)
+    // Each only where both ends can be read.
+    if (problems.sound({"link.fastest_rtt_ms", "link.slowest_rtt_ms"}) && paths.link.fastest_rtt_ms >= paths.link.slowest_rtt_ms)
       add("link.slowest_rtt_ms", fmt::format("link.slowest_rtt_ms is {}", paths.link.slowest_rtt_ms), fmt::format("above link.fastest_rtt_ms = {}", paths.link.fastest_rtt_ms));
-    if (paths.link.fastest_mbps < paths.link.slowest_mbps)
+    if (problems.sound({"link.fastest_mbps", "link.slowest_mbps"}) && paths.link.fastest_mbps < paths.link.slowest_mbps)
       add("link.slowest_mbps", fmt::format("link.slowest_mbps is {}", paths.link.slowest_mbps), fmt::format("at most link.fastest_mbps = {}", paths.link.fastest_mbps));
+  }
+  std::map<std::string, std::size_t> named;
+  for (std::size_t i = 0; i < paths.region.size(); ++i) {
+    const std::string name = fmt::format("region[{}].name", i);
+    if (!problems.sound({name})) continue;
+    if (const auto [at, added] = named.emplace(paths.region[i].name, i); !added)
+      add(name, fmt::format("a second region is called {}", quoted(paths.region[i].name)), fmt::format("another name than that of region[{}]", at->second));
   }
   for (std::size_t i = 0; i < paths.region.size(); ++i)
     if (const std::string path = fmt::format("region[{}].rtt_ms", i); problems.sound({path}) && paths.region[i].rtt_ms.size() != i)
@@ -35,6 +69,8 @@ void check_paths(const PathsConfig& paths, const RunDocument& document, ProblemL
 }
 
 }  // namespace
+
+double path_visits(const PathsConfig& paths) { return static_cast<double>(paths.stages[0]) * paths.microbatches * paths.visits; }
 
 tl::expected<PathsConfig, std::vector<Problem>> load_paths(const std::string& path) {
   const auto text = config_file_text(path, "a path planning case");
