@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <set>
 
 namespace isthmus {
@@ -23,32 +24,54 @@ std::string machine_name(const RunConfig::Machine& table, std::uint32_t number) 
   return table.count == 1 ? table.name : fmt::format("{}.{}", table.name, number);
 }
 
+std::optional<std::pair<std::string, std::uint32_t>> numbered_name(const std::string& name) {
+  const auto dot = name.find_last_of('.');
+  if (dot == std::string::npos) return std::nullopt;
+  std::uint32_t number = 0;
+  const char* const end = name.data() + name.size();
+  const auto read = std::from_chars(name.data() + dot + 1, end, number);
+  // 03 and +3 are names of somebody else.
+  if (read.ec != std::errc() || read.ptr != end || name.substr(dot + 1) != fmt::format("{}", number)) return std::nullopt;
+  return std::pair(name.substr(0, dot), number);
+}
+
 std::uint32_t FleetLinks::id(const std::string& name) {
   return names_.emplace(name, static_cast<std::uint32_t>(names_.size())).first->second;
 }
 
 FleetLinks::FleetLinks(const RunConfig::Fleet& fleet) {
-  std::set<std::string> named;
-  for (const auto& link : fleet.link) named.insert(link.between.begin(), link.between.end());
+  std::unordered_map<std::string, std::size_t> table_of;
+  for (std::size_t t = 0; t < fleet.machine.size(); ++t) table_of.emplace(fleet.machine[t].name, t);
+  std::vector<std::set<std::uint32_t>> named(fleet.machine.size());  // machines of each table that links name alone
+  for (const auto& link : fleet.link)
+    for (const auto& name : link.between) {
+      if (const auto at = table_of.find(name); at != table_of.end() && fleet.machine[at->second].count == 1) named[at->second].insert(0);
+      const auto numbered = numbered_name(name);
+      const auto at = numbered ? table_of.find(numbered->first) : table_of.end();
+      if (at != table_of.end() && fleet.machine[at->second].count > 1 && numbered->second < fleet.machine[at->second].count) named[at->second].insert(numbered->second);
+    }
   for (std::size_t t = 0; t < fleet.machine.size(); ++t) {
     const auto& table = fleet.machine[t];
     const std::uint32_t region = id(region_of(table));
     // A lone machine is its table.
     const std::uint32_t whole = table.count == 1 ? kNone : id(table.name);
-    std::uint32_t rest = kNone;
-    auto& site_of = site_of_.emplace_back();
-    for (std::uint32_t n = 0; n < table.count; ++n) {
-      const std::string name = machine_name(table, n);
-      const bool alone = named.contains(name);
-      if (alone || rest == kNone) {
-        const std::uint32_t own = alone ? id(name) : kNone;
-        (alone ? site_of.emplace_back() : rest) = static_cast<std::uint32_t>(sites_.size());
-        sites_.push_back({t, alone ? name : table.name, 0});
-        chain_.push_back({region == own || region == whole ? kNone : region, whole, own});
-      }
-      if (!alone) site_of.push_back(rest);
-      ++sites_[site_of.back()].machines;
+    const auto add_site = [&](const std::string& name, std::uint32_t machines, std::uint32_t own) {
+      sites_.push_back({t, name, machines});
+      chain_.push_back({region == own || region == whole ? kNone : region, whole, own});
+      return static_cast<std::uint32_t>(sites_.size() - 1);
+    };
+    std::uint32_t& rest = rest_.emplace_back(kNone);
+    auto& alone = alone_.emplace_back();
+    const auto others = static_cast<std::uint32_t>(table.count - named[t].size());
+    const auto add_rest = [&] {
+      if (rest == kNone && others > 0) rest = add_site(table.name, others, kNone);
+    };
+    for (const std::uint32_t number : named[t]) {
+      if (number > alone.size()) add_rest();
+      const std::string name = machine_name(table, number);
+      alone.emplace(number, add_site(name, 1, id(name)));
     }
+    add_rest();
   }
   for (std::size_t l = 0; l < fleet.link.size(); ++l) {
     const auto& between = fleet.link[l].between;
@@ -56,6 +79,16 @@ FleetLinks::FleetLinks(const RunConfig::Fleet& fleet) {
     const auto [at, added] = link_.emplace(key_of(names_.at(between[0]), names_.at(between[1])), l);
     if (!added) repeated_.emplace_back(l, at->second);
   }
+}
+
+std::uint32_t FleetLinks::site_of(std::size_t table, std::uint32_t number) const {
+  const auto at = alone_[table].find(number);
+  return at == alone_[table].end() ? rest_[table] : at->second;
+}
+
+bool FleetLinks::reaches(const std::string& name, std::uint32_t site) const {
+  const auto at = names_.find(name);
+  return at != names_.end() && std::ranges::find(chain_[site], at->second) != chain_[site].end();
 }
 
 FleetLinks::Choice FleetLinks::between(std::uint32_t a, std::uint32_t b) const {

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 
+#include "config/boundary_form.h"
+#include "config/step_limits.h"
+
 namespace isthmus {
 
 std::vector<RunConfig::Stage> balanced_layers(std::uint32_t layers, std::uint32_t stages,
@@ -38,6 +41,13 @@ std::vector<RunConfig::Stage> layer_map(const RunConfig& run) {
   auto stages = balanced_layers(run.model.layers, run.pipeline.stages, head_cost);
   for (auto& stage : stages) stage.replicas = run.pipeline.replicas;
   return stages;
+}
+
+bool may_have_stages(const RunConfig& run, std::uint32_t stages) {
+  const std::uint32_t microbatches = run.train.microbatches_per_step;
+  if (stages == 0 || stages > std::min(kStagesMax, run.model.layers) || std::uint64_t{stages} * microbatches > kVisitsMax) return false;
+  if (run.pipeline.skip_share > skip_share_max(stages, microbatches) + 1e-9) return false;
+  return !boundary_form(run.boundary.codec).constrained || stages - 1 <= run.boundary.factored_layers.value_or(stages);
 }
 
 double skip_share_max(std::size_t stages, std::uint32_t microbatches) {

@@ -18,6 +18,10 @@ std::vector<RunConfig::Stage> balanced_layers(std::uint32_t layers, std::uint32_
 // REQUIRES: the run has passed the checks of its map.
 std::vector<RunConfig::Stage> layer_map(const RunConfig& run);
 
+// Whether a planner may give the run so many stages: within its layers and limits, with room for pipeline.skip_share, and with
+// no layer of the tail before boundary.factored_layers.
+bool may_have_stages(const RunConfig& run, std::uint32_t stages);
+
 // Largest pipeline.skip_share that the paths of a step can have (scheduler/step_paths.h).
 double skip_share_max(std::size_t stages, std::uint32_t microbatches);
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <tl/expected.hpp>
@@ -41,6 +42,31 @@ struct FleetText {
 };
 tl::expected<RunConfig, std::vector<Problem>> parse_run(
     std::string_view text, const std::string& file, const std::vector<std::string>& overrides = {}, const FleetText* measured = nullptr);
+
+// A run's texts, for what is found out only once it is planned.
+struct RunSource {
+  std::string text;
+  std::string file;
+  std::vector<std::string> overrides{};
+  std::optional<FleetText> measured{};
+};
+// The first half of load_run: reads the files.
+tl::expected<RunSource, std::vector<Problem>> run_source(const std::string& path, const std::vector<std::string>& overrides = {}, const std::string& measured = {});
+// The second one.
+tl::expected<RunConfig, std::vector<Problem>> parse_run(const RunSource& source);
+
+// Something wrong with the value at "section.key" or "pipeline.stage[2].layers", or with what is missing there.
+struct KeyProblem {
+  std::string path;
+  std::string what;
+  std::string expected;
+};
+// The same at the lines of the run's files. REQUIRES: they have been parsed without a problem.
+std::vector<Problem> problems_at(const RunSource& source, const std::vector<KeyProblem>& problems);
+
+// The run that a planner made of one, checked as if its layer map had been written by hand: what is wrong, at the keys of the
+// file that it comes from; nothing, if all is well. REQUIRES: as above.
+std::vector<Problem> problems_of_planned(const RunSource& source, const RunConfig& planned);
 
 // The resolved run as a run file that load_run reads back to an equal RunConfig.
 std::string resolved_toml(const RunConfig& run);

@@ -3,9 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "config/boundary_form.h"
 #include "config/layer_map.h"
+#include "config/stage_costs.h"
+#include "config/step_limits.h"
 
 namespace isthmus {
 
@@ -27,6 +30,8 @@ class RunChecks {
     check_sync();
     check_stages();
     const bool map_is_sound = run_.pipeline.layout == "auto" ? check_auto_map() : check_map();
+    check_visits(map_is_sound);
+    check_times(map_is_sound);
     check_boundary(map_is_sound);
   }
 
@@ -149,7 +154,7 @@ class RunChecks {
     const auto stages = run_.pipeline.stages;
     if (!sound({"pipeline.stages", "model.layers"})) return false;
     // The planner makes the map, and the number of stages if there is none.
-    if (document_.has("fleet.machine") && stages <= run_.model.layers) return false;
+    if (has_fleet() && stages <= run_.model.layers) return false;
     if (stages >= 1 && stages <= run_.model.layers) return true;
     add("pipeline.stages",
         document_.has("pipeline.stages") ? fmt::format("pipeline.stages is {}", stages)
@@ -205,14 +210,65 @@ class RunChecks {
     return whole;
   }
 
+  // Or should have one: what is wrong with it is said elsewhere.
+  bool has_fleet() const { return document_.has("fleet") || !sound({"fleet"}); }
+
+  // Of a run whose map the planner of its fleet will make: how many stages that can have.
+  struct StageCounts {
+    std::uint32_t least, most;
+  };
+  std::optional<StageCounts> planned_counts() const {
+    if (run_.pipeline.layout != "auto" || !has_fleet() || !sound({"pipeline.layout", "pipeline.stages", "model.layers"}) || run_.pipeline.stages > run_.model.layers)
+      return std::nullopt;
+    if (run_.pipeline.stages > 0) return StageCounts{run_.pipeline.stages, run_.pipeline.stages};
+    std::uint64_t machines = 0;
+    for (std::size_t t = 0; t < run_.fleet.machine.size(); ++t)
+      machines += sound({fmt::format("fleet.machine[{}].count", t)}) ? run_.fleet.machine[t].count : kStagesMax;
+    if (machines == 0) machines = kStagesMax;
+    return StageCounts{1, static_cast<std::uint32_t>(std::min<std::uint64_t>(machines, std::min(run_.model.layers, kStagesMax)))};
+  }
+
+  void check_visits(bool map_is_sound) {
+    if (!sound({"train.microbatches_per_step"})) return;
+    const auto planned = planned_counts();
+    if (!map_is_sound && !planned) return;
+    const std::uint64_t stages = planned ? planned->least : layer_map(run_).size(), visits = stages * run_.train.microbatches_per_step;
+    if (visits > kVisitsMax)
+      add("train.microbatches_per_step", fmt::format("{} microbatches through {} stages are {} visits a step", run_.train.microbatches_per_step, stages, visits),
+          fmt::format("at most {}: fewer, larger microbatches", kVisitsMax));
+  }
+
+  // Of what is no machine of a fleet.
+  void check_times(bool map_is_sound) {
+    const auto expected = fmt::format("at most {:.0e} s", kStepSecondsMax);
+    if (sound({"link.bandwidth_mbps", "link.loss", "train.sequences_per_microbatch", "train.microbatches_per_step", "model.context", "model.hidden", "emulated"}))
+      if (const double seconds = step_bits_most(run_) / (run_.link.bandwidth_mbps * 1e6); seconds > kStepSecondsMax)
+        add("link.bandwidth_mbps", fmt::format("link.bandwidth_mbps is {}: what a step may send takes {:.2g} s", run_.link.bandwidth_mbps, seconds), expected);
+    const auto& e = run_.emulated;
+    if (!map_is_sound || run_.pipeline.device != "emulated" || !sound({"emulated.forward_ms", "emulated.input_gradient_ms", "emulated.weight_gradient_ms", "emulated.slow_factor", "train.microbatches_per_step"}))
+      return;
+    const double seconds = (e.forward_ms + e.input_gradient_ms + e.weight_gradient_ms) * 1e-3 * e.slow_factor * (run_.train.microbatches_per_step + static_cast<double>(layer_map(run_).size()));
+    if (seconds > kStepSecondsMax) add("emulated", fmt::format("an emulated stage takes {:.2g} s over a step of {} microbatches", seconds, run_.train.microbatches_per_step), expected);
+  }
+
   void check_skipping(const BoundaryForm& form, bool map_is_sound) {
     const double share = run_.pipeline.skip_share;
     for (const auto& [path, asked] : {std::pair("pipeline.skip_share", share > 0), std::pair("recovery.skip_after_s", run_.recovery.skip_after_s.value_or(0) > 0)})
       if (asked && !form.shared())
         add(path, fmt::format("{} with boundary.codec = \"{}\"", path, run_.boundary.codec),
             "0: each boundary has an encoding of its own, so no stage can be passed by");
-    if (!map_is_sound || share == 0 || !sound({"pipeline.skip_share", "train.microbatches_per_step"})) return;
-    const double most = skip_share_max(layer_map(run_).size(), run_.train.microbatches_per_step);
+    if (share == 0 || !sound({"pipeline.skip_share", "train.microbatches_per_step"})) return;
+    double most = 0;
+    if (map_is_sound) {
+      most = skip_share_max(layer_map(run_).size(), run_.train.microbatches_per_step);
+    } else if (auto planned = planned_counts()) {
+      // The tail may be no longer than what is not factored, nor shorter.
+      const auto& factored = run_.boundary.factored_layers;
+      if (planned->least < planned->most && form.constrained && factored && sound({"boundary.factored_layers"})) planned->most = std::min(planned->most, *factored + 1);
+      for (std::uint32_t stages = planned->least; stages <= planned->most; ++stages) most = std::max(most, skip_share_max(stages, run_.train.microbatches_per_step));
+    } else {
+      return;
+    }
     if (share > most + 1e-9)
       add("pipeline.skip_share", fmt::format("pipeline.skip_share is {}", share),
           fmt::format("at most {:.3f} with these stages and microbatches: neither end is skipped, no two neighbours, a third of a path at most, and every "
@@ -240,10 +296,11 @@ class RunChecks {
     if (sound({"boundary.rank", "model.hidden"}) && b.rank > run_.model.hidden)
       add("boundary.rank", fmt::format("boundary.rank is {}", b.rank),
           fmt::format("at most model.hidden = {}", run_.model.hidden));
-    if (b.factored_layers && form.constrained && run_.pipeline.layout == "auto" && document_.has("fleet.machine") &&
-        sound({"boundary.factored_layers", "model.layers"}) && *b.factored_layers > run_.model.layers)
+    if (const auto planned = planned_counts(); planned && b.factored_layers && form.constrained && sound({"boundary.factored_layers"}) &&
+                                               (*b.factored_layers + 1 < planned->least || *b.factored_layers > run_.model.layers))
       add("boundary.factored_layers", fmt::format("boundary.factored_layers is {}", *b.factored_layers),
-          fmt::format("at most model.layers = {}", run_.model.layers));
+          planned->least == 1 ? fmt::format("at most model.layers = {}", run_.model.layers)
+                              : fmt::format("{} to {}: every layer before the last boundary writes through the subspace", planned->least - 1, run_.model.layers));
     if (!map_is_sound || !b.factored_layers || !form.constrained ||
         !sound({"boundary.factored_layers", "model.layers", "model.hidden", "model.vocabulary"}))
       return;

@@ -74,9 +74,12 @@ std::optional<RunDocument> RunDocument::parse(std::string_view text,
 }
 
 void RunDocument::take_fleet(std::string_view text, const std::string& file, ProblemList& problems) {
+  const std::string expected = "[[fleet.machine]] and [[fleet.link]] tables, as in the fleet.toml of a run";
+  // Nothing is said of the fleet in the run file, which does not count.
   const auto refuse = [&](Place place, std::string what) {
     place.file = file;
-    problems.add(place, std::move(what), "[[fleet.machine]] and [[fleet.link]] tables, as in the fleet.toml of a run");
+    root_.erase("fleet");
+    problems.add(place, "fleet", std::move(what), expected);
   };
   if (auto refused = refusal(text)) return refuse({refused->line, refused->column}, refused->what);
   toml::table other;
@@ -86,7 +89,7 @@ void RunDocument::take_fleet(std::string_view text, const std::string& file, Pro
     return refuse(place_of(error.source()), std::string(error.description()));
   }
   for (auto&& [key, node] : other)
-    if (key != "fleet") refuse(place_of(key.source()), fmt::format("unknown table {}", quoted(std::string(key.str()))));
+    if (key != "fleet") problems.add(place_of(key.source()), fmt::format("unknown table {}", quoted(std::string(key.str()))), expected);
   auto* fleet = other.get("fleet");
   if (!fleet) return refuse({}, "there is no [[fleet.machine]]");
   // A node that is moved remembers where it was written, and in which file.

@@ -11,8 +11,15 @@ namespace isthmus {
 // codecs with coefficients make U·z twice a layer. I and W cost as much again, each. `run` is resolved.
 double forward_operations(const RunConfig& run, std::uint32_t first_layer, std::uint32_t end_layer);
 
+// Those of a layer in the middle, which neither embeds nor has the head, alone: the token path, which a stage has once, is not the
+// layer's. factored_layers may be open.
+double middle_layer_operations(const RunConfig& run);
+
 // Those of the head among them.
 double head_operations(const RunConfig& run);
+
+// Bits that one way of a boundary carries in a step at most, whatever the codec, with what loss repeats.
+double step_bits_most(const RunConfig& run);
 
 // Bytes on a device that holds the stage.
 struct StageMemory {

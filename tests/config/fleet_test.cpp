@@ -44,10 +44,24 @@ TEST(FleetLinks, TakeTheNarrowestNames) {
 
 TEST(FleetProblem, RatesAreAboveZero) {
   EXPECT_THAT(changed("uplink_mbps = 40", "uplink_mbps = -40"),
-              ElementsAre("run.toml:12:15: fleet.machine[0].uplink_mbps is -40, expected a number, above 0 and at most 1000000"));
-  EXPECT_THAT(changed("mbps = 60", "mbps = 0"), ElementsAre("run.toml:39:8: fleet.link[2].mbps is 0, expected a number, above 0 and at most 1000000"));
-  EXPECT_THAT(changed("gflops = 500", "gflops = 0"), ElementsAre(HasSubstr("run.toml:11:10: fleet.machine[0].gflops is 0, expected a number, above 0")));
+              ElementsAre("run.toml:12:15: fleet.machine[0].uplink_mbps is -40, expected a number, 0.001 to 1000000"));
+  EXPECT_THAT(changed("mbps = 60", "mbps = 0"), ElementsAre("run.toml:39:8: fleet.link[2].mbps is 0, expected a number, 0.001 to 1000000"));
+  EXPECT_THAT(changed("gflops = 500", "gflops = 0"), ElementsAre(HasSubstr("run.toml:11:10: fleet.machine[0].gflops is 0, expected a number, 0.001 to 1000000000")));
   EXPECT_THAT(changed("latency_ms = 45", "latency_ms = -1"), ElementsAre(HasSubstr("run.toml:40:14: fleet.link[2].latency_ms is -1")));
+}
+
+// Of a rate next to nothing a step has no number of nanoseconds any more.
+TEST(FleetProblem, NothingTakesAnAge) {
+  EXPECT_THAT(changed("uplink_mbps = 40", "uplink_mbps = 1e-12"), ElementsAre(HasSubstr("uplink_mbps is 1e-12, expected a number, 0.001 to 1000000")));
+  EXPECT_THAT(changed("gflops = 500", "gflops = 1e-9"), ElementsAre(HasSubstr("gflops is 1e-09, expected a number, 0.001 to 1000000000")));
+  EXPECT_THAT(changed("forward_ms = 20\n", "forward_ms = 1e-300\n"), ElementsAre(HasSubstr("forward_ms is 1e-300, expected a number, 1e-06 to 3600000")));
+  EXPECT_THAT(problems_of(kFleet, {"link.bandwidth_mbps=1e-9"}), ElementsAre(HasSubstr("link.bandwidth_mbps is 1e-09, expected a number, 0.001 to 1000000")));
+  EXPECT_THAT(problems_of(kFleet, {"link.loss=0.999999"}), ElementsAre(HasSubstr("link.loss is 0.999999, expected a number, 0 to 0.9")));
+  const std::vector<std::string> long_step = {"train.microbatches_per_step=65536", "model.layers=512"};
+  EXPECT_THAT(problems_of(with(kFleet, "forward_ms = 20\n", "forward_ms = 3600000\n"), long_step),
+              ElementsAre(testing::MatchesRegex("run.toml:15:1: fleet.machine.1. would take .* s over a step of 65536 microbatches through 512 layers, expected at most 1e.09 s")));
+  EXPECT_THAT(problems_of(with(kFleet, "mbps = 60", "mbps = 0.001"), {"train.microbatches_per_step=65536"}),
+              ElementsAre(testing::MatchesRegex("run.toml:39:8: fleet.link.2..mbps is 0.001: what a step may send takes .* s, expected at most 1e.09 s")));
 }
 
 TEST(FleetProblem, AMachineHasOneSpeed) {
@@ -108,6 +122,49 @@ TEST(FleetProblem, EveryLayerFitsSomewhere) {
                                               "run.toml:7:1: layer 7 with the head needs 0.0286 GB, expected a machine that has as much; the largest has 0.02 GB"));
   const std::string map = with(small, "layout = \"auto\"\nstages = 3", "stage = [{layers = \"0:3\"}, {layers = \"3:8\"}]");
   EXPECT_THAT(problems_of(map), ElementsAre(HasSubstr("run.toml:5:20: stage 0 needs"), HasSubstr("run.toml:5:38: stage 1 needs")));
+}
+
+// Whatever the planner makes of it is a run: the rules of an explicit map hold as far as they can be known.
+TEST(FleetProblem, AMapThatIsPlannedKeepsTheRulesOfOneThatIsWritten) {
+  EXPECT_THAT(changed("stages = 3", "stages = 2\nskip_share = 0.33"), ElementsAre(HasSubstr("run.toml:7:14: pipeline.skip_share is 0.33, expected at most 0.000 with these stages")));
+  EXPECT_THAT(changed("stages = 3", "stages = 3\nskip_share = 0.33"), ElementsAre(HasSubstr("pipeline.skip_share is 0.33, expected at most 0.167")));
+  EXPECT_THAT(changed("stages = 3", "skip_share = 0.2"), IsEmpty());
+  EXPECT_THAT(problems_of(with(kFleet, "stages = 3", "skip_share = 0.2"), {"boundary.factored_layers=1"}), ElementsAre(HasSubstr("pipeline.skip_share is 0.2, expected at most 0.000")));
+  EXPECT_THAT(problems_of(kFleet, {"boundary.factored_layers=0"}),
+              ElementsAre("--set: boundary.factored_layers is 0, expected 2 to 8: every layer before the last boundary writes through the subspace"));
+  EXPECT_THAT(problems_of(kFleet, {"boundary.factored_layers=2"}), IsEmpty());
+  EXPECT_THAT(problems_of(kFleet, {"boundary.factored_layers=9"}), ElementsAre(HasSubstr("boundary.factored_layers is 9, expected 2 to 8")));
+  EXPECT_THAT(problems_of(with(kFleet, "stages = 3\n", ""), {"boundary.factored_layers=0"}), IsEmpty());
+}
+
+TEST(FleetProblem, OneHidesNoOther) {
+  // A count that is none.
+  auto text = with(kFleet, "[\"eu\", \"us\"]", "[\"uk\", \"up\"]");
+  const auto unknown = [](const char* name) { return HasSubstr(std::string("there is no machine or region \"") + name + '"'); };
+  EXPECT_THAT(problems_of(with(text, "count = 3", "count = 0")), ElementsAre(HasSubstr("fleet.machine[0].count is 0"), HasSubstr("run.toml:29:1: no link for eu to us"), unknown("uk"), unknown("up")));
+  EXPECT_THAT(changed("count = 3", "count = 0"), ElementsAre(HasSubstr("fleet.machine[0].count is 0")));
+  // Too many machines, of which most are not looked at one by one.
+  EXPECT_THAT(problems_of(with(text, "count = 3", "count = 10000")), ElementsAre(HasSubstr("the fleet has 10003 machines"), HasSubstr("no link for eu to us"), unknown("uk"), unknown("up")));
+  // No speed, no memory, a name that is not allowed.
+  EXPECT_THAT(problems_of(with(text, "gflops = 500\n", "")), ElementsAre(HasSubstr("fleet.machine[0] has no speed"), HasSubstr("no link for eu to us"), unknown("uk"), unknown("up")));
+  EXPECT_THAT(changed("name = \"far\"", "name = \"-far\""), ElementsAre(HasSubstr("fleet.machine[2].name is \"-far\""), unknown("far")));
+  EXPECT_THAT(problems_of(with(with(kFleet, "name = \"far\"", "name = \"f a\""), "\"far\"", "\"f a\"")), ElementsAre(HasSubstr("fleet.machine[2].name is \"f a\"")));
+  text = kFleet;
+  for (const char* memory : {"memory_gb = 8", "memory_gb = 16"}) text = with(text, memory, "memory_gb = 0.02");
+  EXPECT_THAT(problems_of(with(text, "memory_gb = 4", "memory_gb = \"4\"")),
+              testing::IsSupersetOf({HasSubstr("fleet.machine[1].memory_gb is \"4\""), HasSubstr("layer 1 needs 0.0248 GB, expected a machine that has as much; the largest of the others has 0.02 GB")}));
+  // A misspelt link explains what is missing around its other end, and nothing else.
+  text = with(kFleet, "[\"old\", \"us\"]", "[\"old\", \"uk\"]");
+  EXPECT_THAT(problems_of(text), ElementsAre(unknown("uk")));
+  EXPECT_THAT(problems_of(with(text, "[\"us\", \"us\"]", "[\"eu\", \"gpu.1\"]")), ElementsAre(HasSubstr("run.toml:29:1: no link for us to us, expected"), unknown("uk")));
+}
+
+TEST(FleetProblem, LinksTellSoManyPlacesApartAtMost) {
+  std::string text = with(kShortest, "[[pipeline.stage]]\nlayers = \"0:8\"\n", "[pipeline]\nlayout = \"auto\"\n");
+  text += "[[fleet.machine]]\nname = \"m\"\ncount = 10000\nmemory_gb = 9\ngflops = 9\n";
+  std::string links;
+  for (int i = 0; i < 4096; ++i) links += "[[fleet.link]]\nbetween = [\"m." + std::to_string(2 * i) + "\", \"m." + std::to_string(2 * i + 1) + "\"]\nmbps = 1\nlatency_ms = 1\n";
+  EXPECT_THAT(problems_of(text + links), ElementsAre(HasSubstr("links and tables tell 8193 places apart, expected at most 2048")));
 }
 
 TEST(FleetProblem, ReplicasAreMachines) {
@@ -174,6 +231,8 @@ TEST(MeasuredFleet, StandsForTheMachinesAndReplicasOfTheRunFile) {
 TEST(MeasuredFleet, SaysEveryProblemWhereItIs) {
   EXPECT_THAT(problems_with("fleet = ["), ElementsAre(HasSubstr("fleet.toml:1:")));
   EXPECT_THAT(problems_with(""), ElementsAre("fleet.toml: there is no [[fleet.machine]], expected [[fleet.machine]] and [[fleet.link]] tables, as in the fleet.toml of a run"));
+  const std::string planned = with(kShortest, "[[pipeline.stage]]\nlayers = \"0:8\"", "[pipeline]\nlayout = \"auto\"");
+  for (const char* none : {"fleet = [", "", "[fleet]", "fleet = [1]"}) EXPECT_THAT(problems_with(none, planned), ElementsAre(HasSubstr("fleet.toml:")));
   EXPECT_THAT(problems_with("fleet = 3"), ElementsAre(HasSubstr("fleet.toml:1:9: fleet is 3")));
   EXPECT_THAT(problems_with(std::string(2 << 20, '#')), ElementsAre(HasSubstr("fleet.toml: there is more than 1 MiB")));
   EXPECT_THAT(problems_with("[model]\nlayers = 3\n" + with(kMeasured, "mbps = 20", "mbps = -1")),

@@ -114,7 +114,7 @@ TEST_F(SweepConfigTest, NamesEveryProblemOfTheFile) {
   EXPECT_THAT(problems("base = 3\nseeds = [1, 1, -1]\nlinks = [{bandwidth_mbps = 0, latency_ms = 1, jitter = 2}]\nreference = \"dens\"\nlink = []\n[[row]]\nname = \"a/b\"\n[[row]]\nname = \"dense\"\n"),
               ElementsAre("sweeps/s.toml:1:8: base is 3, expected a text of at most 4096 bytes", "sweeps/s.toml:2:13: seed 1 is there twice, expected every seed once",
                           "sweeps/s.toml:2:16: seeds[2] is -1, expected a whole number, 0 to 9223372036854775807",
-                          "sweeps/s.toml:3:28: links[0].bandwidth_mbps is 0, expected a number, above 0 and at most 1000000", HasSubstr("unknown key \"jitter\" in links[0]"),
+                          "sweeps/s.toml:3:28: links[0].bandwidth_mbps is 0, expected a number, 0.001 to 1000000", HasSubstr("unknown key \"jitter\" in links[0]"),
                           "sweeps/s.toml:4:13: reference is \"dens\", and no row has that name, did you mean \"dense\"?", HasSubstr("unknown key \"link\", did you mean \"links\"?"),
                           HasSubstr("row[0].name is \"a/b\", expected letters")));
 }
