@@ -12,13 +12,14 @@ namespace {
 // What configs/run.schema.json allows.
 constexpr std::size_t kMachinesMax = 1024;
 constexpr std::size_t kLinksMax = 4000;
+constexpr double kMbpsMin = 1e-3;
 constexpr double kMbpsMax = 1e6;
 // Nothing is free: the planner divides by it.
 constexpr double kMillisecondsMin = 1e-6;
 constexpr const char* kRegion = "everywhere";
 
 double milliseconds(Duration time) { return std::max(kMillisecondsMin, to_seconds(time) * 1e3); }
-double mbps(double bits_per_second) { return std::min(kMbpsMax, bits_per_second * 1e-6); }
+double mbps(double bits_per_second) { return std::clamp(bits_per_second * 1e-6, kMbpsMin, kMbpsMax); }
 std::string name_of(PeerId peer) { return fmt::format("worker-{}", peer); }
 
 std::string part_text(const char* part, const OperationCosts& costs) {

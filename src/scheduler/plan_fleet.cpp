@@ -1,16 +1,21 @@
 #include "scheduler/plan_fleet.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <charconv>
 #include <map>
 #include <optional>
 #include <tuple>
 
+#include "config/boundary_form.h"
+#include "config/layer_map.h"
 #include "config/resolve_run.h"
 #include "config/stage_costs.h"
 #include "scheduler/make_plan.h"
 #include "scheduler/place_machines.h"
 #include "scheduler/split_layers.h"
+#include "scheduler/unplaced_stages.h"
 
 namespace isthmus {
 
@@ -72,10 +77,7 @@ class FleetPlanner {
     std::vector<Candidate> candidates;
     for (const std::uint32_t stages : stage_counts())
       if (auto candidate = run_.pipeline.layout == "auto" ? split_and_place(stages) : place_given()) candidates.push_back(std::move(*candidate));
-    if (candidates.empty())
-      return fail("no placement of {} layers on {} machines gives every stage one with enough memory, expected more memory or machines, or less kept "
-                  "(pipeline.activation_mb, pipeline.recompute, pipeline.credits)",
-                  run_.model.layers, fleet_.machines.size());
+    if (candidates.empty()) return fail("{}", sentences(why_unplaced()));
     std::ranges::stable_sort(candidates, {}, &Candidate::score);
     candidates.resize(std::min(candidates.size(), kPredicted));
     std::optional<FleetPlan> best;
@@ -92,7 +94,30 @@ class FleetPlanner {
     return std::move(*best);
   }
 
+  std::vector<KeyProblem> why_unplaced() {
+    std::vector<KeyProblem> fewest;
+    if (run_.pipeline.layout != "auto") {
+      std::vector<std::uint32_t> ends;
+      for (const auto& stage : run_.pipeline.stage) ends.push_back(stage.end_layer);
+      fewest = unplaced_stages(run_, candidate_of(ends).problem, ends);
+    } else {
+      for (const std::uint32_t stages : stage_counts())
+        if (const auto ends = evenest(stages))
+          if (auto unplaced = unplaced_stages(run_, candidate_of(*ends).problem, *ends); !unplaced.empty() && (fewest.empty() || unplaced.size() < fewest.size())) fewest = std::move(unplaced);
+    }
+    if (fewest.empty())
+      fewest.push_back({"fleet.machine", fmt::format("no placement of {} layers on {} machines was found that gives every stage one with enough memory", run_.model.layers, machines()),
+                        fmt::format("more memory, or {}", kLessKept)});
+    return fewest;
+  }
+
  private:
+  static std::string sentences(const std::vector<KeyProblem>& problems) {
+    std::string text;
+    for (const auto& problem : problems) text += fmt::format("{}{}, expected {}", text.empty() ? "" : "; ", problem.what, problem.expected);
+    return text;
+  }
+
   std::uint32_t machines() const { return static_cast<std::uint32_t>(fleet_.machines.size()); }
 
   std::vector<std::uint32_t> stage_counts() const {
@@ -100,7 +125,11 @@ class FleetPlanner {
     if (run_.pipeline.stages > 0) return {run_.pipeline.stages};
     // All of them, then every fourth part more.
     std::vector<std::uint32_t> counts;
-    for (std::uint32_t stages = 1; stages <= std::min(run_.model.layers, machines()); stages += std::max(1u, stages / 16)) counts.push_back(stages);
+    for (std::uint32_t stages = 1, next = 1; stages <= std::min(run_.model.layers, machines()); ++stages) {
+      if (stages < next || !may_have_stages(run_, stages)) continue;
+      counts.push_back(stages);
+      next = stages + std::max(1u, stages / 16);
+    }
     return counts;
   }
 
@@ -175,6 +204,11 @@ class FleetPlanner {
     return placement;
   }
 
+  // Layers before the last boundary have to be factored.
+  bool may_be_stage(std::uint32_t first, std::uint32_t end) const {
+    return end < run_.model.layers || !boundary_form(run_.boundary.codec).constrained || first <= run_.boundary.factored_layers.value_or(first);
+  }
+
   std::optional<Candidate> split_and_place(std::uint32_t stages) {
     double most = 0;
     for (const auto& machine : fleet_.machines) most = std::max(most, machine.memory_bytes);
@@ -186,9 +220,7 @@ class FleetPlanner {
         const auto ends = split_layers(
             run_.model.layers, shares.speeds, [&](std::uint32_t first, std::uint32_t end) { return table_.needs(first, end, flying).operations; },
             [&](std::uint32_t s, std::uint32_t first, std::uint32_t end) {
-              // Layers before the last boundary have to be factored.
-              const std::uint32_t factored = run_.boundary.factored_layers.value_or(0);
-              return table_.needs(first, end, flying).memory_bytes <= shares.memory_bytes[s] && (end < run_.model.layers || factored == 0 || first <= factored);
+              return table_.needs(first, end, flying).memory_bytes <= shares.memory_bytes[s] && may_be_stage(first, end);
             });
         if (!ends) break;
         Candidate candidate = candidate_of(*ends);
@@ -199,6 +231,14 @@ class FleetPlanner {
       }
     }
     return best;
+  }
+
+  // The stages whose largest is as small as can be.
+  std::optional<std::vector<std::uint32_t>> evenest(std::uint32_t stages) {
+    const std::uint32_t flying = in_flight(stages);
+    return split_layers(
+        run_.model.layers, std::vector<double>(stages, 1.0), [&](std::uint32_t first, std::uint32_t end) { return table_.needs(first, end, flying).memory_bytes; },
+        [&](std::uint32_t, std::uint32_t first, std::uint32_t end) { return may_be_stage(first, end); });
   }
 
   FleetPlan predicted(const Candidate& candidate, const Placement& placement) const {
@@ -284,5 +324,7 @@ StepSimulationInput fleet_input(const RunConfig& run, const Fleet& fleet, const 
 }
 
 Result<FleetPlan> plan_fleet(const RunConfig& run) { return FleetPlanner(run).run(); }
+
+std::vector<KeyProblem> why_unplaced(const RunConfig& run) { return FleetPlanner(run).why_unplaced(); }
 
 }  // namespace isthmus

@@ -103,7 +103,35 @@ TEST(PlanFleet, KeepsStagesWithinMemoryOrSaysWhyNot) {
   // One machine could hold any layer, but nobody the rest.
   const auto none = plan_fleet(run_on("\n[[fleet.machine]]\nname = \"a\"\nmemory_gb = 0.05\ngflops = 1\n", "layout = \"auto\"\n"));
   ASSERT_FALSE(none.has_value());
-  EXPECT_THAT(none.error().message, testing::HasSubstr("no placement of 8 layers on 1 machines"));
+  EXPECT_THAT(none.error().message, testing::HasSubstr("split into 1, stage 0 (layers 0:8) needs 3.72 GB, which no machine has, expected more than the 0.05 GB of a, the largest"));
+}
+
+// A stage with its layers, what it needs, and how many could hold it, where the user wrote what leads to it.
+TEST(PlanFleet, NamesEveryStageThatFindsNoMachine) {
+  const std::string fleet = "[[fleet.machine]]\nname = \"big\"\nmemory_gb = 8\ngflops = 9\n[[fleet.machine]]\nname = \"tiny\"\nmemory_gb = 0.2\ngflops = 9\n";
+  const auto told = [&](const std::string& pipeline) {
+    const RunSource source{"[data]\ntrain = \"t\"\nvalidation = \"v\"\n[pipeline]\n" + pipeline + fleet, "run.toml"};
+    const auto run = parse_run(source);
+    EXPECT_TRUE(run.has_value()) << run.error().front().text();
+    EXPECT_FALSE(plan_fleet(*run).has_value());
+    std::vector<std::string> texts;
+    for (const auto& problem : problems_at(source, why_unplaced(*run))) texts.push_back(problem.text());
+    return texts;
+  };
+  EXPECT_THAT(told("stage = [{layers = \"0:4\"}, {layers = \"4:8\"}]\n"),
+              testing::ElementsAre(testing::MatchesRegex("run.toml:5:20: stage 0 .layers 0:4. needs [0-9.]+ GB, which 1 of 2 machines has, expected 2 of them, one for each stage that needs as much or more, or less kept.*")));
+  EXPECT_THAT(told("layout = \"auto\"\nstages = 2\n"), testing::ElementsAre(testing::MatchesRegex("run.toml:6:10: split into 2, stage . .layers .*. needs .* GB, which 1 of 2 machines has, expected 2 of them.*")));
+}
+
+// 0 layers that are factored leave one stage, and skipping takes three.
+TEST(PlanFleet, TriesNoNumberOfStagesThatTheRunForbids) {
+  const std::string alike = "\n[[fleet.machine]]\nname = \"a\"\ncount = 3\nmemory_gb = 8\ngflops = 100\n";
+  const auto one = plan_fleet(run_on("[boundary]\nfactored_layers = 0\n" + alike, "layout = \"auto\"\n"));
+  ASSERT_TRUE(one.has_value()) << one.error().message;
+  EXPECT_EQ(one->run.pipeline.stage.size(), 1u);
+  const auto three = plan_fleet(run_on("[link]\nlatency_ms = 500\n" + alike, "layout = \"auto\"\nskip_share = 0.1\n"));
+  ASSERT_TRUE(three.has_value()) << three.error().message;
+  EXPECT_EQ(three->run.pipeline.stage.size(), 3u);
 }
 
 TEST(PlanFleet, HonoursFactoredLayersThatAreGiven) {

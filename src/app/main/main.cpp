@@ -74,14 +74,15 @@ void add_owned_run(CLI::App& command, OwnedRunOptions& options) {
 // Loads the run file and calls `then`, or prints every problem. The machines of a fleet are planned for first; what is
 // left of them is the layer map and its replicas.
 int with_run(const RunArguments& arguments, const std::function<int(const RunConfig&)>& then, const std::function<int(const FleetPlan&)>& then_fleet = {}) {
-  const auto run = load_run(arguments.file, arguments.overrides, arguments.measured);
-  if (!run) return refuse(run.error(), arguments.measured.empty() ? arguments.file : arguments.file + " with " + arguments.measured);
+  const std::string files = arguments.measured.empty() ? arguments.file : arguments.file + " with " + arguments.measured;
+  const auto source = run_source(arguments.file, arguments.overrides, arguments.measured);
+  if (!source) return refuse(source.error(), files);
+  const auto run = parse_run(*source);
+  if (!run) return refuse(run.error(), files);
   if (run->fleet.machine.empty()) return then(*run);
   const auto plan = plan_fleet(*run);
-  if (!plan) {
-    fmt::print(stderr, "{}: {}\n", arguments.file, plan.error().message);
-    return kBadConfig;
-  }
+  if (!plan) return refuse(problems_at(*source, why_unplaced(*run)), files);
+  if (const auto problems = problems_of_planned(*source, plan->run); !problems.empty()) return refuse(problems, files);
   return then_fleet ? then_fleet(*plan) : then(plan->run);
 }
 
@@ -182,7 +183,7 @@ int run_command_line(int argc, char** argv) {
   run.add_to(*plan_command);
   plan_command->add_option("--measured", run.measured, "fleet.toml of a run: plan for its machines and links as they were measured");
   plan_command->add_flag("--json", as_json, "Machine-readable output");
-  plan_command->add_option("--gflops", gflops, "Speed of one worker's device, to estimate compute times")->check(CLI::PositiveNumber);
+  plan_command->add_option("--gflops", gflops, "Speed of one worker's device, to estimate compute times")->check(CLI::Range(0.001, 1e9));
   plan_command->callback([&] {
     chosen = [&] {
       return with_run(run, [&](const RunConfig& config) {
@@ -191,6 +192,10 @@ int run_command_line(int argc, char** argv) {
         fmt::print("{}", as_json ? plan_json(config, options) : plan_text(config, options));
         return 0;
       }, [&](const FleetPlan& plan) {
+        if (gflops > 0) {
+          fmt::print(stderr, "--gflops is for a run without a fleet, expected the speed of each [[fleet.machine]] in its table\n");
+          return kUsage;
+        }
         fmt::print("{}", as_json ? fleet_json(plan) : fleet_text(plan));
         return 0;
       });
