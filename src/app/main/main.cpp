@@ -73,16 +73,16 @@ void add_owned_run(CLI::App& command, OwnedRunOptions& options) {
 
 // Loads the run file and calls `then`, or prints every problem. The machines of a fleet are planned for first; what is
 // left of them is the layer map and its replicas.
-int with_run(const RunArguments& arguments, const std::function<int(const RunConfig&)>& then, const std::function<int(const FleetPlan&)>& then_fleet = {}) {
+int with_run(const RunArguments& arguments, const std::function<int(const RunConfig&)>& then, const std::function<int(FleetPlan)>& then_fleet = {}) {
   const auto run = load_run(arguments.file, arguments.overrides, arguments.measured);
   if (!run) return refuse(run.error(), arguments.measured.empty() ? arguments.file : arguments.file + " with " + arguments.measured);
   if (run->fleet.machine.empty()) return then(*run);
-  const auto plan = plan_fleet(*run);
+  auto plan = plan_fleet(*run);
   if (!plan) {
     fmt::print(stderr, "{}: {}\n", arguments.file, plan.error().message);
     return kBadConfig;
   }
-  return then_fleet ? then_fleet(*plan) : then(plan->run);
+  return then_fleet ? then_fleet(std::move(*plan)) : then(plan->run);
 }
 
 int report(const Status& status) {
@@ -178,19 +178,33 @@ int run_command_line(int argc, char** argv) {
 
   bool as_json = false;
   double gflops = 0;
+  std::vector<std::string> departed;
   auto* plan_command = app.add_subcommand("plan", "Check a run file and show its stage × time grid, memory, bytes per link and predicted speed");
   run.add_to(*plan_command);
   plan_command->add_option("--measured", run.measured, "fleet.toml of a run: plan for its machines and links as they were measured");
+  plan_command->add_option("--without", departed, "A machine of the fleet that has left: the plan without it, in which one other moves at most; may be repeated")->allow_extra_args(false);
   plan_command->add_flag("--json", as_json, "Machine-readable output");
   plan_command->add_option("--gflops", gflops, "Speed of one worker's device, to estimate compute times")->check(CLI::PositiveNumber);
   plan_command->callback([&] {
     chosen = [&] {
       return with_run(run, [&](const RunConfig& config) {
+        if (!departed.empty()) {
+          fmt::print(stderr, "--without {}: {} has no fleet\n", departed.front(), run.file);
+          return kUsage;
+        }
         PlanTextOptions options;
         if (gflops > 0) options.gflops = gflops;
         fmt::print("{}", as_json ? plan_json(config, options) : plan_text(config, options));
         return 0;
-      }, [&](const FleetPlan& plan) {
+      }, [&](FleetPlan plan) {
+        for (const auto& name : departed) {
+          auto without = plan_without(plan, name);
+          if (!without) {
+            fmt::print(stderr, "--without {}: {}\n", name, without.error().message);
+            return kUsage;
+          }
+          plan = std::move(*without);
+        }
         fmt::print("{}", as_json ? fleet_json(plan) : fleet_text(plan));
         return 0;
       });
