@@ -27,8 +27,11 @@ constexpr std::uint32_t kPolished = 64;  // machines up to which it judges singl
 constexpr std::size_t kJudged = 24;      // moves a round
 constexpr double kEvents = 4e6;          // it may play for that, or to choose; a second or two
 constexpr std::uint32_t kPaths = 3;      // replicas that a path names for each stage
-// Placing costs about a microsecond for every machine and stage. What may be spent on it; what is asked for is placed once anyway.
-constexpr double kPlaced = 3e6;
+// Placing costs some microseconds for every machine and stage. So many of these may be placed for a number of stages that is asked for,
+// for one of many, and for all of them; each number that is tried is placed once anyway.
+constexpr double kPlacedAsked = 1e6;
+constexpr double kPlacedEach = 1e5;
+constexpr double kPlacedAll = 3e6;
 
 // What layers cost as a stage, looked up once for all stages that are alike.
 class StageTable {
@@ -157,12 +160,12 @@ class FleetPlanner {
     if (run_.pipeline.layout != "auto") {
       keep(place_given());
     } else if (run_.pipeline.stages > 0) {
-      keep(split_and_place(run_.pipeline.stages, kPlaced));
+      keep(split_and_place(run_.pipeline.stages, kPlacedAsked));
     } else {
-      StageSearch search(std::min(run_.model.layers, machines()), static_cast<double>(machines()) * kSplits, kPlaced);
+      StageSearch search(std::min(run_.model.layers, machines()), machines(), kPlacedAll);
       std::vector<std::uint32_t> tried;
       while (const auto stages = search.next()) {
-        search.tried(*stages, keep(split_and_place(*stages, static_cast<double>(machines()) * kSplits * *stages)));
+        search.tried(*stages, keep(split_and_place(*stages, kPlacedEach)));
         tried.push_back(*stages);
       }
       std::ranges::sort(tried);
