@@ -10,9 +10,10 @@
 #include "app/clock.h"
 #include "app/coordinator_bench.h"
 #include "base/counter_random.h"
+#include "config/resolve_run.h"
+#include "scheduler/fleet_advice.h"
 #include "scheduler/improve_placement.h"
-#include "scheduler/place_machines.h"
-#include "scheduler/step_simulation.h"
+#include "scheduler/plan_fleet.h"
 
 namespace isthmus {
 
@@ -46,26 +47,22 @@ Fleet random_fleet(const FleetBenchOptions& options) {
   return fleet;
 }
 
-StepSimulationInput input_of(const PlacementProblem& problem, const Placement& placement) {
-  StepSimulationInput input;
-  input.plan.microbatches = problem.microbatches;
-  input.plan.forward_bytes = static_cast<std::uint64_t>(problem.forward_bytes);
-  input.plan.backward_bytes = static_cast<std::uint64_t>(problem.backward_bytes);
-  input.pairs = problem.fleet->links;
-  input.link.latency = seconds(.05);
-  for (std::uint32_t s = 0; s < problem.stages.size(); ++s) {
-    StagePlan& stage = input.plan.stages.emplace_back(StagePlan{2 * s, 2 * s + 2, 0, problem.microbatches});
-    stage.parameters = static_cast<std::uint64_t>(problem.stages[s].parameters);
-    for (std::uint32_t m = 0; m < placement.size(); ++m) {
-      if (placement[m] != s) continue;
-      const FleetMachine& machine = problem.fleet->machines[m];
-      ++stage.replicas;
-      input.costs.push_back(machine.costs(problem.stages[s].operations));
-      input.rates.push_back({machine.up, machine.down});
-      input.sites.push_back(machine.site);
-    }
-  }
-  return input;
+// Two layers of width 2048 a stage, microbatches of 4096 tokens, 240 numbers of 4 bits a token.
+RunConfig large_run(const FleetBenchOptions& options) {
+  RunConfig run;
+  run.model.layers = 2 * options.stages;
+  run.model.hidden = 2048;
+  run.model.heads = 16;
+  run.model.context = 1024;
+  run.model.vocabulary = 8192;
+  run.train.sequences_per_microbatch = 4;
+  run.train.microbatches_per_step = options.microbatches;
+  run.boundary.rank = 240;
+  run.pipeline.layout = "auto";
+  run.pipeline.stages = options.stages;
+  run.pipeline.activation_mb = 1024;
+  resolve_values(run);
+  return run;
 }
 
 nlohmann::json as_json(const CoordinatorFigures& f) {
@@ -89,38 +86,33 @@ void print(const CoordinatorFigures& f) {
 
 int bench_fleet(const FleetBenchOptions& options) {
   const Fleet fleet = random_fleet(options);
-  PlacementProblem problem;
-  problem.fleet = &fleet;
-  problem.microbatches = options.microbatches;
-  problem.replicas_max = options.machines;
-  // Microbatches of 4096 tokens through two layers of width 2048; 240 numbers of 4 bits a token. Sums of replicas travel
-  // as sparse as once in many steps: their bytes are left out.
-  problem.forward_bytes = problem.backward_bytes = 4096 * 240 / 2;
-  for (std::uint32_t s = 0; s < options.stages; ++s) {
-    const double ends = s == 0 || s + 1 == options.stages ? 1.3 : 1;
-    problem.stages.push_back({4096 * 2.0 * 100e6 * ends, 2e9 + 6e9 * ends * (s % 4) / 4, 0});
-  }
+  const RunConfig run = large_run(options);
 
   const Time start = monotonic_now();
-  const auto placement = place_machines(problem);
-  if (!placement) {
-    spdlog::error("{} machines cannot serve {} stages; expected at least as many, with memory enough", options.machines, options.stages);
+  const auto plan = plan_fleet(run, fleet);
+  if (!plan) {
+    spdlog::error("{}", plan.error().message);
     return 1;
   }
   const double plan_seconds = to_seconds(monotonic_now() - start);
 
   const Time begin = monotonic_now();
-  const auto step = simulate_step(input_of(problem, *placement));
+  const auto step = simulate_step(plan->input);
   const double predict_seconds = to_seconds(monotonic_now() - begin);
 
+  const Time asked = monotonic_now();
+  const FleetAdvice advice = fleet_advice(*plan);
+  const double advice_seconds = to_seconds(monotonic_now() - asked);
+
   // Each departure is the only one.
-  const PlacementEstimate planned(problem, *placement);
+  const PlacementProblem problem = placement_problem(*plan);
+  const PlacementEstimate planned(problem, plan->placement);
   std::vector<double> milliseconds;
   double worst_ratio = 1;
   for (std::uint32_t i = 0; i < kDepartures; ++i) {
     const auto gone = static_cast<std::uint32_t>(CounterRandom(options.seed, "departures").below(options.machines, i));
     const Time left = monotonic_now();
-    PlacementEstimate estimate(problem, *placement);
+    PlacementEstimate estimate(problem, plan->placement);
     if (!replace_departed(problem, estimate, gone)) continue;
     milliseconds.push_back(to_seconds(monotonic_now() - left) * 1e3);
     worst_ratio = std::max(worst_ratio, estimate.step_seconds() / planned.step_seconds());
@@ -139,7 +131,7 @@ int bench_fleet(const FleetBenchOptions& options) {
   const double estimated = options.microbatches / planned.step_seconds(), predicted = options.microbatches / to_seconds(step.step);
   double steady = 0;
   for (std::uint32_t s = 0; s < options.stages; ++s) steady = std::max(steady, planned.stage_seconds(s));
-  const auto spares = std::ranges::count(*placement, kSpare);
+  const auto spares = std::ranges::count(plan->placement, kSpare);
 
   CoordinatorBenchOptions load;
   load.workers = options.machines;
@@ -150,7 +142,7 @@ int bench_fleet(const FleetBenchOptions& options) {
 
   if (options.json) {
     fmt::print("{}\n", nlohmann::json{{"machines", options.machines}, {"stages", options.stages}, {"microbatches", options.microbatches}, {"seed", options.seed},
-                                      {"plan_seconds", plan_seconds}, {"predict_seconds", predict_seconds}, {"replan_ms_median", median}, {"replan_ms_most", most},
+                                      {"plan_seconds", plan_seconds}, {"advice_seconds", advice_seconds}, {"changes_tried", advice.tried}, {"predict_seconds", predict_seconds}, {"replan_ms_median", median}, {"replan_ms_most", most},
                                       {"replan_step_ratio_most", worst_ratio}, {"spares", spares}, {"microbatches_per_second", predicted},
                                       {"microbatches_per_second_estimated", estimated}, {"microbatches_per_second_bound", bound}, {"microbatches_per_second_bound_with_links", with_links}, {"share_of_bound", predicted / bound},
                                       {"steady_share_of_bound", options.microbatches / steady / bound},
@@ -160,6 +152,7 @@ int bench_fleet(const FleetBenchOptions& options) {
   }
   fmt::print("{} machines, {} stages, {} microbatches a step, seed {}\n\n", options.machines, options.stages, options.microbatches, options.seed);
   fmt::print("  {:<46}{:>10.2f} s\n", "plan", plan_seconds);
+  fmt::print("  {:<46}{:>10.2f} s\n", fmt::format("what would help: {} of {} changes", advice.tried, advice.tried + advice.untried), advice_seconds);
   fmt::print("  {:<46}{:>10.2f} s\n", "predict one step", predict_seconds);
   fmt::print("  {:<46}{:>10.2f} ms, at most {:.2f}\n", fmt::format("plan after a departure, median of {}", milliseconds.size()), median, most);
   fmt::print("  {:<46}{:>10.4f} times the step before\n", "step after a departure, at most", worst_ratio);

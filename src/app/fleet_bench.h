@@ -13,8 +13,8 @@ struct FleetBenchOptions {
   bool json = false;
 };
 
-// `isthmus bench fleet`: makes a random fleet of uneven machines in twelve regions, times a whole plan and the plan after
-// each of some departures, and sets the predicted speed beside what all devices could compute together; then runs the
+// `isthmus bench fleet`: makes a random fleet of uneven machines in twelve regions, times what `isthmus plan` does for them and the
+// plan after each of some departures, and sets the predicted speed beside what all devices could compute together; then runs the
 // coordinator with that many workers (app/coordinator_bench.h). Prints a table or one JSON object. Returns the process's exit code.
 int bench_fleet(const FleetBenchOptions& options);
 

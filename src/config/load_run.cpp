@@ -26,8 +26,11 @@ tl::expected<RunConfig, std::vector<Problem>> parse_run(std::string_view text,
   check_fleet(*document, run, problems);
   if (!problems.empty()) return tl::unexpected(problems.take());
   resolve_values(run);
-  // The map of a fleet is its planner's.
-  if (run.fleet.machine.empty() || run.pipeline.layout != "auto") resolve_map(run, layer_map(run));
+  // How many replicas the stages of a fleet have, and so how they agree, is its planner's; the layers, unless they are given.
+  if (run.fleet.machine.empty())
+    resolve_map(run, layer_map(run));
+  else if (run.pipeline.layout != "auto")
+    resolve_layers(run, layer_map(run));
   return run;
 }
 

@@ -22,8 +22,8 @@ struct Problem {
 };
 
 // Reads, checks and resolves a run file: defaults, mlp, factored_layers, and the layer map, after
-// which layout is "explicit", except in a run with machines and layout = "auto": its map is left to
-// scheduler/plan_fleet.h, and is empty. Returns every problem at once, in the order of the file; of a file
+// which layout is "explicit", except in a run with machines: replicas and how they agree are left to
+// scheduler/plan_fleet.h, and with layout = "auto" the map, which is empty. Returns every problem at once, in the order of the file; of a file
 // that is wrong throughout, the first hundred. A missing or unreadable file, or one above 1 MiB, is
 // a problem too. Opens no other file.
 //

@@ -10,16 +10,20 @@ namespace isthmus {
 
 namespace {
 
-// What each step's sum of gradients may take the uplink of a replica.
+// What each step's sum of gradients may take the line of a replica.
 constexpr double kExactSecondsMax = 1;
 
-void resolve_sync(RunConfig& run) {
+double link_line(const RunConfig& run) { return run.link.bandwidth_mbps * 1e6; }
+
+bool sums_are_quick(const RunConfig& run, std::span<const double> lines) {
+  for (std::size_t s = 0; s < run.pipeline.stage.size(); ++s)
+    if (exact_sync_seconds(run, run.pipeline.stage[s], lines.empty() ? link_line(run) : lines[s]) > kExactSecondsMax) return false;
+  return true;
+}
+
+void resolve_sync(RunConfig& run, std::span<const double> lines) {
   auto& sync = run.sync;
-  const auto seconds = [&](const RunConfig::Stage& stage) { return exact_sync_seconds(run, stage); };
-  if (sync.mode.empty()) {
-    const bool quick = run.run.deterministic || std::ranges::all_of(run.pipeline.stage, [&](const auto& s) { return seconds(s) <= kExactSecondsMax; });
-    sync.mode = quick ? "exact" : "sparseloco";
-  }
+  if (sync.mode.empty()) sync.mode = run.run.deterministic || sums_are_quick(run, lines) ? "exact" : "sparseloco";
   if (sync.every == 0) sync.every = sync.mode == "exact" || sync.mode == "slices" ? 1 : 30;
   // A sparse mean counts replicas that told other numbers as not having moved at all.
   const bool doubled = sync.mode == "sparseloco" && sync.residual == "weights" && sync.rule == "mean";
@@ -29,7 +33,8 @@ void resolve_sync(RunConfig& run) {
 
 }  // namespace
 
-double exact_sync_seconds(const RunConfig& run, const RunConfig::Stage& stage) {
+double exact_sync_seconds(const RunConfig& run, const RunConfig::Stage& stage, double line) {
+  if (stage.replicas < 2) return 0;
   double numbers = static_cast<double>(run.emulated.parameters);
   if (run.pipeline.device != "emulated") {
     numbers = 0;
@@ -37,8 +42,10 @@ double exact_sync_seconds(const RunConfig& run, const RunConfig::Stage& stage) {
   }
   // Its part of every slice but its own, and its slice's sum to all others, in fp32.
   const double bytes = 8 * numbers * (stage.replicas - 1) / stage.replicas;
-  return bytes * 8 / (run.link.bandwidth_mbps * 1e6);
+  return bytes * 8 / line;
 }
+
+double exact_sync_seconds(const RunConfig& run, const RunConfig::Stage& stage) { return exact_sync_seconds(run, stage, link_line(run)); }
 
 void resolve_values(RunConfig& run) {
   if (run.model.mlp == 0) run.model.mlp = ((run.model.hidden * 8 + 2) / 3 + 31) / 32 * 32;
@@ -53,13 +60,17 @@ void resolve_values(RunConfig& run) {
   }
 }
 
-void resolve_map(RunConfig& run, std::vector<RunConfig::Stage> map) {
+void resolve_layers(RunConfig& run, std::vector<RunConfig::Stage> map) {
   run.pipeline.stage = std::move(map);
   run.pipeline.layout = "explicit";
   run.pipeline.replicas = 1;
   run.pipeline.stages = static_cast<std::uint32_t>(run.pipeline.stage.size());
   if (!run.boundary.factored_layers) run.boundary.factored_layers = run.pipeline.stage.back().first_layer;
-  resolve_sync(run);
+}
+
+void resolve_map(RunConfig& run, std::vector<RunConfig::Stage> map, std::span<const double> lines) {
+  resolve_layers(run, std::move(map));
+  resolve_sync(run, lines);
 }
 
 }  // namespace isthmus

@@ -20,7 +20,7 @@ bool belongs(const RunConfig& run, std::string_view section, std::string_view ke
   // Before a fleet has a plan, nobody knows how its replicas agree.
   if (section == "sync" && run.sync.mode.empty()) return false;
   if (section == "sync" && key != "mode") {
-    if (run.sync.mode == "exact") return false;
+    if (run.sync.mode == "exact" || (key == "every" && run.sync.every == 0)) return false;
     if (key == "share") return run.sync.mode == "slices";
     if (key == "error_feedback" || key == "residual") return run.sync.mode == "sparseloco";
   }

@@ -1,6 +1,8 @@
 #include "scheduler/fleet.h"
 
 #include <algorithm>
+#include <limits>
+#include <map>
 #include <optional>
 #include <vector>
 
@@ -34,13 +36,29 @@ std::optional<double> in_layers(const RunConfig& run, double RunConfig::Machine:
 
 }  // namespace
 
-double planned_operations(const RunConfig& run, std::uint32_t first_layer, std::uint32_t end_layer) {
+SiteCounts count_sites(const Fleet& fleet, const std::vector<std::uint32_t>& members) {
+  std::map<std::uint32_t, std::uint32_t> counts;
+  for (const std::uint32_t m : members) ++counts[fleet.machines[m].site];
+  return {counts.begin(), counts.end()};
+}
+
+double slowest_line(const Fleet& fleet, const std::vector<std::uint32_t>& members, const SiteCounts& sites) {
+  double line = std::numeric_limits<double>::infinity();
+  if (members.size() < 2) return line;
+  for (const std::uint32_t m : members) line = std::min({line, fleet.machines[m].up, fleet.machines[m].down});
+  if (!fleet.links.capped()) return line;
+  const double others = static_cast<double>(members.size()) - 1;
+  for (std::size_t i = 0; i < sites.size(); ++i)
+    for (std::size_t j = i; j < sites.size(); ++j)
+      if (i != j || sites[i].second > 1) line = std::min(line, others * fleet.links.at(sites[i].first, sites[j].first).bits_per_second);
+  return line;
+}
+
+double planned_operations(const RunConfig& run, const Fleet& fleet, std::uint32_t first_layer, std::uint32_t end_layer) {
   const double tokens = static_cast<double>(run.train.sequences_per_microbatch) * run.model.context;
   double operations = forward_operations(run, first_layer, end_layer) * tokens;
-  if (first_layer == 0)
-    if (const auto layers = in_layers(run, &RunConfig::Machine::embedding_ms)) operations += *layers * layer_operations(run);
-  if (end_layer == run.model.layers)
-    if (const auto layers = in_layers(run, &RunConfig::Machine::head_ms)) operations += *layers * layer_operations(run) - head_operations(run) * tokens;
+  if (first_layer == 0 && fleet.embedding_layers) operations += *fleet.embedding_layers * layer_operations(run);
+  if (end_layer == run.model.layers && fleet.head_layers) operations += *fleet.head_layers * layer_operations(run) - head_operations(run) * tokens;
   return operations;
 }
 
@@ -58,6 +76,8 @@ Fleet make_fleet(const RunConfig& run) {
       }
       fleet.links.record(a, b, link);
     }
+  fleet.embedding_layers = in_layers(run, &RunConfig::Machine::embedding_ms);
+  fleet.head_layers = in_layers(run, &RunConfig::Machine::head_ms);
   const double layer = layer_operations(run);
   for (std::size_t t = 0; t < run.fleet.machine.size(); ++t) {
     const auto& table = run.fleet.machine[t];

@@ -1,7 +1,9 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "config/run_config.h"
@@ -30,11 +32,23 @@ struct FleetMachine {
 struct Fleet {
   std::vector<FleetMachine> machines;
   LinkMatrix links;
+  // F, I and W of a microbatch in the embedding and in the head, in times of what a layer takes: the median of the machines that
+  // measured it; nothing if none has.
+  std::optional<double> embedding_layers;
+  std::optional<double> head_layers;
 };
+
+// How many machines of each site, by site.
+using SiteCounts = std::vector<std::pair<std::uint32_t, std::uint32_t>>;
+SiteCounts count_sites(const Fleet& fleet, const std::vector<std::uint32_t>& members);
+
+// Bits per second at which the slowest of these replicas can add up sums with all others: its uplink, downlink or, shared by all
+// siblings, a pair's own rate. `sites`: theirs. Infinite for fewer than two.
+double slowest_line(const Fleet& fleet, const std::vector<std::uint32_t>& members, const SiteCounts& sites);
 
 // Forward operations of a microbatch in layers first … end-1, as the planner counts them: where machines measured what the embedding
 // or the head takes, its share of a layer's time (the median) stands for its operations. REQUIRES: as below.
-double planned_operations(const RunConfig& run, std::uint32_t first_layer, std::uint32_t end_layer);
+double planned_operations(const RunConfig& run, const Fleet& fleet, std::uint32_t first_layer, std::uint32_t end_layer);
 
 // The fleet that a run file writes down. Times per layer are those of a layer in the middle. REQUIRES: the run has passed
 // its checks; there is a machine.

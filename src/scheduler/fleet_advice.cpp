@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
 
 #include "config/boundary_form.h"
 
@@ -13,10 +14,6 @@ namespace {
 constexpr std::size_t kTried = 32;  // stages, and machines
 constexpr std::size_t kShown = 3;
 
-double tokens_per_second(const StepSimulationInput& input) {
-  return static_cast<double>(input.plan.tokens_per_microbatch) * input.plan.microbatches / to_seconds(simulate_step(input).step);
-}
-
 // The first workers by `measure`, largest first.
 template <class Measure>
 std::vector<std::uint32_t> busiest(const FleetPlan& plan, const Measure& measure) {
@@ -26,52 +23,84 @@ std::vector<std::uint32_t> busiest(const FleetPlan& plan, const Measure& measure
   return workers;
 }
 
-}  // namespace
+// A change that has not been tried.
+struct Change {
+  std::string what;
+  std::function<FleetPlan()> made;
+};
 
-std::vector<Advice> fleet_advice(const FleetPlan& plan) {
-  std::vector<Advice> all;
-  StepSimulationInput base = plan.input;
-  base.path_width = 0;
-
-  // Of each stage its quickest machine once more, as a new worker behind its siblings.
-  std::vector<bool> seen(base.plan.stages.size());
-  std::size_t tried = 0;
+// Of each stage its quickest machine once more, the stage with the busiest machine first.
+std::vector<Change> more_replicas(const FleetPlan& plan) {
+  std::vector<Change> changes;
+  std::vector<bool> seen(plan.run.pipeline.stage.size());
   for (const std::uint32_t busy : busiest(plan, [](const WorkerSimulation& w) { return w.busy; })) {
     const std::uint32_t s = plan.simulation.workers[busy].stage.value;
-    if (seen[s] || tried == kTried) continue;
+    if (seen[s] || changes.size() == kTried) continue;
     seen[s] = true;
-    ++tried;
-    std::uint32_t quickest = busy, end = 0;
-    for (std::uint32_t w = 0; w < plan.machine_of.size(); ++w) {
-      if (plan.simulation.workers[w].stage.value == s && base.costs[w].total() < base.costs[quickest].total()) quickest = w;
-      if (plan.simulation.workers[w].stage.value <= s) end = w + 1;
+    std::uint32_t quickest = busy;
+    for (std::uint32_t w = 0; w < plan.machine_of.size(); ++w)
+      if (plan.simulation.workers[w].stage.value == s && plan.input.costs[w].total() < plan.input.costs[quickest].total()) quickest = w;
+    const std::uint32_t machine = plan.machine_of[quickest];
+    changes.push_back({fmt::format("a replica of stage {} like {}", s, plan.fleet.machines[machine].name), [&plan, s, machine] {
+                         Fleet fleet = plan.fleet;
+                         fleet.machines.push_back(fleet.machines[machine]);
+                         Placement placement = plan.placement;
+                         placement.push_back(s);
+                         return predict_plan(plan.asked, fleet, ends_of(plan.run), placement);
+                       }});
+  }
+  return changes;
+}
+
+std::vector<Change> faster_uplinks(const FleetPlan& plan) {
+  std::vector<Change> changes;
+  for (const std::uint32_t sender : busiest(plan, [](const WorkerSimulation& w) { return w.uplink_busy; })) {
+    if (changes.size() == kTried) break;
+    const std::uint32_t machine = plan.machine_of[sender];
+    changes.push_back({fmt::format("twice the uplink at {}", plan.fleet.machines[machine].name), [&plan, machine] {
+                         Fleet fleet = plan.fleet;
+                         fleet.machines[machine].up *= 2;
+                         return predict_plan(plan.asked, fleet, ends_of(plan.run), plan.placement);
+                       }});
+  }
+  return changes;
+}
+
+std::vector<Change> smaller_rank(const FleetPlan& plan) {
+  if (!boundary_form(plan.run.boundary.codec).narrow || plan.run.boundary.rank < 2) return {};
+  return {{fmt::format("half the rank, {} instead of {}", plan.run.boundary.rank / 2, plan.run.boundary.rank), [&plan] {
+             RunConfig half = plan.asked;
+             half.boundary.rank /= 2;
+             return predict_plan(half, plan.fleet, ends_of(plan.run), plan.placement);
+           }}};
+}
+
+}  // namespace
+
+FleetAdvice fleet_advice(const FleetPlan& plan, double events) {
+  // One of each kind in turn, so that of a large fleet some of each are tried.
+  const auto replicas = more_replicas(plan), uplinks = faster_uplinks(plan), rank = smaller_rank(plan);
+  std::vector<const Change*> changes;
+  for (std::size_t i = 0; i < kTried; ++i)
+    for (const auto* kind : {&replicas, &uplinks, &rank})
+      if (i < kind->size()) changes.push_back(&(*kind)[i]);
+
+  FleetAdvice advice;
+  const double each = predicted_events(plan.input.plan);
+  for (const Change* change : changes) {
+    if (advice.tried > 0 && events < each) {
+      ++advice.untried;
+      continue;
     }
-    StepSimulationInput more = base;
-    ++more.plan.stages[s].replicas;
-    more.costs.insert(more.costs.begin() + end, base.costs[quickest]);
-    more.rates.insert(more.rates.begin() + end, base.rates[quickest]);
-    more.sites.insert(more.sites.begin() + end, base.sites[quickest]);
-    all.push_back({fmt::format("a replica of stage {} like {}", s, plan.fleet.machines[plan.machine_of[quickest]].name), tokens_per_second(more)});
+    events -= each;
+    ++advice.tried;
+    advice.best.push_back({change->what, change->made().tokens_per_second()});
   }
-
-  const auto senders = busiest(plan, [](const WorkerSimulation& w) { return w.uplink_busy; });
-  for (std::size_t i = 0; i < std::min(senders.size(), kTried); ++i) {
-    StepSimulationInput faster = base;
-    faster.rates[senders[i]].up *= 2;
-    all.push_back({fmt::format("twice the uplink at {}", plan.fleet.machines[plan.machine_of[senders[i]]].name), tokens_per_second(faster)});
-  }
-
-  if (boundary_form(plan.run.boundary.codec).narrow && plan.run.boundary.rank > 1) {
-    RunConfig half = plan.run;
-    half.boundary.rank /= 2;
-    all.push_back({fmt::format("half the rank, {} instead of {}", half.boundary.rank, plan.run.boundary.rank), tokens_per_second(fleet_input(half, plan.fleet, plan.machine_of))});
-  }
-
-  std::ranges::stable_sort(all, std::greater(), &Advice::tokens_per_second);
+  std::ranges::stable_sort(advice.best, std::greater(), &Advice::tokens_per_second);
   // What changes less than a thousandth is chance.
-  std::erase_if(all, [&](const Advice& advice) { return advice.tokens_per_second < plan.tokens_per_second() * 1.001; });
-  if (all.size() > kShown) all.resize(kShown);
-  return all;
+  std::erase_if(advice.best, [&](const Advice& one) { return one.tokens_per_second < plan.tokens_per_second() * 1.001; });
+  if (advice.best.size() > kShown) advice.best.resize(kShown);
+  return advice;
 }
 
 }  // namespace isthmus

@@ -48,6 +48,15 @@ std::string table_row(const std::string& machine, const std::string& stage, cons
   return fmt::format("  {:<20} {:<8} {:>12} {:>8} {:>8}   {}\n", machine, stage, microbatches, busy, uplink, memory);
 }
 
+// How replicas agree, and why so; empty if no stage has any.
+std::string sync_text(const FleetPlan& plan) {
+  if (std::ranges::all_of(plan.run.pipeline.stage, [](const auto& stage) { return stage.replicas == 1; })) return "";
+  const std::string why = plan.asked.sync.mode.empty() ? "" : ", as the run file says";
+  if (plan.run.sync.mode == "exact")
+    return fmt::format("replicas   exact{}: every step they add up their gradients; {:.2g} s of the slowest line\n", why, plan.sum_seconds);
+  return fmt::format("replicas   {} every {} steps{}: the sum of gradients would take the slowest line {:.2g} s of every step\n", plan.run.sync.mode, plan.run.sync.every, why, plan.sum_seconds);
+}
+
 std::string percent(double share) { return fmt::format("{:.0f} %", share * 100); }
 
 }  // namespace
@@ -86,14 +95,18 @@ std::string fleet_text(const FleetPlan& plan) {
                         size_text(static_cast<double>(links[i].bytes)));
   if (links.size() > kLinksShown) text += fmt::format("  and {} more with at most {} each\n", links.size() - kLinksShown, size_text(static_cast<double>(links[kLinksShown].bytes)));
 
-  text += fmt::format("\npredicted  {:.2f} s a step, {:.0f} tokens/s", step, plan.tokens_per_second());
+  text += "\n" + sync_text(plan);
+  text += fmt::format("predicted  {:.2f} s a step, {:.0f} tokens/s", step, plan.tokens_per_second());
   if (simulation.combination > Duration{}) text += fmt::format("; replicas add their sums for {:.2f} s of it", to_seconds(simulation.combination));
   text += "\nwould help";
-  const auto advice = fleet_advice(plan);
+  const FleetAdvice changes = fleet_advice(plan);
+  const auto& advice = changes.best;
   if (advice.empty()) text += " nothing that was tried: one more replica, a faster uplink, half the rank\n";
   for (std::size_t i = 0; i < advice.size(); ++i)
     text += fmt::format("{} {}: {:.0f} tokens/s, {:+.1f} %\n", i == 0 ? "" : "          ", advice[i].change, advice[i].tokens_per_second,
                         (advice[i].tokens_per_second / plan.tokens_per_second() - 1) * 100);
+  if (changes.untried > 0) text += fmt::format("           of {} changes {} were tried: the others would take too long to predict\n", changes.tried + changes.untried, changes.tried);
+  for (const auto& remark : plan.remarks) text += fmt::format("note       {}\n", remark);
   return text;
 }
 
@@ -106,6 +119,8 @@ std::string fleet_json(const FleetPlan& plan) {
                       {"tokens_per_second", plan.tokens_per_second()},
                       {"efficiency", simulation.efficiency},
                       {"combination_seconds", to_seconds(simulation.combination)},
+                      {"sync", {{"mode", plan.run.sync.mode}, {"every", plan.run.sync.every}, {"exact_seconds", plan.sum_seconds}}},
+                      {"notes", plan.remarks},
                       {"stages", nlohmann::json::array()},
                       {"machines", nlohmann::json::array()},
                       {"links", nlohmann::json::array()},
@@ -147,7 +162,10 @@ std::string fleet_json(const FleetPlan& plan) {
     }
     j["paths"].push_back(std::move(stages));
   }
-  for (const auto& advice : fleet_advice(plan))
+  const FleetAdvice changes = fleet_advice(plan);
+  j["changes_tried"] = changes.tried;
+  j["changes_untried"] = changes.untried;
+  for (const auto& advice : changes.best)
     j["changes"].push_back({{"change", advice.change}, {"tokens_per_second", advice.tokens_per_second}, {"gain", advice.tokens_per_second / plan.tokens_per_second() - 1}});
   return j.dump(2) + "\n";
 }

@@ -2,12 +2,12 @@
 
 #include <string>
 
-#include "scheduler/plan_fleet.h"
+#include "scheduler/fleet_plan.h"
 
 namespace isthmus {
 
 // What `isthmus plan` prints for a fleet: stages and what they wait for, the stage × time grid, who holds what, bytes per
-// link, predicted speed, and what would help most.
+// link, how replicas agree, predicted speed, what would help most, and what was not tried.
 std::string fleet_text(const FleetPlan& plan);
 // The same, and the planned path of each microbatch: by stage the replica it takes, then up to two alternates.
 std::string fleet_json(const FleetPlan& plan);

@@ -50,7 +50,7 @@ void PlacementEstimate::count(std::uint32_t machine, std::uint32_t stage, bool h
   auto& members = members_[stage];
   auto& sites = sites_[stage];
   const std::uint32_t site = problem_.fleet->machines[machine].site;
-  const auto at = std::ranges::lower_bound(sites, site, {}, &Sites::value_type::first);
+  const auto at = std::ranges::lower_bound(sites, site, {}, &SiteCounts::value_type::first);
   const auto place = std::ranges::lower_bound(members, machine);
   if (here) {
     members.insert(place, machine);
@@ -127,19 +127,16 @@ double PlacementEstimate::busy(std::uint32_t stage) const {
 
 double PlacementEstimate::combination(std::uint32_t stage) const {
   const double replicas = static_cast<double>(members_[stage].size());
-  if (replicas < 2) return 0;
-  double rate = kNeverDone;
-  for (const std::uint32_t m : members_[stage]) rate = std::min({rate, problem_.fleet->machines[m].up, problem_.fleet->machines[m].down});
+  if (replicas < 2 || problem_.sum_bytes == 0) return 0;
   Duration latency{};
   const auto& sites = sites_[stage];
   for (std::size_t i = 0; i < sites.size(); ++i)
     for (std::size_t j = i; j < sites.size(); ++j) {
       if (i == j && sites[i].second < 2) continue;
-      const PairLink& link = problem_.fleet->links.at(sites[i].first, sites[j].first);
-      latency = std::max(latency, link.latency);
-      rate = std::min(rate, (replicas - 1) * link.bits_per_second);
+      latency = std::max(latency, problem_.fleet->links.at(sites[i].first, sites[j].first).latency);
     }
-  return 4 * to_seconds(latency) + wire_bits(problem_.stages[stage].parameters * (replicas - 1) / replicas * problem_.sum_bytes) / rate;
+  const double bytes = problem_.stages[stage].parameters * (replicas - 1) / replicas * problem_.sum_bytes;
+  return 4 * to_seconds(latency) + wire_bits(bytes) / slowest_line(*problem_.fleet, members_[stage], sites);
 }
 
 double PlacementEstimate::hop(std::uint32_t stage) const {

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/replicas_max.h"
 #include "scheduler/fleet.h"
 
 namespace isthmus {
@@ -21,10 +22,10 @@ struct PlacementProblem {
   const Fleet* fleet = nullptr;  // not owned
   std::vector<StageNeeds> stages;
   std::uint32_t microbatches = 1;
-  std::uint32_t replicas_max = 64;  // of a stage
-  double forward_bytes = 0;         // of one microbatch on a boundary, token ids included
+  std::uint32_t replicas_max = kReplicasMax;  // of a stage
+  double forward_bytes = 0;                   // of one microbatch on a boundary, token ids included
   double backward_bytes = 0;
-  double sum_bytes = 8;  // per parameter that replicas of a stage exchange, part and total
+  double sum_bytes = 8;  // per parameter that replicas of a stage exchange every step, part and total; 0: they exchange nothing
 
   bool fits(std::size_t machine, std::size_t stage) const { return stages[stage].memory_bytes <= fleet->machines[machine].memory_bytes; }
 };
@@ -63,7 +64,6 @@ class PlacementEstimate {
   double stage_rate(std::uint32_t stage) const { return rate_[stage]; }
 
  private:
-  using Sites = std::vector<std::pair<std::uint32_t, std::uint32_t>>;  // site and how many of its machines
   void count(std::uint32_t machine, std::uint32_t stage, bool here);
   void refresh(std::uint32_t stage);
   double busy(std::uint32_t stage) const;
@@ -74,7 +74,7 @@ class PlacementEstimate {
   const PlacementProblem& problem_;
   Placement placement_;
   std::vector<std::vector<std::uint32_t>> members_;  // by stage, ascending
-  std::vector<Sites> sites_;
+  std::vector<SiteCounts> sites_;
   std::vector<double> rate_;
   std::vector<double> busy_;
   std::vector<double> combination_;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <limits>
 #include <map>
 #include <optional>
 #include <tuple>
@@ -12,9 +13,11 @@
 #include "config/layer_map.h"
 #include "config/resolve_run.h"
 #include "config/stage_costs.h"
+#include "scheduler/improve_placement.h"
 #include "scheduler/make_plan.h"
 #include "scheduler/place_machines.h"
 #include "scheduler/split_layers.h"
+#include "scheduler/stage_search.h"
 #include "scheduler/unplaced_stages.h"
 
 namespace isthmus {
@@ -25,14 +28,18 @@ constexpr int kSplits = 4;            // of one number of stages: split and plac
 constexpr std::size_t kPredicted = 3;  // numbers of stages that the predictor chooses among
 constexpr std::uint32_t kPolished = 64;  // machines up to which it judges single moves
 constexpr std::size_t kJudged = 24;      // moves a round
-constexpr double kEvents = 4e6;          // it may play for that; a second or two
-
-double tokens_of(const Plan& plan) { return static_cast<double>(plan.tokens_per_microbatch) * plan.microbatches; }
+constexpr double kEvents = 4e6;          // it may play for that, or to choose; a second or two
+constexpr std::uint32_t kPaths = 3;      // replicas that a path names for each stage
+// Placing costs some microseconds for every machine and stage. So many of these may be placed for a number of stages that is asked for,
+// for one of many, and for all of them; each number that is tried is placed once anyway.
+constexpr double kPlacedAsked = 1e6;
+constexpr double kPlacedEach = 1e5;
+constexpr double kPlacedAll = 3e6;
 
 // What layers cost as a stage, looked up once for all stages that are alike.
 class StageTable {
  public:
-  explicit StageTable(const RunConfig& run) : run_(run) {
+  StageTable(const RunConfig& run, const Fleet& fleet) : run_(run), fleet_(fleet) {
     RunConfig whole = run;
     resolve_map(whole, {{0, run.model.layers, 1}});
     plan_ = make_plan(whole);
@@ -50,7 +57,7 @@ class StageTable {
       RunConfig run = run_;
       run.boundary.factored_layers = factored;
       const double boundary = static_cast<double>(plan_.forward_bytes + plan_.backward_bytes + plan_.token_bytes);
-      at->second = {planned_operations(run, first, end), stage_memory(run, first, end, in_flight, boundary).total(),
+      at->second = {planned_operations(run, fleet_, first, end), stage_memory(run, first, end, in_flight, boundary).total(),
                     run.pipeline.device == "emulated" ? 1.0 : static_cast<double>(parameters_of(run, first, end))};
     }
     return at->second;
@@ -58,6 +65,7 @@ class StageTable {
 
  private:
   const RunConfig& run_;
+  const Fleet& fleet_;
   Plan plan_;
   std::map<std::tuple<bool, bool, std::uint32_t, std::uint32_t, std::uint32_t>, StageNeeds> known_;
 };
@@ -71,27 +79,67 @@ struct Candidate {
 
 class FleetPlanner {
  public:
-  explicit FleetPlanner(const RunConfig& run) : run_(run), fleet_(make_fleet(run)), table_(run) {}
+  FleetPlanner(const RunConfig& run, Fleet fleet) : run_(without_fleet(run)), fleet_(std::move(fleet)), table_(run_, fleet_) {}
 
   Result<FleetPlan> run() {
-    std::vector<Candidate> candidates;
-    for (const std::uint32_t stages : stage_counts())
-      if (auto candidate = run_.pipeline.layout == "auto" ? split_and_place(stages) : place_given()) candidates.push_back(std::move(*candidate));
+    std::vector<Candidate> candidates = all_candidates();
     if (candidates.empty()) return fail("{}", sentences(why_unplaced()));
     std::ranges::stable_sort(candidates, {}, &Candidate::score);
     candidates.resize(std::min(candidates.size(), kPredicted));
-    std::optional<FleetPlan> best;
-    const Candidate* chosen = nullptr;
+    // Nothing will be changed about a large fleet's only candidate: its paths can be had at once.
+    const bool once = candidates.size() == 1 && machines() > kPolished;
+    const Candidate* chosen = &candidates.front();
+    FleetPlan best = predicted(*chosen, chosen->placement, once ? kPaths : 0);
+    double events = predicted_events(best.input.plan);
     for (const auto& candidate : candidates) {
+      if (&candidate == &candidates.front()) continue;
+      if (events > kEvents) {
+        remarks_.push_back(fmt::format("{} stages were estimated to be a little slower, and not predicted", candidate.ends.size()));
+        continue;
+      }
       FleetPlan plan = predicted(candidate, candidate.placement);
-      if (best && plan.simulation.step >= best->simulation.step) continue;
+      events += predicted_events(plan.input.plan);
+      if (plan.simulation.step >= best.simulation.step) continue;
       best = std::move(plan);
       chosen = &candidate;
     }
-    polish(*chosen, *best);
-    best->input.path_width = 3;
-    best->simulation = simulate_step(best->input);
-    return std::move(*best);
+    polish(*chosen, best);
+    if (!once) {
+      best.input.path_width = kPaths;
+      best.simulation = simulate_step(best.input);
+    }
+    best.remarks = std::move(remarks_);
+    remark_on_replicas(best);
+    return best;
+  }
+
+  // The split and its needs as they were for this plan.
+  Candidate candidate_of(const FleetPlan& plan) {
+    Candidate candidate = candidate_of(ends_of(plan.run));
+    candidate.problem.sum_bytes = plan.run.sync.mode == "exact" ? sum_bytes() : 0;
+    return candidate;
+  }
+
+  // The same layers, with at most one other machine where `gone` was.
+  Result<FleetPlan> replaced(const FleetPlan& plan, std::uint32_t gone) {
+    const Candidate candidate = candidate_of(plan);
+    PlacementEstimate estimate(candidate.problem, plan.placement);
+    const std::string name = fleet_.machines[gone].name;
+    if (!replace_departed(candidate.problem, estimate, gone))
+      return fail("without {} stage {} has no machine with enough memory, expected one that can be spared elsewhere", name, plan.placement[gone]);
+    std::string remark = plan.placement[gone] == kSpare ? fmt::format("{}, a spare, has left", name) : fmt::format("{} has left stage {}", name, plan.placement[gone]);
+    Placement placement = estimate.placement();
+    for (std::uint32_t m = 0; m < machines(); ++m)
+      if (m != gone && placement[m] != plan.placement[m])
+        remark += plan.placement[m] == kSpare ? fmt::format("; {}, a spare, takes its place", fleet_.machines[m].name)
+                                              : fmt::format("; {} of stage {} takes its place", fleet_.machines[m].name, plan.placement[m]);
+    remark += fmt::format("; a step took {:.2f} s before", to_seconds(plan.simulation.step));
+    fleet_.machines.erase(fleet_.machines.begin() + gone);
+    placement.erase(placement.begin() + gone);
+    FleetPlan next = predicted(candidate, placement, kPaths);
+    next.remarks = plan.remarks;
+    next.remarks.push_back(std::move(remark));
+    return next;
   }
 
   std::vector<KeyProblem> why_unplaced() {
@@ -118,6 +166,11 @@ class FleetPlanner {
     return text;
   }
 
+  static RunConfig without_fleet(RunConfig run) {
+    run.fleet = {};
+    return run;
+  }
+
   std::uint32_t machines() const { return static_cast<std::uint32_t>(fleet_.machines.size()); }
 
   std::vector<std::uint32_t> stage_counts() const {
@@ -131,6 +184,41 @@ class FleetPlanner {
       next = stages + std::max(1u, stages / 16);
     }
     return counts;
+  }
+
+  std::vector<Candidate> all_candidates() {
+    std::vector<Candidate> candidates;
+    const auto keep = [&](std::optional<Candidate> candidate) {
+      const double score = candidate ? candidate->score : std::numeric_limits<double>::infinity();
+      if (candidate) candidates.push_back(std::move(*candidate));
+      return score;
+    };
+    if (run_.pipeline.layout != "auto") {
+      keep(place_given());
+    } else if (run_.pipeline.stages > 0) {
+      keep(split_and_place(run_.pipeline.stages, kPlacedAsked));
+    } else {
+      StageSearch search(std::min(run_.model.layers, machines()), machines(), kPlacedAll);
+      std::vector<std::uint32_t> tried;
+      while (const auto stages = search.next()) {
+        search.tried(*stages, keep(may_have_stages(run_, *stages) ? split_and_place(*stages, kPlacedEach) : std::nullopt));
+        tried.push_back(*stages);
+      }
+      std::ranges::sort(tried);
+      if (!search.whole()) remarks_.push_back(fmt::format("of the numbers of stages these were tried: {}", fmt::join(tried, ", ")));
+    }
+    return candidates;
+  }
+
+  // Why machines may be left over.
+  void remark_on_replicas(FleetPlan& plan) const {
+    const auto& map = plan.run.pipeline.stage;
+    const auto full = std::ranges::count_if(map, [](const auto& stage) { return stage.replicas >= kReplicasMax; });
+    if (full == 0 || plan.machine_of.size() == machines()) return;
+    std::string remark = fmt::format("{} of {} stages have {} replicas, as many as a stage may have; {} machines are spare", full, map.size(), kReplicasMax,
+                                     machines() - plan.machine_of.size());
+    if (map.size() * kReplicasMax < machines()) remark += fmt::format(", which from {} stages on would have a place", (machines() + kReplicasMax - 1) / kReplicasMax);
+    plan.remarks.push_back(std::move(remark));
   }
 
   std::uint32_t in_flight(std::uint32_t stages) const {
@@ -149,8 +237,6 @@ class FleetPlanner {
     candidate.problem.microbatches = plan.microbatches;
     candidate.problem.forward_bytes = static_cast<double>(plan.forward_bytes + plan.token_bytes);
     candidate.problem.backward_bytes = static_cast<double>(plan.backward_bytes);
-    const bool exact = run_.sync.mode.empty() || run_.sync.mode == "exact";
-    candidate.problem.sum_bytes = exact ? plan.part_width + plan.total_width : 0;
     std::uint32_t first = 0;
     for (const std::uint32_t end : ends) {
       candidate.problem.stages.push_back(table_.needs(first, end, in_flight(static_cast<std::uint32_t>(ends.size()))));
@@ -159,18 +245,36 @@ class FleetPlanner {
     return candidate;
   }
 
+  // Per parameter, where replicas add up their gradients every step.
+  double sum_bytes() const { return table_.one_stage().part_width + table_.one_stage().total_width; }
+
+  // Where the run file leaves open how replicas agree, that follows from the placement, and what a step costs from that. So what is best
+  // if sums cost nothing is looked for first, and is best if they do, so placed; otherwise also what is best with them counted.
   bool place(Candidate& candidate) {
-    auto placement = place_machines(candidate.problem);
-    if (!placement) return false;
+    candidate.placement.clear();
+    const bool always = run_.run.deterministic || run_.sync.mode == "exact", open = !always && run_.sync.mode.empty();
+    if (!always) place(candidate, 0);
+    if (always || (open && !candidate.placement.empty() && candidate.problem.sum_bytes > 0)) place(candidate, sum_bytes());
+    return !candidate.placement.empty();
+  }
+
+  // Looks for a placement as if sums had so many bytes, and keeps it if it is better by what they really have with it.
+  void place(Candidate& candidate, double assumed_sum_bytes) {
+    PlacementProblem problem = candidate.problem;
+    problem.sum_bytes = assumed_sum_bytes;
+    placed_ += static_cast<double>(machines()) * static_cast<double>(problem.stages.size());
+    auto placement = place_machines(problem);
+    if (!placement) return;
+    problem.sum_bytes = placed_run(run_, fleet_, candidate.ends, *placement).sync.mode == "exact" ? sum_bytes() : 0;
+    const double score = PlacementEstimate(problem, *placement).score();
+    if (!candidate.placement.empty() && score >= candidate.score) return;
     candidate.placement = std::move(*placement);
-    candidate.score = PlacementEstimate(candidate.problem, candidate.placement).score();
-    return true;
+    candidate.problem.sum_bytes = problem.sum_bytes;
+    candidate.score = score;
   }
 
   std::optional<Candidate> place_given() {
-    std::vector<std::uint32_t> ends;
-    for (const auto& stage : run_.pipeline.stage) ends.push_back(stage.end_layer);
-    Candidate candidate = candidate_of(ends);
+    Candidate candidate = candidate_of(ends_of(run_));
     if (!place(candidate)) return std::nullopt;
     return candidate;
   }
@@ -209,13 +313,15 @@ class FleetPlanner {
     return end < run_.model.layers || !boundary_form(run_.boundary.codec).constrained || first <= run_.boundary.factored_layers.value_or(first);
   }
 
-  std::optional<Candidate> split_and_place(std::uint32_t stages) {
+  // `budget`: machines times stages that may be placed; it splits again only as long as that lasts.
+  std::optional<Candidate> split_and_place(std::uint32_t stages, double budget) {
+    const double placed_most = placed_ + budget;
     double most = 0;
     for (const auto& machine : fleet_.machines) most = std::max(most, machine.memory_bytes);
     std::optional<Candidate> best;
     for (Shares shares : {Shares{std::vector<double>(stages, 1.0), std::vector<double>(stages, most)}, shares_of(dealt(stages), stages)}) {
       double before = 0;
-      for (int i = 0; i < kSplits; ++i) {
+      for (int i = 0; i < kSplits && (!best || placed_ < placed_most); ++i) {
         const std::uint32_t flying = in_flight(stages);
         const auto ends = split_layers(
             run_.model.layers, shares.speeds, [&](std::uint32_t first, std::uint32_t end) { return table_.needs(first, end, flying).operations; },
@@ -241,22 +347,9 @@ class FleetPlanner {
         [&](std::uint32_t, std::uint32_t first, std::uint32_t end) { return may_be_stage(first, end); });
   }
 
-  FleetPlan predicted(const Candidate& candidate, const Placement& placement) const {
-    FleetPlan plan{run_, fleet_, placement, {}, {}, {}, {}};
-    std::vector<RunConfig::Stage> map;
-    std::uint32_t first = 0;
-    for (std::uint32_t s = 0; s < candidate.ends.size(); ++s) {
-      for (std::uint32_t m = 0; m < machines(); ++m)
-        if (placement[m] == s) plan.machine_of.push_back(m);
-      const auto replicas = static_cast<std::uint32_t>(std::ranges::count(placement, s));
-      map.push_back({first, candidate.ends[s], replicas});
-      plan.memory_bytes.push_back(candidate.problem.stages[s].memory_bytes);
-      first = candidate.ends[s];
-    }
-    plan.run.fleet = {};
-    resolve_map(plan.run, std::move(map));
-    plan.input = fleet_input(plan.run, fleet_, plan.machine_of);
-    plan.simulation = simulate_step(plan.input);
+  FleetPlan predicted(const Candidate& candidate, const Placement& placement, std::uint32_t path_width = 0) const {
+    FleetPlan plan = predict_plan(run_, fleet_, candidate.ends, placement, path_width);
+    for (const auto& stage : candidate.problem.stages) plan.memory_bytes.push_back(stage.memory_bytes);
     return plan;
   }
 
@@ -264,8 +357,7 @@ class FleetPlanner {
   void polish(const Candidate& candidate, FleetPlan& best) const {
     if (machines() > kPolished) return;
     const auto stages = static_cast<std::uint32_t>(candidate.ends.size());
-    const double chunks = (candidate.problem.forward_bytes + candidate.problem.backward_bytes) / 65536 + 2;
-    double budget = kEvents / (candidate.problem.microbatches * stages * (3 + chunks));
+    double budget = kEvents / predicted_events(best.input.plan);
     for (bool better = true; better && budget >= 1;) {
       better = false;
       PlacementEstimate estimate(candidate.problem, best.placement);
@@ -296,35 +388,31 @@ class FleetPlanner {
     }
   }
 
-  const RunConfig& run_;
-  const Fleet fleet_;
+  const RunConfig run_;  // without its fleet
+  Fleet fleet_;
   StageTable table_;
+  double placed_ = 0;  // machines times stages
+  std::vector<std::string> remarks_;
 };
 
 }  // namespace
 
-double FleetPlan::tokens_per_second() const { return tokens_of(input.plan) / to_seconds(simulation.step); }
+Result<FleetPlan> plan_fleet(const RunConfig& run) { return plan_fleet(run, make_fleet(run)); }
 
-StepSimulationInput fleet_input(const RunConfig& run, const Fleet& fleet, const std::vector<std::uint32_t>& machine_of) {
-  StepSimulationInput input;
-  input.plan = make_plan(run);
-  input.link = link_costs(run.link);
-  input.pairs = fleet.links;
-  std::size_t worker = 0;
-  for (const auto& stage : input.plan.stages) {
-    const double operations = planned_operations(run, stage.first_layer, stage.end_layer);
-    for (std::uint32_t r = 0; r < stage.replicas; ++r, ++worker) {
-      const FleetMachine& machine = fleet.machines[machine_of[worker]];
-      input.costs.push_back(machine.costs(operations));
-      input.rates.push_back({machine.up, machine.down});
-      input.sites.push_back(machine.site);
-    }
-  }
-  return input;
+Result<FleetPlan> plan_fleet(const RunConfig& run, Fleet fleet) { return FleetPlanner(run, std::move(fleet)).run(); }
+
+PlacementProblem placement_problem(const FleetPlan& plan) {
+  PlacementProblem problem = FleetPlanner(plan.asked, plan.fleet).candidate_of(plan).problem;
+  problem.fleet = &plan.fleet;
+  return problem;
 }
 
-Result<FleetPlan> plan_fleet(const RunConfig& run) { return FleetPlanner(run).run(); }
+Result<FleetPlan> plan_without(const FleetPlan& plan, const std::string& machine) {
+  const auto at = std::ranges::find(plan.fleet.machines, machine, &FleetMachine::name);
+  if (at == plan.fleet.machines.end()) return fail("the fleet has no machine {}, expected a name that `plan` prints", machine);
+  return FleetPlanner(plan.asked, plan.fleet).replaced(plan, static_cast<std::uint32_t>(at - plan.fleet.machines.begin()));
+}
 
-std::vector<KeyProblem> why_unplaced(const RunConfig& run) { return FleetPlanner(run).why_unplaced(); }
+std::vector<KeyProblem> why_unplaced(const RunConfig& run) { return FleetPlanner(run, make_fleet(run)).why_unplaced(); }
 
 }  // namespace isthmus

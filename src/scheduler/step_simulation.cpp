@@ -72,7 +72,10 @@ class Simulation {
       }
     }
     first_.push_back(static_cast<std::uint32_t>(workers_.size()));
-    for (std::uint32_t w = 0; w < workers_.size(); ++w) pace_.push_back(pace(w));
+    for (std::uint32_t w = 0; w < workers_.size(); ++w) {
+      pace_.push_back(pace(w));
+      total_.push_back(scaled(w, in_.costs[w].total()));
+    }
     holder_.resize(input.plan.stages.size(), std::vector<std::uint32_t>(all_));
     if (input.path_width > 0) out_.paths.resize(all_, MicrobatchPath(input.plan.stages.size()));
   }
@@ -133,22 +136,26 @@ class Simulation {
   // As the coordinator does it: the next one goes to the head that is furthest behind its share.
   void deal_heads() {
     for (std::uint32_t m = 0; m < all_; ++m) {
-      const auto behind = [&](std::uint32_t w) { return (out_.workers[w].microbatches + 1) * to_seconds(scaled(w, in_.costs[w].total())); };
-      const std::uint32_t head = choose(0, MicrobatchId(m), behind);
+      const auto behind = [&](std::uint32_t w) { return (out_.workers[w].microbatches + 1) * to_seconds(total_[w]); };
+      const std::uint32_t head = choose(0, MicrobatchId(m), [&](std::uint32_t w, double) { return behind(w); }, behind);
       give(head, MicrobatchId(m));
       workers_[head].schedule.forward_ready(MicrobatchId(m), m < training_);
     }
   }
 
-  // The replica of a stage with the least value; the path remembers it and the next best.
-  template <class Value>
-  std::uint32_t choose(std::uint32_t stage, MicrobatchId m, const Value& value) {
-    ranked_.clear();
-    for (std::uint32_t w = first_[stage]; w < first_[stage + 1]; ++w) ranked_.emplace_back(to_double(value(w)), w);
-    if (in_.path_width == 0) return std::ranges::min_element(ranked_)->second;
-    const auto width = std::min<std::size_t>(in_.path_width, ranked_.size());
-    std::ranges::partial_sort(ranked_, ranked_.begin() + static_cast<std::ptrdiff_t>(width));
-    for (std::size_t i = 0; i < width; ++i) out_.paths[m.value][stage].push_back(ranked_[i].second);
+  // The replica of a stage with the least value; the path remembers it and the next best. `least` says quickly what a value cannot be
+  // below, as closely as it takes to see that it is not wanted: of a hundred replicas most need no closer look.
+  template <class Least, class Value>
+  std::uint32_t choose(std::uint32_t stage, MicrobatchId m, const Least& least, const Value& value) {
+    const std::size_t width = std::max<std::size_t>(in_.path_width, 1);
+    ranked_.clear();  // ascending
+    for (std::uint32_t w = first_[stage]; w < first_[stage + 1]; ++w) {
+      if (ranked_.size() == width && to_double(least(w, ranked_.back().first)) >= ranked_.back().first) continue;
+      const std::pair entry(to_double(value(w)), w);
+      ranked_.insert(std::ranges::lower_bound(ranked_, entry), entry);
+      if (ranked_.size() > width) ranked_.pop_back();
+    }
+    for (std::size_t i = 0; in_.path_width > 0 && i < ranked_.size(); ++i) out_.paths[m.value][stage].push_back(ranked_[i].second);
     return ranked_.front().second;
   }
   static double to_double(double value) { return value; }
@@ -158,7 +165,7 @@ class Simulation {
     const OperationCosts& costs = in_.costs[w];
     holder_[stage_of(w)][m.value] = w;
     ++out_.workers[w].microbatches;
-    workers_[w].owed += scaled(w, m.value < training_ ? costs.total() : costs.forward);
+    workers_[w].owed += m.value < training_ ? total_[w] : scaled(w, costs.forward);
   }
 
   // The replica of the next stage that would be done with it first.
@@ -172,12 +179,18 @@ class Simulation {
 
   std::uint32_t next_hop(std::uint32_t w, MicrobatchId m, std::uint64_t bytes) {
     const double queued = static_cast<double>(workers_[w].bytes_queued + bytes);
-    return choose(next_stage(stage_of(w), m), m, [&](std::uint32_t hop) {
-      const double rate = std::min({up(w), pair_rate(w, hop), down(hop)});
-      Time arrives = now_ + latency(w, hop) + seconds(wire_bits(queued) / rate);
+    const double bits = wire_bits(queued);
+    const auto arrives = [&](std::uint32_t hop) { return now_ + latency(w, hop) + seconds(bits / std::min({up(w), pair_rate(w, hop), down(hop)})); };
+    // Both leave out whom else the pair's own line is busy with, which is long to look up.
+    const auto least = [&](std::uint32_t hop, double limit) {
+      const Time done = now_ + workers_[hop].owed + total_[hop];
+      return to_double(done) >= limit ? done : std::max(done, arrives(hop) + total_[hop]);
+    };
+    return choose(next_stage(stage_of(w), m), m, least, [&](std::uint32_t hop) {
+      Time here = arrives(hop);
       if (const auto queue = pair_free_.find(pair(w, hop)); queue != pair_free_.end())
-        arrives = std::max(arrives, queue->second + latency(w, hop) + seconds(wire_bits(static_cast<double>(bytes)) / pair_rate(w, hop)));
-      return std::max(arrives, now_ + workers_[hop].owed) + scaled(hop, in_.costs[hop].total());
+        here = std::max(here, queue->second + latency(w, hop) + seconds(wire_bits(static_cast<double>(bytes)) / pair_rate(w, hop)));
+      return std::max(here, now_ + workers_[hop].owed) + total_[hop];
     });
   }
 
@@ -333,6 +346,7 @@ class Simulation {
   std::priority_queue<Event, std::vector<Event>, Later> events_;
   std::vector<Worker> workers_;
   std::vector<double> pace_;                        // by worker
+  std::vector<Duration> total_;                     // by worker: what a microbatch takes, at its pace
   std::vector<std::uint32_t> first_;                // worker of each stage; one more at the end
   std::vector<std::vector<std::uint32_t>> holder_;  // by stage and microbatch
   std::vector<Transfer> transfers_;

@@ -1,5 +1,7 @@
 #include "wire/zmq_transport.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -22,6 +24,9 @@ constexpr int kControlHighWater = 1000;
 // What may wait for one peer before the oldest frames are dropped; the protocol asks for them again.
 constexpr std::uint64_t kQueueBytesMax = std::uint64_t{1} << 30;
 constexpr std::size_t kFramesPerPoll = 256;
+// ZeroMQ's own limit is 1,023. A peer that was dialled takes three for each lane, two of them to watch it: a worker at the end of a
+// pipeline with the largest stages (base/replicas_max.h) dials 383.
+constexpr int kSocketsMax = 16'384;
 // ZeroMQ reconnects by itself after a broken connection, but not after a refused handshake, which a peer gives until
 // it has heard of this one: then the sockets are made anew, with growing patience.
 constexpr Duration kPatienceMin = std::chrono::seconds(2);
@@ -134,6 +139,12 @@ class ZmqTransport::Impl {
   }
 
   void bind() {
+    context_.set(zmq::ctxopt::max_sockets, kSocketsMax);
+    // A peer takes up to eight descriptors, and where they are counted out a process begins with 1,024.
+    if (rlimit files{}; ::getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
+      files.rlim_cur = files.rlim_max;
+      ::setrlimit(RLIMIT_NOFILE, &files);
+    }
     // Without a handler ZeroMQ lets everybody in: the handler comes first, or nothing is bound at all.
     authenticator_ = zmq::socket_t(context_, zmq::socket_type::rep);
     authenticator_.set(zmq::sockopt::linger, 0);

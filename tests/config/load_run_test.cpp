@@ -234,8 +234,8 @@ TEST(LoadRun, WantsALayerMap) {
   EXPECT_THAT(problems_of(data + "[[pipeline.stage]]\nreplicas = 1\n"),
               ElementsAre(HasSubstr("run.toml:4:1: pipeline.stage[0].layers is missing")));
   EXPECT_THAT(
-      problems_of(std::string(kShortest) + "replicas = 65\n"),
-      ElementsAre(HasSubstr("run.toml:6:12: pipeline.stage[0].replicas is 65, expected")));
+      problems_of(std::string(kShortest) + "replicas = 129\n"),
+      ElementsAre(HasSubstr("run.toml:6:12: pipeline.stage[0].replicas is 129, expected")));
   EXPECT_THAT(problems_of(std::string(kShortest) + "replicas = 2\n"), IsEmpty());
   EXPECT_THAT(problems_of(std::string("[pipeline]\nreplicas = 3\n") + kShortest),
               ElementsAre(HasSubstr("run.toml:2:12: pipeline.replicas is 3, expected replicas in each")));

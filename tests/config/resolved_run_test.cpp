@@ -36,6 +36,9 @@ TEST(ResolvedToml, ReadsAFleetBackToTheSameFleet) {
   expect_round_trip(*parse_run(kFleet, "run.toml"));
   expect_round_trip(*parse_run(with(kFleet, "stages = 3\n", ""), "run.toml"));
   expect_round_trip(*parse_run(with(kFleet, "layout = \"auto\"\nstages = 3", "stage = [{layers = \"0:3\"}, {layers = \"3:8\"}]"), "run.toml"));
+  // How its replicas agree is known once they are placed, unless the file says so.
+  EXPECT_EQ(parse_run(with(kFleet, "layout = \"auto\"\nstages = 3", "stage = [{layers = \"0:3\"}, {layers = \"3:8\"}]"), "run.toml")->sync.mode, "");
+  expect_round_trip(*parse_run(std::string(kFleet) + "\n[sync]\nmode = \"sparseloco\"\n", "run.toml"));
 }
 
 TEST(ResolvedToml, QuotesWhatAPathMayHold) {

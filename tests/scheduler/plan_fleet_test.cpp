@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "config/load_run.h"
+#include "base/replicas_max.h"
 #include "scheduler/fleet_advice.h"
 #include "scheduler/fleet_text.h"
 
@@ -18,9 +19,9 @@ RunConfig example(const std::vector<std::string>& overrides = {}) {
   return *run;
 }
 
-// A small model on the machines of `fleet`.
+// A small model on the machines of `fleet`, which may begin with other tables.
 RunConfig run_on(const std::string& fleet, const std::string& pipeline) {
-  const auto run = parse_run("[data]\ntrain = \"t\"\nvalidation = \"v\"\n[train]\nmicrobatches_per_step = 32\n[pipeline]\n" + pipeline + fleet, "run.toml");
+  const auto run = parse_run("[data]\ntrain = \"t\"\nvalidation = \"v\"\n" + std::string(fleet.starts_with("[train]") ? "" : "[train]\nmicrobatches_per_step = 32\n") + "[pipeline]\n" + pipeline + fleet, "run.toml");
   EXPECT_TRUE(run.has_value()) << run.error().front().text();
   return *run;
 }
@@ -67,13 +68,102 @@ TEST(PlanFleet, FixesAnExplicitMapAndPlacesItsStages) {
 
 TEST(PlanFleet, ChoosesHowManyStages) {
   // Links that cost nothing worth mentioning let one stage with both machines win; slow ones for sums do not.
-  const std::string dense = "[boundary]\ncodec = \"identity\"\n[link]\nlatency_ms = 0.1\nbandwidth_mbps = ", near = dense + "100000\n", far = dense + "50\n";
+  const std::string dense = "[boundary]\ncodec = \"identity\"\n[sync]\nmode = \"exact\"\n[link]\nlatency_ms = 0.1\nbandwidth_mbps = ", near = dense + "100000\n", far = dense + "50\n";
   const auto together = plan_fleet(run_on(near + kTwoUneven, "layout = \"auto\"\n")), apart = plan_fleet(run_on(far + kTwoUneven, "layout = \"auto\"\n"));
   ASSERT_TRUE(together && apart);
   EXPECT_EQ(together->run.pipeline.stage.size(), 1u);
   EXPECT_EQ(together->run.pipeline.stage[0].replicas, 2u);
   EXPECT_EQ(apart->run.pipeline.stage.size(), 2u);
   EXPECT_GT(apart->simulation.step, together->simulation.step);
+}
+
+// Machines whose exact sums, of some millions of numbers, take seconds at 80 Mb/s and next to nothing at 10 Gb/s.
+std::string alike(int count, const std::string& more = "") {
+  return "[model]\nhidden = 1024\n[[fleet.machine]]\nname = \"m\"\ncount = " + std::to_string(count) + "\nmemory_gb = 32\ngflops = 2000\n" + more;
+}
+
+std::ptrdiff_t spares(const FleetPlan& plan) { return std::ranges::count(plan.placement, kSpare); }
+
+// The plan assumed of its replicas what the run will do, and a run file says so.
+void expect_agreement(const FleetPlan& plan, const std::string& mode) {
+  EXPECT_EQ(plan.run.sync.mode, mode);
+  bool several = false;
+  for (std::size_t s = 0; s < plan.run.pipeline.stage.size(); ++s) {
+    const bool replicated = plan.run.pipeline.stage[s].replicas > 1;
+    several = several || replicated;
+    EXPECT_EQ(plan.input.plan.stages[s].local, replicated && mode != "exact");
+  }
+  EXPECT_TRUE(several);
+  EXPECT_EQ(plan.simulation.combination > Duration{}, mode == "exact");
+  const auto again = parse_run(resolved_toml(plan.run), "resolved.toml");
+  ASSERT_TRUE(again.has_value()) << again.error().front().text();
+  EXPECT_EQ(again->sync, plan.run.sync);
+}
+
+TEST(PlanFleet, ChargesNoSumsToARunThatWillNotMakeThem) {
+  for (const std::string layout : {"layout = \"auto\"\n", "layout = \"auto\"\nstages = 4\n", "layout = \"auto\"\nstages = 1\n"}) {
+    const auto open = plan_fleet(run_on(alike(8), layout)), sparse = plan_fleet(run_on("[sync]\nmode = \"sparseloco\"\n" + alike(8), layout));
+    ASSERT_TRUE(open && sparse);
+    EXPECT_EQ(open->placement, sparse->placement) << layout;
+    EXPECT_EQ(open->simulation.step, sparse->simulation.step) << layout;
+    EXPECT_EQ(spares(*open), 0) << layout;
+    expect_agreement(*open, "sparseloco");
+  }
+}
+
+TEST(PlanFleet, DecidesHowReplicasOfAnExplicitMapAgreeOnceItHasThem) {
+  const auto given = plan_fleet(run_on(alike(2), "stage = [{layers = \"0:8\"}]\n")), split = plan_fleet(run_on(alike(2), "layout = \"auto\"\nstages = 1\n"));
+  ASSERT_TRUE(given && split);
+  EXPECT_EQ(spares(*given), 0);
+  expect_agreement(*given, "sparseloco");
+  EXPECT_EQ(given->run, split->run);
+  EXPECT_EQ(given->simulation.step, split->simulation.step);
+}
+
+TEST(PlanFleet, JudgesSumsByTheLinesOfTheMachines) {
+  const auto planned = [](const std::string& link, const std::string& machine, const std::string& links = "") {
+    return plan_fleet(run_on(link + alike(2, machine) + links, "layout = \"auto\"\nstages = 1\n"));
+  };
+  const std::string fast = "uplink_mbps = 10000\ndownlink_mbps = 10000\n", slow = "uplink_mbps = 80\ndownlink_mbps = 10000\n";
+  expect_agreement(*planned("[link]\nbandwidth_mbps = 80\n", fast), "exact");
+  expect_agreement(*planned("[link]\nbandwidth_mbps = 10000\n", slow), "sparseloco");
+  expect_agreement(*planned("[link]\nbandwidth_mbps = 80\n", fast, "[[fleet.link]]\nbetween = [\"m\", \"m\"]\nmbps = 80\nlatency_ms = 5\n"), "sparseloco");
+  expect_agreement(*planned("[run]\ndeterministic = true\n[link]\nbandwidth_mbps = 10000\n", fast), "exact");
+}
+
+// The planner and the predictor count the same head.
+TEST(PlanFleet, PredictsTheHeadAsItWasMeasured) {
+  const auto step = [](const std::string& head) {
+    return plan_fleet(run_on("[[fleet.machine]]\nname = \"a\"\nmemory_gb = 8\nforward_ms = 10\ninput_gradient_ms = 10\nweight_gradient_ms = 10\nembedding_ms = 1\nhead_ms = " + head, "stage = [{layers = \"0:8\"}]\n"))->simulation.step;
+  };
+  // 32 microbatches.
+  EXPECT_NEAR(to_seconds(step("180\n")) - to_seconds(step("30\n")), 32 * .150, 1e-3);
+}
+
+TEST(PlanFleet, SaysWhyMachinesAreLeftOver) {
+  const auto plan = plan_fleet(run_on("[train]\nmicrobatches_per_step = 260\n[[fleet.machine]]\nname = \"m\"\ncount = 130\nmemory_gb = 8\ngflops = 100\n", "layout = \"auto\"\nstages = 1\n"));
+  ASSERT_TRUE(plan.has_value());
+  EXPECT_EQ(plan->machine_of.size(), kReplicasMax);
+  EXPECT_THAT(plan->remarks, testing::ElementsAre("1 of 1 stages have 128 replicas, as many as a stage may have; 2 machines are spare, which from 2 stages on would have a place"));
+}
+
+TEST(PlanWithout, MovesOneMachineAtMost) {
+  const auto plan = plan_fleet(example());
+  ASSERT_TRUE(plan.has_value());
+  for (std::size_t gone = 0; gone < plan->fleet.machines.size(); ++gone) {
+    const auto next = plan_without(*plan, plan->fleet.machines[gone].name);
+    ASSERT_TRUE(next.has_value()) << next.error().message;
+    ASSERT_EQ(next->fleet.machines.size() + 1, plan->fleet.machines.size());
+    int moved = 0;
+    for (std::size_t m = 0; m < next->placement.size(); ++m) moved += next->placement[m] != plan->placement[m + (m >= gone)];
+    EXPECT_LE(moved, 1);
+    EXPECT_EQ(ends_of(next->run), ends_of(plan->run));
+    EXPECT_EQ(next->memory_bytes, plan->memory_bytes);
+    ASSERT_FALSE(next->remarks.empty());
+    EXPECT_THAT(next->remarks.back(), testing::HasSubstr(plan->fleet.machines[gone].name));
+    EXPECT_THAT(fleet_text(*next), testing::HasSubstr(next->remarks.back()));
+  }
+  EXPECT_THAT(plan_without(*plan, "nobody").error().message, testing::HasSubstr("no machine nobody"));
 }
 
 TEST(PlanFleet, LeavesARunThatTrainsWithoutItsMachines) {
@@ -146,20 +236,41 @@ TEST(PlanFleet, HonoursFactoredLayersThatAreGiven) {
 
 TEST(FleetAdvice, IsWhatThePredictorSaysOfTheChange) {
   const auto plan = plan_fleet(example());
-  const auto advice = fleet_advice(*plan);
+  const auto advice = fleet_advice(*plan).best;
   ASSERT_FALSE(advice.empty());
   EXPECT_LE(advice.size(), 3u);
   EXPECT_TRUE(std::ranges::is_sorted(advice, std::greater(), &Advice::tokens_per_second));
   for (const auto& change : advice) EXPECT_GT(change.tokens_per_second, plan->tokens_per_second());
   // A run of links alone is helped by smaller payloads.
   const auto thin = plan_fleet(run_on(std::string("[link]\nbandwidth_mbps = 1\nlatency_ms = 1\n") + kTwoUneven, "layout = \"auto\"\nstages = 2\n"));
-  EXPECT_THAT(fleet_advice(*thin).front().change, testing::HasSubstr("half the rank"));
+  EXPECT_THAT(fleet_advice(*thin).best.front().change, testing::HasSubstr("half the rank"));
+}
+
+// Replicas that step on their own cost a step nothing, and so does the first sibling of one that is alone.
+TEST(FleetAdvice, ChargesANewReplicaWhatItsRunWould) {
+  for (const std::string mode : {"", "[sync]\nmode = \"sparseloco\"\n"}) {
+    const auto plan = plan_fleet(run_on(mode + alike(2), "stage = [{layers = \"0:4\"}, {layers = \"4:8\"}]\n"));
+    ASSERT_TRUE(plan.has_value());
+    ASSERT_EQ(plan->run.pipeline.stage[0].replicas, 1u);
+    const auto advice = fleet_advice(*plan);
+    EXPECT_TRUE(std::ranges::any_of(advice.best, [](const Advice& one) { return one.change.starts_with("a replica of stage"); })) << mode;
+    EXPECT_EQ(advice.untried, 0u);
+  }
+}
+
+TEST(FleetAdvice, TriesAsMuchAsItMay) {
+  const auto plan = plan_fleet(example());
+  const auto all = fleet_advice(*plan), one = fleet_advice(*plan, 1);
+  EXPECT_EQ(all.untried, 0u);
+  EXPECT_EQ(one.tried, 1u);
+  EXPECT_EQ(one.tried + one.untried, all.tried);
+  EXPECT_LE(one.best.size(), 1u);
 }
 
 TEST(FleetText, ShowsMachinesWaitsLinksAndChanges) {
   const auto plan = plan_fleet(example());
   const std::string text = fleet_text(*plan);
-  for (const char* part : {"stage × time", "idle for want of", "machine", "workstation.0", "bytes a step over each link", "predicted", "would help"})
+  for (const char* part : {"stage × time", "idle for want of", "machine", "workstation.0", "bytes a step over each link", "replicas   ", "predicted", "would help"})
     EXPECT_THAT(text, testing::HasSubstr(part));
   const auto json = nlohmann::json::parse(fleet_json(*plan));
   EXPECT_EQ(json["machines"].size(), plan->fleet.machines.size());

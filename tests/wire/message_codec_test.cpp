@@ -5,6 +5,8 @@
 #include <limits>
 
 #include "base/counter_random.h"
+#include "base/replicas_max.h"
+#include "wire/frame.h"
 #include "wire/messenger.h"
 
 namespace isthmus {
@@ -261,6 +263,16 @@ TEST(Messenger, KeepsMessagesOfDifferentPeersAndKindsApart) {
   EXPECT_TRUE(a);
   EXPECT_TRUE(b);
   EXPECT_EQ(receiver.rejected(), 0u);
+}
+
+// What a worker is told first: the members of its stage and of two on either side.
+TEST(MessageCodec, NamesTheLargestStagesInOneFrame) {
+  View view;
+  view.checkpointed.assign(1024, 1'000'000);
+  for (std::uint32_t i = 0; i < 5 * kReplicasMax; ++i)
+    view.live.push_back({PeerId(100'000 + i), SessionId(~0ull - i), StageId(1000 + i / kReplicasMax), ReplicaId(i % kReplicasMax), {},
+                         {"tcp://[2001:db8:1234:5678:9abc:def0:1234:5678]:49152", "tcp://[2001:db8:1234:5678:9abc:def0:1234:5678]:49153"}});
+  EXPECT_LE(kFrameHeaderBytes + encode_body(view).size(), kFrameBytesMax);
 }
 
 }  // namespace

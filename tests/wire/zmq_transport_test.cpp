@@ -8,6 +8,7 @@
 #include <fstream>
 #include <functional>
 
+#include "base/replicas_max.h"
 #include "wire/keys.h"
 
 namespace isthmus {
@@ -212,6 +213,14 @@ TEST_F(KeyFileTest, IsRefusedWhenOthersCanReadItOrItIsDamaged) {
     std::ofstream(path_) << damaged;
     EXPECT_FALSE(read_key_file(path_));
   }
+}
+
+// A worker at the end of a pipeline dials its own stage and two before it.
+TEST_F(ZmqTransportTest, DialsAsManyPeersAsTheLargestStagesHave) {
+  End worker = open(1, server_keys_, {});
+  for (std::uint32_t peer = 2; peer < 3 * kReplicasMax + 1; ++peer)
+    worker.transport->connect(PeerId(peer), {"tcp://127.0.0.1:9", "tcp://127.0.0.1:9"}, client_keys_.public_key);
+  EXPECT_EQ(worker.connected, 0);
 }
 
 }  // namespace

@@ -73,17 +73,17 @@ void add_owned_run(CLI::App& command, OwnedRunOptions& options) {
 
 // Loads the run file and calls `then`, or prints every problem. The machines of a fleet are planned for first; what is
 // left of them is the layer map and its replicas.
-int with_run(const RunArguments& arguments, const std::function<int(const RunConfig&)>& then, const std::function<int(const FleetPlan&)>& then_fleet = {}) {
+int with_run(const RunArguments& arguments, const std::function<int(const RunConfig&)>& then, const std::function<int(FleetPlan)>& then_fleet = {}) {
   const std::string files = arguments.measured.empty() ? arguments.file : arguments.file + " with " + arguments.measured;
   const auto source = run_source(arguments.file, arguments.overrides, arguments.measured);
   if (!source) return refuse(source.error(), files);
   const auto run = parse_run(*source);
   if (!run) return refuse(run.error(), files);
   if (run->fleet.machine.empty()) return then(*run);
-  const auto plan = plan_fleet(*run);
+  auto plan = plan_fleet(*run);
   if (!plan) return refuse(problems_at(*source, why_unplaced(*run)), files);
   if (const auto problems = problems_of_planned(*source, plan->run); !problems.empty()) return refuse(problems, files);
-  return then_fleet ? then_fleet(*plan) : then(plan->run);
+  return then_fleet ? then_fleet(std::move(*plan)) : then(plan->run);
 }
 
 int report(const Status& status) {
@@ -179,22 +179,36 @@ int run_command_line(int argc, char** argv) {
 
   bool as_json = false;
   double gflops = 0;
+  std::vector<std::string> departed;
   auto* plan_command = app.add_subcommand("plan", "Check a run file and show its stage × time grid, memory, bytes per link and predicted speed");
   run.add_to(*plan_command);
   plan_command->add_option("--measured", run.measured, "fleet.toml of a run: plan for its machines and links as they were measured");
+  plan_command->add_option("--without", departed, "A machine of the fleet that has left: the plan without it, in which one other moves at most; may be repeated")->allow_extra_args(false);
   plan_command->add_flag("--json", as_json, "Machine-readable output");
   plan_command->add_option("--gflops", gflops, "Speed of one worker's device, to estimate compute times")->check(CLI::Range(0.001, 1e9));
   plan_command->callback([&] {
     chosen = [&] {
       return with_run(run, [&](const RunConfig& config) {
+        if (!departed.empty()) {
+          fmt::print(stderr, "--without {}: {} has no fleet\n", departed.front(), run.file);
+          return kUsage;
+        }
         PlanTextOptions options;
         if (gflops > 0) options.gflops = gflops;
         fmt::print("{}", as_json ? plan_json(config, options) : plan_text(config, options));
         return 0;
-      }, [&](const FleetPlan& plan) {
+      }, [&](FleetPlan plan) {
         if (gflops > 0) {
           fmt::print(stderr, "--gflops is for a run without a fleet, expected the speed of each [[fleet.machine]] in its table\n");
           return kUsage;
+        }
+        for (const auto& name : departed) {
+          auto without = plan_without(plan, name);
+          if (!without) {
+            fmt::print(stderr, "--without {}: {}\n", name, without.error().message);
+            return kUsage;
+          }
+          plan = std::move(*without);
         }
         fmt::print("{}", as_json ? fleet_json(plan) : fleet_text(plan));
         return 0;

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <vector>
+
+namespace isthmus {
+
+// Which numbers of stages are tried for a fleet: all of them, then every sixteenth part more. Where that would cost more than the
+// budget, first powers of two, then what lies in the middle between the best one and its neighbours, as long as the budget lasts;
+// as long as nothing has been found, beyond it.
+class StageSearch {
+ public:
+  // Of 1 … most stages. `cost`: of trying a number of stages, per stage.
+  StageSearch(std::uint32_t most, double cost, double budget);
+
+  // The number to try next; nothing: enough was tried.
+  std::optional<std::uint32_t> next() const;
+  // `score`: the less the better; infinite: there is no such plan.
+  void tried(std::uint32_t stages, double score);
+
+  // Numbers that a larger budget would have tried.
+  bool whole() const { return scores_.size() == counts_.size(); }
+
+ private:
+  bool affordable(std::uint32_t stages) const { return cost_ * stages <= left_; }
+
+  const double cost_;
+  double left_;
+  std::vector<std::uint32_t> counts_;
+  bool all_ = false;                        // the budget is enough for all
+  std::map<std::size_t, double> scores_;    // by place in counts_
+};
+
+}  // namespace isthmus
