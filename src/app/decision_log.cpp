@@ -86,6 +86,10 @@ json to_json(const LogRecord& record) {
                   {"stage", r.to.stage.value},
                   {"replica", r.to.replica.value},
                   {"reason", r.reason}};
+        } else if constexpr (std::is_same_v<R, DealRecord>) {
+          json to = json::array();
+          for (const auto& [m, session] : r.to) to.push_back({m.value, session.value});
+          return {{"record", "deal"}, {"from", r.from.value}, {"to", to}};
         } else if constexpr (std::is_same_v<R, AttemptRecord>) {
           return {{"record", "attempt"}, {"without", stages_of(r.absent)}};
         } else {
@@ -111,6 +115,11 @@ LogRecord from_json(const json& j) {
   if (kind == "attempt") return AttemptRecord{stages_from(j.at("without"))};
   if (kind == "move")
     return MoveRecord{PeerId(j.at("peer")), {StageId(j.at("stage")), ReplicaId(j.at("replica"))}, j.at("reason")};
+  if (kind == "deal") {
+    DealRecord record{SessionId(j.at("from")), {}};
+    for (const auto& deal : j.at("to")) record.to[MicrobatchId(deal.at(0))] = SessionId(deal.at(1));
+    return record;
+  }
   if (kind == "rollback")
     return RollbackRecord{j.at("version"), j.at("reason"), {StepId(j.at("left_out").at(0)), StepId(j.at("left_out").at(1))}};
   if (kind == "commit") {

@@ -51,7 +51,7 @@ class HopChoice {
   SessionId choose(const std::vector<const Member*>& among, const std::vector<SessionId>& suspected, std::uint64_t bytes, Time now,
                    SessionId avoid = kNoSession);
   void charge(SessionId session, std::uint64_t bytes, Time now);
-  // The microbatch went elsewhere.
+  // The microbatch, which its receiver's last word counted, went elsewhere.
   void give_back(SessionId session);
   // The receiver holds it (or will not): what it says about itself counts from now on.
   void receipt(SessionId session, const Load& load, Time now);
@@ -61,6 +61,10 @@ class HopChoice {
 
   // When the replica would be done with another microbatch, given now.
   Time finish(SessionId session, std::uint64_t bytes, Time now) const;
+  // A message there and its answer.
+  Duration round_trip(SessionId session) const { return replicas_.at(session).link.latency(); }
+  // Of one microbatch, as far as that is known.
+  Duration service(SessionId session) const { return service_of(replicas_.at(session)); }
   std::uint64_t bytes_in_flight() const { return bytes_in_flight_; }
 
  private:

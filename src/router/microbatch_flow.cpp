@@ -1,13 +1,14 @@
 #include "router/microbatch_flow.h"
 
 #include <algorithm>
+#include <ranges>
 #include <utility>
 
 namespace isthmus {
 
 namespace {
 
-constexpr double kAverage = 0.1;  // weight of a new sample (SWARM)
+constexpr double kToldAnew = 2;  // times slower, or faster, than the others know
 constexpr Duration kRetryMin = std::chrono::milliseconds(20);
 constexpr Duration kRetryMax = seconds(1);
 
@@ -25,6 +26,10 @@ void MicrobatchFlow::clear() {
   losses_.clear();
   schedule_ = StageSchedule(context_.plan.schedule, context_.stage_plan().credits);
   done_ = DoneSet(context_.plan.count(context_.view.step));
+  returned_ = DoneSet();
+  pace_.forget_running();
+  pace_due_ = kNever;
+  slow_ = false;
 }
 
 void MicrobatchFlow::view_changed(bool epoch_changed, Time now) {
@@ -36,9 +41,10 @@ void MicrobatchFlow::view_changed(bool epoch_changed, Time now) {
 
 void MicrobatchFlow::create_head_records() {
   if (!context_.is_head()) return;
+  returned_ = returned();
   for (std::uint32_t i = 0; i < context_.view.head_owner.size(); ++i) {
     const MicrobatchId m(i);
-    if (context_.view.head_owner[i] != context_.session || records_.contains(m)) continue;
+    if (context_.view.head_owner[i] != context_.session || records_.contains(m) || returned_.contains(m)) continue;
     records_[m].again = context_.view.head_again[i];
     schedule_.forward_ready(m, context_.training(m));
   }
@@ -72,7 +78,7 @@ bool MicrobatchFlow::too_busy() const {
   return static_cast<std::uint32_t>(waiting) >= std::max(2u, context_.stage_plan().credits);
 }
 
-void MicrobatchFlow::received(const Forward& message, Time) {
+void MicrobatchFlow::received(const Forward& message, Time now) {
   const MicrobatchId m = message.microbatch;
   const SessionId from = message.tag.from;
   if (const auto tomb = tombs_.find({from, m}); tomb != tombs_.end() && message.n <= tomb->second) return;
@@ -80,7 +86,7 @@ void MicrobatchFlow::received(const Forward& message, Time) {
   if (at == records_.end()) {
     if (too_busy()) {
       tombs_[{from, m}] = message.n;
-      context_.send_to(from, Busy{context_.tag_to(from), m, message.n, load()});
+      context_.send_to(from, Busy{context_.tag_to(from), m, message.n, load(now)});
       return;
     }
     at = records_.try_emplace(m).first;
@@ -89,25 +95,25 @@ void MicrobatchFlow::received(const Forward& message, Time) {
     schedule_.forward_ready(m, context_.training(m));
   }
   at->second.predecessor = from;  // always the latest live asker
-  answer_holder(m, message.n, at->second, from);
+  answer_holder(m, message.n, at->second, from, now);
 }
 
-void MicrobatchFlow::received(const Ask& message, Time) {
+void MicrobatchFlow::received(const Ask& message, Time now) {
   const SessionId from = message.tag.from;
   const auto at = records_.find(message.microbatch);
   if (at == records_.end()) {
     const auto tomb = tombs_.find({from, message.microbatch});
     if (tomb != tombs_.end() && message.n <= tomb->second)
-      context_.send_to(from, Cancelled{context_.tag_to(from), message.microbatch, message.n, load()});
+      context_.send_to(from, Cancelled{context_.tag_to(from), message.microbatch, message.n, load(now)});
     else
       context_.send_to(from, Free{context_.tag_to(from), message.microbatch, message.n});
     return;
   }
   at->second.predecessor = from;
-  answer_holder(message.microbatch, message.n, at->second, from);
+  answer_holder(message.microbatch, message.n, at->second, from, now);
 }
 
-void MicrobatchFlow::received(const Cancel& message, Time) {
+void MicrobatchFlow::received(const Cancel& message, Time now) {
   const MicrobatchId m = message.microbatch;
   const SessionId from = message.tag.from;
   const auto at = records_.find(m);
@@ -121,23 +127,24 @@ void MicrobatchFlow::received(const Cancel& message, Time) {
   }
   auto& tomb = tombs_[{from, m}];
   tomb = std::max(tomb, message.n);
-  context_.send_to(from, Cancelled{context_.tag_to(from), m, message.n, load()});
+  context_.send_to(from, Cancelled{context_.tag_to(from), m, message.n, load(now)});
 }
 
-void MicrobatchFlow::answer_holder(MicrobatchId m, std::uint32_t n, const StepRecord& record, SessionId asker) {
+void MicrobatchFlow::answer_holder(MicrobatchId m, std::uint32_t n, const StepRecord& record, SessionId asker, Time now) {
   if (record.returned_ready)
     send_backward(m, record);
   else
-    context_.send_to(asker, Held{context_.tag_to(asker), m, n, load()});
+    context_.send_to(asker, Held{context_.tag_to(asker), m, n, load(now)});
 }
 
-void MicrobatchFlow::received(const Probe& message, Time) {
-  context_.send_to(message.tag.from, Receipt{context_.tag_to(message.tag.from), message.sent_us, load()});
+void MicrobatchFlow::received(const Probe& message, Time now) {
+  context_.send_to(message.tag.from, Receipt{context_.tag_to(message.tag.from), message.sent_us, load(now)});
 }
 
-// What the device still has to do, by what each operation took so far.
-Load MicrobatchFlow::load() const {
-  const auto& [f, i, w] = operation_seconds_;
+// What the device still has to do, by what each operation takes now.
+Load MicrobatchFlow::load(Time now) const {
+  const double f = pace_.seconds(Operation::kForward, now), i = pace_.seconds(Operation::kInputGradient, now);
+  const double w = pace_.seconds(Operation::kWeightGradient, now);
   double backlog = 0;
   for (const auto& [m, record] : records_) {
     if (record.accumulated) continue;
@@ -146,8 +153,52 @@ Load MicrobatchFlow::load() const {
     if (!record.returned_ready) backlog += i;
     backlog += w;
   }
-  return {to_us(backlog), to_us(f + i + w)};
+  return {to_us(backlog), to_us(f + i + w), slow_};
 }
+
+// ------------------------------------------------------------------------------------------ its own pace
+
+// Whoever gave this worker something need not hear of it for a while, and a head hears of nobody: so once it takes several times
+// as long as the others know, or as short, it says so. A message for each change and predecessor, no more.
+void MicrobatchFlow::watch_pace(Time now) {
+  double known = 0, is = 0;
+  for (const auto operation : {Operation::kForward, Operation::kInputGradient, Operation::kWeightGradient}) {
+    double& told = told_[static_cast<std::size_t>(operation)];
+    if (told == 0) told = pace_.seconds(operation, now);
+    known += told;
+    if (told > 0) is += pace_.seconds(operation, now);
+  }
+  if (is < kToldAnew * known && known < kToldAnew * is) return;
+  if (known == 0) return;
+  slow_ = is > known;
+  for (auto& told : told_) told *= is / known;
+  if (slow_) return_unbegun();
+  tell_pace(now);
+}
+
+void MicrobatchFlow::tell_pace(Time now) {
+  std::set<SessionId> predecessors;
+  for (const auto& [m, record] : records_)
+    if (record.predecessor != kNoSession && !(slow_ && record.forward_started)) predecessors.insert(record.predecessor);
+  for (const SessionId session : predecessors) context_.send_to(session, Receipt{context_.tag_to(session), kUnasked, load(now)});
+}
+
+// What this head has not begun nobody has ever seen of it, so it can be any head's. It promises not to begin it: until a
+// decision after this view says otherwise (View::dealt_again), that it is the owner says nothing.
+void MicrobatchFlow::return_unbegun() {
+  if (!context_.is_head() || context_.own_stage().size() < 2 || context_.plan.routing != Routing::kFinishTime) return;
+  returned_ = returned();
+  if (returned_.count() == 0) returned_ = DoneSet(context_.plan.count(context_.view.step));
+  std::erase_if(records_, [&](const auto& entry) {
+    if (entry.second.forward_started || !schedule_.cancel_forward(entry.first)) return false;
+    returned_.insert(entry.first);
+    return true;
+  });
+  if (returned_.size() == 0) returned_ = DoneSet();
+  returned_at_ = context_.view.epoch;
+}
+
+DoneSet MicrobatchFlow::returned() const { return context_.view.dealt_again > returned_at_ ? DoneSet() : returned_; }
 
 // ---------------------------------------------------------------------------------------- from downstream
 
@@ -170,12 +221,14 @@ void MicrobatchFlow::received(const Held& message, Time now) {
     record->ask_due = wants_answer(message.microbatch, *record) ? now + 4 * context_.identity.ask_after : kNever;
   }
   hops_.receipt(from, message.load, now);
+  if (message.load.slow) take_back(from, now);
 }
 
 void MicrobatchFlow::received(const Receipt& message, Time now) {
-  const Time sent = std::chrono::microseconds(static_cast<std::int64_t>(message.sent_us & 0x7fffffffffffff));
-  if (sent <= now) hops_.measured(message.tag.from, 0, now - sent);
+  if (message.sent_us <= static_cast<std::uint64_t>(now.count() / 1000))
+    hops_.measured(message.tag.from, 0, now - std::chrono::microseconds(message.sent_us));
   hops_.receipt(message.tag.from, message.load, now);
+  if (message.load.slow) take_back(message.tag.from, now);
 }
 
 void MicrobatchFlow::received(const Free& message, Time now) {
@@ -210,6 +263,7 @@ void MicrobatchFlow::received(const Cancelled& message, Time now) {
   StepRecord* record = answered(message.microbatch, message.n);
   if (record && !record->searching && record->successor == message.tag.from)
     choose_another(message.microbatch, *record, message.tag.from, now);
+  if (message.load.slow) take_back(message.tag.from, now);
 }
 
 void MicrobatchFlow::received(const Busy& message, Time now) {
@@ -289,9 +343,10 @@ void MicrobatchFlow::settle(StepRecord& record) {
 
 // The successor does not hold the microbatch and never will under this n.
 void MicrobatchFlow::choose_another(MicrobatchId m, StepRecord& record, SessionId refuser, Time now) {
+  // What it said last of its work does not count a microbatch that it let go; one that was on its way was charged on top.
+  if (record.in_flight > 0) hops_.give_back(refuser);
   settle(record);
-  hops_.give_back(refuser);
-  record.refused.insert(refuser);
+  if (!record.cancelling) record.refused.insert(refuser);
   record.successor = kNoSession;
   record.cancelling = false;
   record.ask_due = kNever;
@@ -322,6 +377,26 @@ void MicrobatchFlow::cancel_if_slow(MicrobatchId m, StepRecord& record, Time now
   context_.send_to(record.successor, Cancel{context_.tag_to(record.successor), m, record.n});
 }
 
+// A successor became several times slower: what it has not begun, the last first, goes to whoever would be done with it sooner,
+// the way there and back included. It says itself what it has begun (TooLate).
+void MicrobatchFlow::take_back(SessionId from, Time now) {
+  if (context_.plan.routing != Routing::kFinishTime || !context_.view.find(from)) return;
+  HopChoice then = hops_;  // as things will be once all of that has gone elsewhere
+  for (auto& [m, record] : records_ | std::views::reverse) {
+    if (record.successor != from || record.searching || record.gradient_here || record.too_late) continue;
+    const auto members = context_.next_stage(m);
+    if (members.size() < 2) continue;
+    const SessionId other = then.choose(members, suspected(), record.sent.bytes(), now, from);
+    const Time here = then.finish(from, 0, now) - then.service(from), there = then.finish(other, record.sent.bytes(), now) + then.round_trip(from);
+    if (!record.cancelling && (other == from || there >= here)) return;
+    then.give_back(from);
+    then.charge(other, record.sent.bytes(), now);
+    if (record.cancelling) continue;
+    record.cancelling = true;
+    ask(m, record, now);
+  }
+}
+
 void MicrobatchFlow::search(MicrobatchId m, StepRecord& record, Time now) {
   if (!record.searching) {
     record.searching = true;
@@ -350,7 +425,7 @@ bool MicrobatchFlow::wants_answer(MicrobatchId m, const StepRecord& record) cons
   if (context_.is_tail() || !record.forward_done) return false;
   if (record.searching) return true;
   if (record.successor == kNoSession) return false;
-  return !record.confirmed || (context_.training(m) && !record.gradient_here);
+  return record.cancelling || !record.confirmed || (context_.training(m) && !record.gradient_here);
 }
 
 void MicrobatchFlow::ask(MicrobatchId m, StepRecord& record, Time now) {
@@ -378,19 +453,19 @@ std::optional<RunOperation> MicrobatchFlow::next(Time now) {
     run.tensor = record.input;
   }
   if (task->operation == Operation::kInputGradient) run.tensor = record.received;
-  operation_began_ = now;
+  pace_.began(task->operation, now);
+  pace_due_ = pace_.next_due(now);
   return run;
 }
 
 void MicrobatchFlow::operation_done(const OperationDone& done, Time now) {
   const MicrobatchId m = done.task.microbatch;
+  // What else the device did in between, an update for a sync for instance, says nothing about the next microbatch.
+  pace_due_ = kNever;
+  pace_.ended(done.task.operation, done.took > Duration{} ? done.took : now - pace_.running_since());
   const auto at = records_.find(m);
   if (at == records_.end()) return;
   StepRecord& record = at->second;
-  double& average = operation_seconds_[static_cast<std::size_t>(done.task.operation)];
-  // What else the device did in between, an update for a sync for instance, says nothing about the next microbatch.
-  const double took = to_seconds(done.took > Duration{} ? done.took : now - operation_began_);
-  average = average == 0 ? took : average + kAverage * (took - average);
   switch (done.task.operation) {
     case Operation::kForward:
       forward_done(m, record, done, now);
@@ -405,6 +480,7 @@ void MicrobatchFlow::operation_done(const OperationDone& done, Time now) {
       accumulated(m, record);
       break;
   }
+  watch_pace(now);
 }
 
 // ---------------------------------------------------------------------------------------------- timers
@@ -422,6 +498,10 @@ void MicrobatchFlow::peer_lost(PeerId peer) { cut_.insert(peer); }
 void MicrobatchFlow::peer_heard(PeerId peer) { cut_.erase(peer); }
 
 void MicrobatchFlow::tick(Time now) {
+  if (pace_due_ <= now) {
+    watch_pace(now);
+    pace_due_ = pace_.next_due(now);
+  }
   for (auto& [m, record] : records_) {
     if (record.retry_due <= now) send_forward(m, record, now);
     if (record.ask_due > now) continue;
@@ -435,7 +515,7 @@ void MicrobatchFlow::tick(Time now) {
 }
 
 Time MicrobatchFlow::next_due() const {
-  Time due = kNever;
+  Time due = pace_due_;
   for (const auto& [m, record] : records_) due = std::min({due, record.ask_due, record.retry_due});
   return due;
 }

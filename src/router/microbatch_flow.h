@@ -7,6 +7,7 @@
 #include <set>
 
 #include "base/done_set.h"
+#include "router/device_pace.h"
 #include "router/hop_choice.h"
 #include "router/step_record.h"
 #include "router/worker_context.h"
@@ -52,7 +53,9 @@ class MicrobatchFlow {
   const DoneSet& done() const { return done_; }
   const std::map<MicrobatchId, MicrobatchLoss>& losses() const { return losses_; }
   const StageSchedule& schedule() const { return schedule_; }
-  Load load() const;
+  Load load(Time now) const;
+  // What this head will not begin before it is dealt again: it got slow, and its siblings may be faster.
+  DoneSet returned() const;
   // Messages that no rule allows.
   std::uint64_t refused() const { return refused_; }
   std::uint64_t custody_bytes() const;
@@ -69,13 +72,17 @@ class MicrobatchFlow {
   void resend_forward(MicrobatchId m, StepRecord& record, Time now);
   void search(MicrobatchId m, StepRecord& record, Time now);
   void forward_if_nobody_holds(MicrobatchId m, StepRecord& record, Time now);
-  void answer_holder(MicrobatchId m, std::uint32_t n, const StepRecord& record, SessionId asker);
+  void answer_holder(MicrobatchId m, std::uint32_t n, const StepRecord& record, SessionId asker, Time now);
   void send_backward(MicrobatchId m, const StepRecord& record);
   void ask(MicrobatchId m, StepRecord& record, Time now);
   bool wants_answer(MicrobatchId m, const StepRecord& record) const;
   void settle(StepRecord& record);
   void choose_another(MicrobatchId m, StepRecord& record, SessionId refuser, Time now);
   void cancel_if_slow(MicrobatchId m, StepRecord& record, Time now);
+  void take_back(SessionId from, Time now);
+  void watch_pace(Time now);
+  void tell_pace(Time now);
+  void return_unbegun();
   bool too_busy() const;
   std::vector<SessionId> suspected() const;
   // The record, if the answer is to its latest choice.
@@ -89,8 +96,12 @@ class MicrobatchFlow {
   DoneSet done_;
   std::map<MicrobatchId, MicrobatchLoss> losses_;
   std::set<PeerId> cut_;  // peers whose connection is down
-  std::array<double, 3> operation_seconds_{};  // by Operation, moving averages
-  Time operation_began_{};
+  DevicePace pace_;
+  Time pace_due_ = kNever;        // what runs then shows that the device has become slow
+  std::array<double, 3> told_{};  // by Operation: seconds, as the others know them; 0: not yet
+  bool slow_ = false;             // it became several times slower in this step
+  DoneSet returned_;
+  EpochId returned_at_;           // the view's, then
   std::uint64_t refused_ = 0;
 };
 

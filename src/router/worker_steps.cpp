@@ -55,6 +55,11 @@ void WorkerSteps::new_session() {
 }
 
 std::vector<WorkerEffect> WorkerSteps::finish(Time now) {
+  // Nobody has them until the coordinator hears of it.
+  if (!(flow_.returned() == returned_told_)) {
+    report_changed_ = true;
+    last_report_ = Time{};
+  }
   if (report_changed_ && (now - last_report_ >= kCoalesce || last_report_ == Time{})) report(now);
   return std::exchange(context_.effects, {});
 }
@@ -606,6 +611,7 @@ void WorkerSteps::report(Time now) {
   report.attempt = context_.view.attempt;
   report.epoch = context_.view.epoch;
   report.done = flow_.done();
+  report.returned = returned_told_ = flow_.returned();
   if (prepared_ && prepared_epoch_ != EpochId(0)) {
     report.prepared_epoch = prepared_epoch_;
     report.norms = prepared_->norms;
@@ -630,7 +636,7 @@ void WorkerSteps::report(Time now) {
     for (const SessionId session : exchange_.stalled(now)) report.unreachable.push_back(session);
   report.offences = exchange_.offences();
   report.stats = stats_;
-  report.stats.service_us = flow_.load().service_us;
+  report.stats.service_us = flow_.load(now).service_us;
   report.stats.queued = flow_.schedule().queued();
   report.stats.waiting_for = waiting_for();
   report.device = context_.identity.device;

@@ -148,6 +148,7 @@ class WorkerSteps {
   std::string warning_;
   WorkerStats stats_;
   std::uint64_t refused_ = 0;
+  DoneSet returned_told_;  // Report::returned, as it was told last
   bool report_changed_ = true;
   Time last_report_{};
 };

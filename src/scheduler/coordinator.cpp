@@ -287,6 +287,7 @@ std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const Report& 
   if (member) {
     if (report.step == decisions_.step && report.attempt == decisions_.attempt) {
       ledger_.record(report);
+      if (phase_ == Phase::kRunning) deal_returned(report);
       if (phase_ == Phase::kRunning) evaluate(now);
     }
     if (phase_ == Phase::kRunning) consider_unreachable(report);

@@ -51,8 +51,8 @@ struct StepCommitted {
 };
 // A line of events.jsonl.
 struct Happened {
-  // "admitted", "joining", "fetching", "suspected", "expelled", "moved", "committed", "checkpoint", "rolled back", "skipped", "waiting", "gone", "fault",
-  // "warning", "refused", "offender", "stopping", "finished"
+  // "admitted", "joining", "fetching", "suspected", "expelled", "moved", "dealt", "committed", "checkpoint", "rolled back", "skipped", "waiting",
+  // "gone", "fault", "warning", "refused", "offender", "stopping", "finished"
   std::string event;
   StepId step;
   PeerId peer;
@@ -160,6 +160,7 @@ class Coordinator {
   Member member_of(const Seat& seat, const Report& report) const;
   void consider_unreachable(const Report& report);
   void hear_offences(const Report& report);
+  void deal_returned(const Report& report);
   std::vector<UnitNorm> norms_of(StageId stage) const;
   bool cannot_repeat(const Seat& seat, const Report& report, Time now);
   void consider_rollback(const Seat& seat, const Report& report, const std::string& why);

@@ -64,6 +64,7 @@ void Coordinator::send_view(const Seat& seat, SharedViews& shared) {
         view.head_owner[m] = view.last_session;
         view.head_again[m] = decisions_.head_again[m];
       }
+    if (const auto at = decisions_.dealt_again.find(view.last_session); at != decisions_.dealt_again.end()) view.dealt_again = at->second;
   }
   if (outsiders_.contains(place) && is_candidate(seat) && decisions_.stage_is_empty(seat.stage)) {
     const std::uint64_t version = report->version;

@@ -109,6 +109,7 @@ void Decisions::forget(SessionId session) {
 void Decisions::deal_anew() {
   head_owner.assign(plan_.count(step), kNoSession);
   head_again.assign(plan_.count(step), false);
+  dealt_again.clear();
   deal_heads();
 }
 
@@ -171,6 +172,9 @@ void Decisions::apply(const LogRecord& record) {
   } else if (const auto* move = std::get_if<MoveRecord>(&record)) {
     moved[move->peer] = move->to;
     if (const Member* member = live_of(move->peer)) forget(member->session);
+  } else if (const auto* deal = std::get_if<DealRecord>(&record)) {
+    for (const auto& [m, session] : deal->to) head_owner.at(m.value) = session;
+    dealt_again[deal->from] = epoch;
   } else if (const auto* commit = std::get_if<CommitRecord>(&record)) {
     last_commit = commit->commit;
     commits.push_back(commit->commit);

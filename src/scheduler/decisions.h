@@ -84,8 +84,14 @@ struct MoveRecord {
   std::string reason;
   friend bool operator==(const MoveRecord&, const MoveRecord&) = default;
 };
-using LogRecord =
-    std::variant<InitRecord, AdmitRecord, ExpelRecord, CommitRecord, CheckpointRecord, RollbackRecord, AttemptRecord, MoveRecord>;
+// Microbatches that a head returned without having begun them go to these heads.
+struct DealRecord {
+  SessionId from;
+  std::map<MicrobatchId, SessionId> to;
+  friend bool operator==(const DealRecord&, const DealRecord&) = default;
+};
+using LogRecord = std::variant<InitRecord, AdmitRecord, ExpelRecord, CommitRecord, CheckpointRecord, RollbackRecord, AttemptRecord, MoveRecord,
+                               DealRecord>;
 
 // The members of some stages, or how they changed after an epoch.
 struct Membership {
@@ -110,6 +116,7 @@ class Decisions {
   std::vector<Member> live;             // by (stage, replica)
   std::vector<SessionId> head_owner;    // per microbatch
   std::vector<bool> head_again;         // per microbatch
+  std::map<SessionId, EpochId> dealt_again;  // when what a head had returned in this step was dealt again
   std::vector<StageId> absent;          // stages that the running step goes without
   std::vector<std::uint32_t> steps_without;  // per stage: steps that went without it since somebody last served it
   std::optional<Commit> last_commit;

@@ -90,6 +90,8 @@ struct Report {
   DeviceFigures device;
   LinkFigures link;  // of the newest order it has carried out
   std::vector<Offence> offences;       // of the last sync
+  // A head that got slow: microbatches that it has not begun, and will not before they are dealt again. Empty: none.
+  DoneSet returned;
   friend bool operator==(const Report&, const Report&) = default;
 };
 

@@ -86,6 +86,7 @@ struct View {
   std::vector<SessionId> gone;
   std::vector<SessionId> head_owner;  // to the first stage, per microbatch of the step; kNoSession: not the receiver
   std::vector<bool> head_again;       // per microbatch: an earlier owner may have sent it on
+  EpochId dealt_again;                // to the first stage: the decision about what the receiver returned last (Report::returned); 0: none
   std::vector<StageId> absent;        // stages that this attempt goes without
   std::optional<Commit> last_commit;
   bool preparing = false;

@@ -92,6 +92,13 @@ void Checkers::logged(const LogRecord& record, const std::map<SessionId, std::mu
     for (const auto& member : live_)
       if (member.stage == checkpoint->stage && durable_[member.session] < checkpoint->version)
         violation(fmt::format("version {} of stage {} is not on the disk of every replica", checkpoint->version, checkpoint->stage));
+  } else if (const auto* deal = std::get_if<DealRecord>(&record)) {
+    const auto is_head = [&](SessionId session) {
+      return std::ranges::any_of(live_, [&](const Live& l) { return l.session == session && l.stage == StageId(0); });
+    };
+    if (!is_head(deal->from)) violation("microbatches of nobody are dealt again");
+    for (const auto& [m, session] : deal->to)
+      if (!is_head(session)) violation(fmt::format("microbatch {} is dealt to nobody", m));
   } else if (const auto* attempt = std::get_if<AttemptRecord>(&record)) {
     without(attempt->absent);
   } else if (const auto* init = std::get_if<InitRecord>(&record)) {

@@ -384,6 +384,7 @@ std::shared_ptr<const Message> Cluster::through_the_codec(PeerId from, const Mes
 void Cluster::inject(PeerId from, PeerId to, Message message) { send(from, to, std::make_shared<const Message>(std::move(message))); }
 
 void Cluster::send(PeerId from, PeerId to, std::shared_ptr<const Message> message) {
+  ++sent_[message->index()];
   if (!up(to) || blocked_.contains({from, to})) return;
   Links& links = links_[from];
   if (chance(links.loss)) return;
@@ -517,10 +518,20 @@ Duration Cluster::time_of(const Worker& worker, const WorkerEffect& job) {
   return std::chrono::milliseconds(1);
 }
 
+// Draws only where there is some, so that it changes nothing elsewhere.
+double Cluster::noise() {
+  const double share = options_.noise > 0 ? options_.noise * (2e-6 * static_cast<double>(below(1'000'000)) - 1) : 0;
+  return (1 + share) * (chance(options_.hiccups) ? 2 : 1);
+}
+
 void Cluster::start_job(Worker& worker) {
   Device& device = worker.device;
   device.busy = true;
-  const Duration time = seconds(to_seconds(time_of(worker, device.jobs.front())) * worker.slow);
+  Duration time = seconds(to_seconds(time_of(worker, device.jobs.front())) * worker.slow);
+  if (const auto* run = std::get_if<RunOperation>(&device.jobs.front())) {
+    ++worker.begun[static_cast<std::size_t>(run->task.operation)];
+    time = seconds(to_seconds(time) * noise());
+  }
   at(now_ + time, [this, peer = worker.peer, life = worker.life] {
     in_worker(peer, life, [this, peer](WorkerSteps& steps) -> std::vector<WorkerEffect> {
       Worker& w = worker_of(peer);

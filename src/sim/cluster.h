@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -35,6 +36,8 @@ class Cluster {
     Duration weight_gradient = std::chrono::milliseconds(10);
     std::uint64_t journal_entries = 1'000'000;  // per worker; older steps make room
     Duration measure{};                         // of every link, as often; zero: of none
+    double noise = 0;                           // operations take up to so much longer or shorter, as a share
+    double hiccups = 0;                         // … and this share of them twice as long
     std::uint32_t patience = 8;                 // bad steps in a row after which the run goes back
     bool coordinator_times = true;              // false: nobody is expelled for silence (for tests by hand)
   };
@@ -70,6 +73,14 @@ class Cluster {
   bool is_up(PeerId peer) const { return workers_.at(peer.value - 1).up; }
   // Microbatches whose weight gradient this worker has computed, over all steps.
   std::uint64_t computed(PeerId peer) const { return workers_.at(peer.value - 1).computed; }
+  // Operations of this kind that it has begun, over all steps.
+  std::uint64_t begun(PeerId peer, Operation operation) const { return workers_.at(peer.value - 1).begun[static_cast<std::size_t>(operation)]; }
+  // Messages of this kind that anybody has sent.
+  template <class Body>
+  std::uint64_t sent() const {
+    const auto at = sent_.find(Message(Body()).index());
+    return at == sent_.end() ? 0 : at->second;
+  }
   // A message from a peer that has its key but not its place: forged, stale, whatever.
   void inject(PeerId from, PeerId to, Message message);
   void set_slow(PeerId peer, double factor) { workers_.at(peer.value - 1).slow = factor; }
@@ -124,6 +135,7 @@ class Cluster {
     double slow = 1;
     int die_in = -1;  // effects from now; -1: not
     std::uint64_t computed = 0;
+    std::array<std::uint64_t, 3> begun{};
     std::set<SessionId> known;  // lives of others that it has connected to
     std::map<StageId, Disk> disks;
     Time disk_full_until{};
@@ -181,6 +193,7 @@ class Cluster {
   void start_job(Worker& worker);
   std::optional<JobResult> work(Worker& worker, WorkerEffect& job);
   Duration time_of(const Worker& worker, const WorkerEffect& job);
+  double noise();
   void write_checkpoint(Worker& worker, std::uint64_t version, Checkpoint checkpoint);
   void write_journal(Worker& worker, const JobTag& tag, MicrobatchId m, bool gradient, const EncodedTensor& tensor);
 
@@ -204,6 +217,7 @@ class Cluster {
   std::map<std::string, std::uint64_t> events_;
   std::vector<StepOutcome> outcomes_;
   std::uint64_t delivered_ = 0;
+  std::map<std::size_t, std::uint64_t> sent_;  // by kind of message
   std::uint64_t rejected_frames_ = 0;
   std::uint64_t replayed_ = 0;
   std::optional<RunEnded> ended_;

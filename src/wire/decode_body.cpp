@@ -144,6 +144,7 @@ Load read_load(Reader& in) {
   Load load;
   load.backlog_us = in.number(kDayUs);
   load.service_us = in.number(kDayUs);
+  load.slow = in.flag();
   return load;
 }
 
@@ -180,7 +181,7 @@ LinkFigures read_link(Reader& in) {
 }
 
 View read_view(const msgpack::object& object, const Limits& limits) {
-  Reader in(object, 24, 24);
+  Reader in(object, 25, 25);
   View v;
   v.epoch = in.id<EpochId>();
   v.step = in.id<StepId>();
@@ -214,11 +215,12 @@ View read_view(const msgpack::object& object, const Limits& limits) {
   }
   v.measure = read_order(in);
   for (auto partners = in.array(0, limits.members); !partners.done();) v.partners.push_back(read_member(partners, limits));
+  v.dealt_again = in.id<EpochId>(v.epoch.value);
   return v;
 }
 
 Report read_report(const msgpack::object& object, const Limits& limits) {
-  Reader in(object, 29, 29);
+  Reader in(object, 31, 31);
   Report r;
   r.session = in.id<SessionId>();
   r.stage = in.id<StageId>(limits.stages - 1);
@@ -276,6 +278,7 @@ Report read_report(const msgpack::object& object, const Limits& limits) {
     offence.what = o.text(256);
     r.offences.push_back(std::move(offence));
   }
+  r.returned = read_done(in, limits);
   return r;
 }
 
@@ -350,7 +353,7 @@ DecodedBody read_chunk(const msgpack::object& object, const Limits& limits) {
 
 template <Numbered Body>
 Message read_numbered(const msgpack::object& object, const Limits& limits) {
-  Reader in(object, Loaded<Body> ? 9 : 7, Loaded<Body> ? 9 : 7);
+  Reader in(object, Loaded<Body> ? 10 : 7, Loaded<Body> ? 10 : 7);
   Body message;
   message.tag = read_tag(in);
   message.microbatch = in.id<MicrobatchId>(limits.microbatches - 1);
@@ -419,7 +422,7 @@ DecodedBody read(std::uint8_t kind, const msgpack::object& object, const Limits&
       break;
     }
     case 12: {
-      Reader in(object, 8, 8);
+      Reader in(object, 9, 9);
       Receipt receipt;
       receipt.tag = read_tag(in);
       receipt.sent_us = in.number();

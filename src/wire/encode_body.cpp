@@ -77,6 +77,7 @@ void write(Writer& out, const Commit& c) {
 void write(Writer& out, const Load& load) {
   out.number(load.backlog_us);
   out.number(load.service_us);
+  out.flag(load.slow);
 }
 
 void write(Writer& out, const LinkOrder& order) {
@@ -100,7 +101,7 @@ void write(Writer& out, const LinkFigures& link) {
 }
 
 void write(Writer& out, const View& v) {
-  out.array(24);
+  out.array(25);
   out.id(v.epoch);
   out.id(v.step);
   out.number(v.attempt);
@@ -144,10 +145,11 @@ void write(Writer& out, const View& v) {
   write(out, v.measure);
   out.array(v.partners.size());
   for (const auto& m : v.partners) write(out, m);
+  out.id(v.dealt_again);
 }
 
 void write(Writer& out, const Report& r) {
-  out.array(29);
+  out.array(31);
   out.id(r.session);
   out.id(r.stage);
   out.id(r.replica);
@@ -205,6 +207,7 @@ void write(Writer& out, const Report& r) {
     out.number(offence.version);
     out.text(offence.what);
   }
+  write(out, r.returned);
 }
 
 void write(Writer& out, const Forward& f) {
@@ -226,7 +229,7 @@ void write(Writer& out, const Backward& b) {
 
 template <Numbered Body>
 void write(Writer& out, const Body& message) {
-  out.array(Loaded<Body> ? 9 : 7);
+  out.array(Loaded<Body> ? 10 : 7);
   write(out, message.tag);
   out.id(message.microbatch);
   out.number(message.n);
@@ -239,7 +242,7 @@ void write(Writer& out, const Probe& p) {
   out.number(p.sent_us);
 }
 void write(Writer& out, const Receipt& r) {
-  out.array(8);
+  out.array(9);
   write(out, r.tag);
   out.number(r.sent_us);
   write(out, r.load);

@@ -28,6 +28,7 @@ struct StepTag {
 struct Load {
   std::uint64_t backlog_us = 0;  // device time of what it holds and has not finished
   std::uint64_t service_us = 0;  // device time of one microbatch, moving average; 0: it has done none yet
+  bool slow = false;             // it has become several times slower in this step
   friend bool operator==(const Load&, const Load&) = default;
 };
 
@@ -92,9 +93,10 @@ struct Probe {
   StepTag tag;
   std::uint64_t sent_us = 0;  // the sender's clock
 };
+inline constexpr std::uint64_t kUnasked = UINT64_MAX;
 struct Receipt {
   StepTag tag;
-  std::uint64_t sent_us = 0;  // echoed
+  std::uint64_t sent_us = 0;  // echoed; kUnasked: the sender has just become much slower or faster, and says so by itself
   Load load;
 };
 

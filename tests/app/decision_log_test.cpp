@@ -22,6 +22,7 @@ class DecisionLogTest : public ::testing::Test {
             CommitRecord{Commit{StepId(9), 0, EpochId(4), 1, false, {}}, {}, {}, {1e9, 20, {}, 0.1, 0}, "the loss 1e+09 is too far above the mean"},
             RollbackRecord{7, "2 steps in a row were bad", {StepId(8), StepId(9)}},
             AttemptRecord{{StageId(2)}}, MoveRecord{PeerId(3), {StageId(2), ReplicaId(1)}, "nobody serves stage 2"},
+            DealRecord{SessionId(~0ull), {{MicrobatchId(3), SessionId(5)}, {MicrobatchId(4), SessionId(~0ull)}}},
             CheckpointRecord{StageId(1), 8}};
   }
   std::string written() const {
@@ -51,7 +52,7 @@ TEST_F(DecisionLogTest, CutsOffATornLastRecordAndNothingElse) {
     std::ofstream(path_) << whole.substr(0, length);
     const auto log = DecisionLog::open(path_);
     ASSERT_TRUE(log) << log.error().message;
-    EXPECT_EQ(log->records().size(), 8u);
+    EXPECT_EQ(log->records().size(), 9u);
   }
 }
 

@@ -39,6 +39,7 @@ std::vector<Message> one_of_each() {
   view.gone = {SessionId(12), SessionId(13)};
   view.head_owner = {SessionId(11), kNoSession};
   view.head_again = {false, true};
+  view.dealt_again = EpochId(8);
   view.absent = {StageId(1)};
   view.last_commit = Commit{StepId(2), 0, EpochId(8), 0.125, true, {StageId(1)}};
   view.preparing = true;
@@ -56,6 +57,7 @@ std::vector<Message> one_of_each() {
   report.stage = StageId(3);
   report.epoch = EpochId(8);
   report.done = done;
+  report.returned = done;
   report.norms = {{"layer.0", 1.5}, {"layer.1", 0.0}};
   report.losses = {{MicrobatchId(69), 12.25, 100}};
   report.weights = {{"head", "abcdef"}};
@@ -71,8 +73,9 @@ std::vector<Message> one_of_each() {
           Forward{tag(), MicrobatchId(1), 2, true, {filled(100'000, 7), filled(10, 9)}},
           Backward{tag(), MicrobatchId(2), {filled(50, 3), nullptr}},
           Ask{tag(), MicrobatchId(3), 1},
-          Held{tag(), MicrobatchId(4), 1},
+          Held{tag(), MicrobatchId(4), 1, {5, 6, true}},
           Free{tag(), MicrobatchId(5), 1},
+          Receipt{tag(), kUnasked, {5, 6, true}},
           Fetch{SessionId(11), SessionId(12), 1, {PieceKind::kOwnUpdate, 30, 0, 2, 7}},
           Chunk{SessionId(11), SessionId(12), 1, {PieceKind::kUpdate, 31, 0, 3}, "abc", Commit{StepId(31)}, {filled(400, 3), nullptr}, 1'000'000},
           Absent{SessionId(11), SessionId(12), 1, {PieceKind::kSnapshot, 31, 0, 1}},
@@ -116,8 +119,10 @@ TEST(MessageCodec, BringsEveryMessageBack) {
     }
     if (const auto* v = std::get_if<View>(&*back)) {
       EXPECT_EQ(v->measure, (LinkOrder{4, SessionId(12)}));
+      EXPECT_EQ(v->dealt_again, EpochId(8));
     }
     if (const auto* r = std::get_if<Report>(&*back)) {
+      EXPECT_EQ(r->returned, std::get<Report>(message).returned);
       EXPECT_EQ(r->fetching, std::get<Report>(message).fetching);
       EXPECT_EQ(r->device, std::get<Report>(message).device);
       EXPECT_EQ(r->link, std::get<Report>(message).link);
