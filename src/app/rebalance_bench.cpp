@@ -43,7 +43,8 @@ int bench_rebalance(const RebalanceBenchOptions& options) {
       {"poorest stage", "SWARM, 300 s", {Newcomers::kPoorest, Moves::kPeriodic, seconds(300)}},
       {"poorest stage", "SWARM, 60 s", {Newcomers::kPoorest, Moves::kPeriodic, seconds(60)}},
       {"random stage", "rebalance", {Newcomers::kRandom, Moves::kRebalance}},
-      {"best stage", "rebalance", {Newcomers::kBest, Moves::kRebalance}},
+      {"poorest stage", "rebalance", {Newcomers::kPoorest, Moves::kRebalance}},
+      {"freed place", "rebalance", {Newcomers::kReplace, Moves::kRebalance}},
   };
   nlohmann::ordered_json json = {{"stages", swarm.stages}, {"peers", swarm.peers}, {"hours", swarm.hours}, {"seeds", options.seeds},
                                  {"lifetime_hours", swarm.lifetime_hours}, {"state_bytes", swarm.state_bytes}, {"spread", swarm.spread},

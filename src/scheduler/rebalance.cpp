@@ -278,14 +278,4 @@ std::optional<ReplicaMove> Rebalance::evaluate(const SwarmLoad& load, Time now) 
   return start(*first, first_takes, now);
 }
 
-StageId Rebalance::best_stage_for_newcomer(const SwarmLoad& load) const {
-  const Arrangement arrangement = arrange(load, Time{});
-  std::size_t best = 0;
-  for (std::size_t s = 1; s < arrangement.stages.size(); ++s) {
-    const Stage &stage = arrangement.stages[s], &other = arrangement.stages[best];
-    if (std::pair(-stage.seconds(), stage.places.size()) < std::pair(-other.seconds(), other.places.size())) best = s;
-  }
-  return StageId(static_cast<std::uint32_t>(best));
-}
-
 }  // namespace isthmus

@@ -95,11 +95,6 @@ class Rebalance {
   // out: the worker leaves `from` and comes back as one that fetches `to`. Until it does it counts as on its way.
   std::optional<ReplicaMove> evaluate(const SwarmLoad& load, Time now);
 
-  // Where a newcomer helps most: a stage that nobody serves or fetches; else the slowest one; of equally slow ones that
-  // with the fewest replicas, which is nearest to a gap. Counts those on their way, so a crowd of newcomers spreads.
-  // REQUIRES: at least one stage.
-  StageId best_stage_for_newcomer(const SwarmLoad& load) const;
-
  private:
   struct Journey {
     StageId to;

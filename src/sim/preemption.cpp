@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <deque>
 #include <map>
 #include <utility>
 #include <vector>
@@ -115,6 +116,7 @@ class Experiment {
         plan(now + options_.detection, Event::kNoticed, machine);
         break;
       case Event::kNoticed:
+        left_.push_back(replicas_[machine].stage);
         replicas_.erase(machine);
         if (policy_.moves == Moves::kRebalance) evaluate(now);
         break;
@@ -146,7 +148,11 @@ class Experiment {
 
   std::uint32_t stage_for_newcomer(std::uint32_t machine) {
     if (machine < options_.peers) return machine % options_.stages;
-    if (policy_.newcomers == Newcomers::kBest) return rebalance_.best_stage_for_newcomer(load()).value;
+    if (policy_.newcomers == Newcomers::kReplace && !left_.empty()) {
+      const std::uint32_t stage = left_.front();
+      left_.pop_front();
+      return stage;
+    }
     if (policy_.newcomers == Newcomers::kPoorest) {
       const auto counts = replicas_per_stage();
       return static_cast<std::uint32_t>(std::ranges::min_element(counts) - counts.begin());
@@ -219,6 +225,7 @@ class Experiment {
   std::vector<Machine> machines_;
   std::map<std::pair<Time, std::uint64_t>, std::pair<Event, std::uint32_t>> events_;
   std::map<std::uint32_t, Replica> replicas_;
+  std::deque<std::uint32_t> left_;  // stages of the machines that were taken away and not replaced yet
   SwarmLoad load_;
   std::uint64_t planned_ = 0;
   std::uint64_t measured_ = 0;

@@ -25,7 +25,9 @@ struct PlacementPolicy {
   enum class Newcomers : std::uint8_t {
     kRandom,
     kPoorest,  // to the stage with the fewest replicas
-    kBest,     // to Rebalance::best_stage_for_newcomer
+    // To the stage last served by the one that has been gone longest, as in a run, where it takes that one's place. If nobody is
+    // missing, which in a run cannot be, to a random one.
+    kReplace,
   };
   enum class Moves : std::uint8_t {
     kNone,

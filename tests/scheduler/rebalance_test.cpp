@@ -369,11 +369,8 @@ TEST(Rebalance, NeverOpensAGapAndNeverSlowsDown) {
     for (std::uint32_t s = 0; s < stages; ++s) swarm.load.stages[s].work = 1 + static_cast<double>(below(3));
     Rebalance rebalance({}, seed);
     for (Time now{}; now < seconds(10000); now += seconds(10)) {
-      if (below(10) == 0) {
-        const auto load = swarm.seen(now);
-        swarm.add(below(2) == 0 ? rebalance.best_stage_for_newcomer(load) : StageId(static_cast<std::uint32_t>(below(stages))),
-                  0.5 + static_cast<double>(below(100)) / 50, now + seconds(60));
-      }
+      if (below(10) == 0)
+        swarm.add(StageId(static_cast<std::uint32_t>(below(stages))), 0.5 + static_cast<double>(below(100)) / 50, now + seconds(60));
       // Alone or several at once.
       if (below(12) == 0)
         for (std::uint64_t leave = 1 + below(4); leave > 0 && !swarm.load.replicas.empty(); --leave)
@@ -431,24 +428,6 @@ TEST(Rebalance, AsksThePredictorItWasGiven) {
   });
   EXPECT_TRUE(evaluate(rebalance, swarm, 10).empty());
   EXPECT_GT(asked, 0);
-}
-
-TEST(Rebalance, SendsNewcomersWhereTheyHelpMost) {
-  const auto stage = [](Swarm swarm) {
-    Rebalance rebalance({}, 1);
-    rebalance.evaluate(swarm.seen(Time{}), Time{});
-    return rebalance.best_stage_for_newcomer(swarm.seen(Time{}));
-  };
-  EXPECT_EQ(stage(Swarm::of({1, 0, 1})), StageId(1));
-  EXPECT_EQ(stage(Swarm::of({3, 3, 2})), StageId(2));
-  EXPECT_EQ(stage(Swarm({{2}, {.5, .5, .5}, {1, 1}})), StageId(1));  // slow machines, not few
-  EXPECT_EQ(stage(Swarm({{1, 1}, {2}, {2, 2}})), StageId(1));  // equally slow: nearer to a gap
-  auto heavy = Swarm::of({2, 3});
-  heavy.load.stages[1].work = 2;
-  EXPECT_EQ(stage(heavy), StageId(1));
-  auto fetching = Swarm::of({3, 2, 2});
-  fetching.add(StageId(1), 1, seconds(100));
-  EXPECT_EQ(stage(fetching), StageId(2));
 }
 
 }  // namespace
