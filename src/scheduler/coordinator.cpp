@@ -26,6 +26,7 @@ Coordinator::Coordinator(const Plan& plan, std::vector<Seat> seats, Options opti
 
 void Coordinator::replay(const std::vector<LogRecord>& log) {
   for (const auto& record : log) {
+    note_moves(record);
     decisions_.apply(record);
     guard_.apply(record);
   }
@@ -84,6 +85,7 @@ void Coordinator::append(LogRecord record) {
   }
   const bool reseats = move || std::holds_alternative<InitRecord>(record);
   if (is_decision && !std::holds_alternative<CommitRecord>(record)) durable_moved_.assign(durable_moved_.size(), true);
+  note_moves(record);
   decisions_.apply(record);
   guard_.apply(record);
   if (reseats) take_seats();

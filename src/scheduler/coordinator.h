@@ -174,9 +174,13 @@ class Coordinator {
   bool can_spare(const Member& member) const;
   bool can_be_served(StageId stage) const;
   SwarmLoad load(Time now) const;
+  void note_moves(const LogRecord& record);
   void consider_moves(Time now);
+  void stop_refilling(Time now);
   void plan_move(PendingMove move);
-  bool make_move();
+  void make_move();
+  bool carry_out(const PendingMove& move);
+  void drop_move();
   std::optional<Member> dissenter() const;
   bool waits_for_joiner(Time now);
   void evaluate(Time now);
@@ -203,7 +207,8 @@ class Coordinator {
   std::set<StageId> waited_for_;  // stages that may not be skipped any longer, which was said
   std::optional<Rebalance> rebalance_;
   std::optional<PendingMove> pending_move_;
-  std::set<PeerId> gone_;  // will not be started again
+  std::map<PeerId, std::string> gone_;  // will not be started again, and why
+  std::set<StageId> given_up_;          // nobody is moved there any more
   Time next_moves_{};
   Time committed_{};         // the last step
   Duration step_time_{};     // between commits, moving average

@@ -18,21 +18,36 @@ bool Coordinator::can_spare(const Member& member) const {
 bool Coordinator::can_be_served(StageId stage) const {
   std::vector<std::uint32_t> seats(plan_.stages.size(), 0);
   for (const auto& seat : seats_) seats[seat.stage.value] += !gone_.contains(seat.peer);
-  return seats[stage.value] > 0 || (rebalance_ && std::ranges::any_of(seats, [](auto n) { return n > 1; }));
+  if (seats[stage.value] > 0) return true;
+  if (!rebalance_ || rebalance_->has_given_up(stage)) return false;
+  const SwarmLoad swarm = load(last_turn_);
+  return std::ranges::any_of(seats_, [&](const Seat& seat) {
+    if (gone_.contains(seat.peer) || seats[seat.stage.value] < 2) return false;
+    const auto seen = std::ranges::find(swarm.replicas, seat.peer, &StageReplica::peer);
+    return seen == swarm.replicas.end() || Rebalance::fits(swarm, *seen, stage);
+  });
 }
 
 SwarmLoad Coordinator::load(Time now) const {
   SwarmLoad load;
   load.microbatches = plan_.microbatches;
   load.step = step_time_;
-  for (const auto& stage : plan_.stages) load.stages.push_back({stage.work, stage.state_bytes});
+  for (std::uint32_t s = 0; s < plan_.stages.size(); ++s) {
+    const StagePlan& stage = plan_.stages[s];
+    const std::uint64_t forward = StageId(s) == plan_.last_stage() ? 0 : plan_.token_bytes + plan_.forward_bytes, backward = s == 0 ? 0 : plan_.backward_bytes;
+    load.stages.push_back({stage.work, stage.state_bytes, stage.memory_bytes, forward + backward, stage.local ? 0 : stage.parameters * (plan_.part_width + plan_.total_width)});
+  }
+  const auto rates = survey_.uplinks();
   for (const auto& seat : seats_) {
     if (gone_.contains(seat.peer)) continue;
     if (const Member* member = decisions_.live_of(seat.peer)) {
       const auto report = reports_.find(seat.peer);
       const bool known = report != reports_.end() && report->second.session == member->session;
       const auto service = std::chrono::microseconds(known ? report->second.stats.service_us : 0);
-      load.replicas.push_back({seat.peer, seat.stage, service, true, suspected_.contains(member->session)});
+      const auto rate = rates.find(seat.peer);
+      // Of whom nothing was heard since a restart it is known only that it was there.
+      load.replicas.push_back({seat.peer, seat.stage, service, true, !known || suspected_.contains(member->session), known ? report->second.device.memory_bytes : 0,
+                               rate == rates.end() ? 0 : rate->second});
     } else {
       const auto contact = contacts_.find(seat.peer);
       const Time heard = contact == contacts_.end() ? started_ : std::max(contact->second.heard, started_);
@@ -42,38 +57,85 @@ SwarmLoad Coordinator::load(Time now) const {
   return load;
 }
 
+// Also of the log that a coordinator begins with: replicas may be on their way.
+void Coordinator::note_moves(const LogRecord& record) {
+  if (!rebalance_) return;
+  if (std::holds_alternative<InitRecord>(record)) rebalance_.emplace(*options_.rebalance, plan_.run_id);
+  if (const auto* move = std::get_if<MoveRecord>(&record)) rebalance_->moved(move->peer, move->to.stage, decisions_.stage_is_empty(move->to.stage));
+  if (std::holds_alternative<CommitRecord>(record))
+    for (std::uint32_t s = 0; s < plan_.stages.size(); ++s)
+      if (!decisions_.stage_is_empty(StageId(s))) rebalance_->served(StageId(s));
+}
+
 // Not before the first commit: until then every stage is still on its way.
 void Coordinator::consider_moves(Time now) {
+  // Who was to join those that are gone may have what they need to come back.
+  if (pending_move_ && decisions_.stage_is_empty(pending_move_->to)) drop_move();
   if (!rebalance_ || phase_ != Phase::kRunning || now < next_moves_ || (!decisions_.last_commit && decisions_.rollbacks.empty())) return;
   next_moves_ = now + options_.consider_moves;
   const auto move = rebalance_->evaluate(load(now), now);
-  if (!move) return;
+  stop_refilling(now);
+  if (!move || phase_ != Phase::kRunning) return;
   const bool empty = move->reason == ReplicaMove::Reason::kEmptyStage;
   plan_move({move->peer, move->to,
              empty ? fmt::format("nobody serves stage {}", move->to)
                    : fmt::format("a step is predicted to take {:.2f} s instead of {:.2f} s", to_seconds(move->step_after), to_seconds(move->step_before))});
 }
 
+// Says so where movers were lost one after the other, and ends the run if nobody else can serve the stage.
+void Coordinator::stop_refilling(Time now) {
+  for (std::uint32_t s = 0; s < plan_.stages.size(); ++s) {
+    const StageId stage(s);
+    if (!rebalance_->has_given_up(stage)) {
+      given_up_.erase(stage);
+      continue;
+    }
+    if (!given_up_.insert(stage).second) continue;
+    std::string lost;
+    for (const auto& seat : seats_)
+      if (const auto gone = gone_.find(seat.peer); seat.stage == stage && gone != gone_.end() && decisions_.moved.contains(seat.peer)) lost += fmt::format("; {}", gone->second);
+    const std::string what = fmt::format("no more replicas move to stage {}: {} in a row were lost there{}", stage, options_.rebalance->refills, lost);
+    happened("warning", kCoordinator, what);
+    if (!can_be_served(stage)) enter(Phase::kStopping, what + ". Continue with --resume", now);
+  }
+}
+
 // Between two steps a move costs nothing that was computed. Without its new stage there is no end of the step to wait for.
 void Coordinator::plan_move(PendingMove move) {
+  if (decisions_.stage_is_empty(move.to)) {
+    if (carry_out(move)) send_views();
+    return;
+  }
+  drop_move();
   pending_move_ = std::move(move);
-  if (decisions_.stage_is_empty(pending_move_->to) && make_move()) send_views();
+}
+
+void Coordinator::drop_move() {
+  if (pending_move_ && rebalance_) rebalance_->dropped(pending_move_->peer);
+  pending_move_.reset();
+}
+
+void Coordinator::make_move() {
+  if (pending_move_ && carry_out(*pending_move_)) pending_move_.reset();
+  drop_move();
 }
 
 // True if somebody moved.
-bool Coordinator::make_move() {
-  const auto move = std::exchange(pending_move_, std::nullopt);
-  const Member* found = move && phase_ == Phase::kRunning ? decisions_.live_of(move->peer) : nullptr;
-  if (!found || found->stage == move->to || !can_spare(*found)) return false;
+bool Coordinator::carry_out(const PendingMove& move) {
+  const Member* found = phase_ == Phase::kRunning ? decisions_.live_of(move.peer) : nullptr;
+  if (!found || found->stage == move.to || !can_spare(*found)) {
+    if (rebalance_) rebalance_->dropped(move.peer);
+    return false;
+  }
   const StageId from = found->stage;
   ReplicaId replica(0);
-  while (std::ranges::any_of(seats_, [&](const Seat& seat) { return seat.stage == move->to && seat.replica == replica; })) ++replica.value;
-  append(MoveRecord{move->peer, {move->to, replica}, move->reason});
-  const std::size_t place = seat_index_.at(move->peer);
+  while (std::ranges::any_of(seats_, [&](const Seat& seat) { return seat.stage == move.to && seat.replica == replica; })) ++replica.value;
+  append(MoveRecord{move.peer, {move.to, replica}, move.reason});
+  const std::size_t place = seat_index_.at(move.peer);
   newest_[place] = nullptr;
   outsiders_.erase(place);
-  reports_.erase(move->peer);
-  happened("moved", move->peer, fmt::format("from stage {} to stage {}: {}", from, move->to, move->reason));
+  reports_.erase(move.peer);
+  happened("moved", move.peer, fmt::format("from stage {} to stage {}: {}", from, move.to, move.reason));
   return true;
 }
 
@@ -86,10 +148,10 @@ std::vector<CoordinatorEffect> Coordinator::move(PeerId peer, StageId to, const 
 std::vector<CoordinatorEffect> Coordinator::process_gone(PeerId peer, const std::string& what, Time now) {
   auto effects = process_ended(peer, now);
   const Seat* seat = seat_of(peer);
-  if (!seat || !gone_.insert(peer).second) return effects;
+  if (!seat || !gone_.emplace(peer, what).second) return effects;
   happened("gone", peer, what);
   next_moves_ = now;
-  if (!can_be_served(seat->stage)) enter(Phase::kStopping, fmt::format("{}; its stage has no other replica. Continue with --resume", what), now);
+  if (!can_be_served(seat->stage)) enter(Phase::kStopping, fmt::format("{}; nobody else can serve its stage. Continue with --resume", what), now);
   end_if_all_left(now);
   for (auto& effect : take()) effects.push_back(std::move(effect));
   return effects;

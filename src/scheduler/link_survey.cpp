@@ -115,6 +115,17 @@ LinkMatrix LinkSurvey::links(const std::vector<PeerId>& peers, Time now) const {
   return matrix;
 }
 
+std::map<PeerId, double> LinkSurvey::uplinks() const {
+  std::map<PeerId, double> uplinks;
+  const auto see = [&](PeerId peer, double rate) { uplinks[peer] = std::max(uplinks[peer], rate); };
+  for (const auto& [key, pair] : pairs_) {
+    if (!pair.figures) continue;
+    see(key.first, pair.figures->received_bits_per_second);
+    see(key.second, pair.figures->sent_bits_per_second);
+  }
+  return uplinks;
+}
+
 LinkSurvey::Rates LinkSurvey::rates_of(PeerId peer) const {
   Rates rates;
   for (const auto& [key, pair] : pairs_) {

@@ -40,6 +40,8 @@ class LinkSurvey {
     double down = 0;
   };
   Rates rates_of(PeerId peer) const;
+  // The first of them, of everybody who took part in one.
+  std::map<PeerId, double> uplinks() const;
   // Measurements so far.
   std::uint64_t recorded() const { return recorded_; }
 

@@ -106,6 +106,12 @@ Plan make_plan(const RunConfig& run) {
   const auto payload = [&](Direction direction) { return make_boundary_codec(run, direction)->bytes(boundary_shape(run)); };
   plan.forward_bytes = run.emulated.forward_bytes ? run.emulated.forward_bytes : payload(Direction::kForward);
   plan.backward_bytes = run.emulated.backward_bytes ? run.emulated.backward_bytes : payload(Direction::kBackward);
+  // An emulated stage holds next to nothing.
+  if (run.pipeline.device != "emulated")
+    for (auto& stage : plan.stages) {
+      const auto boundary = static_cast<double>(plan.forward_bytes + plan.backward_bytes + plan.token_bytes);
+      stage.memory_bytes = static_cast<std::uint64_t>(stage_memory(run, stage.first_layer, stage.end_layer, stage.credits, boundary).total());
+    }
   return plan;
 }
 

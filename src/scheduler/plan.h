@@ -26,6 +26,8 @@ struct StagePlan {
   std::vector<std::uint64_t> last_update_bytes;  // of the last sync
   // F + I + W of one microbatch relative to the other stages', on equal devices.
   double work = 1;
+  // What a device that serves the stage has to hold, bytes; 0: not known.
+  std::uint64_t memory_bytes = 0;
   friend bool operator==(const StagePlan&, const StagePlan&) = default;
 };
 

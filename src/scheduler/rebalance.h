@@ -18,12 +18,18 @@ struct StageReplica {
   StageId stage;
   Duration service{};      // F + I + W of one microbatch of this stage, as last measured; 0: none done yet
   bool warm = false;       // a member; otherwise it still fetches the state of `stage`
-  bool suspected = false;  // silent or cut off: it may be gone
+  bool suspected = false;  // silent, cut off, or not heard of yet: it may be gone
+  std::uint64_t memory_bytes = 0;     // of its device, as it says; 0: not known
+  double uplink_bits_per_second = 0;  // as measured; 0: not known
 };
 
 struct StageCost {
   double work = 1;  // F + I + W of one microbatch relative to the other stages', on equal devices; > 0
   std::uint64_t state_bytes = 0;
+  std::uint64_t memory_bytes = 0;  // that a device has to hold; 0: not known
+  std::uint64_t sent_bytes = 0;    // a replica's uplink carries for a microbatch, forward and back
+  // What replicas tell each other to add up a step's gradients: of n, each sends (n - 1) / n of it. 0: they step on their own.
+  std::uint64_t sum_bytes = 0;
 };
 
 struct SwarmLoad {
@@ -65,7 +71,11 @@ struct ReplicaMove {
 // Against going back and forth (Petals reloads the same blocks for no gain): speeds are moving averages, a reason to move
 // has to hold for a while, `movers` replicas move at a time, then the swarm rests, and the mover rests for longer.
 //
-// A stage that nobody serves or fetches stops all others, so for that one nothing is waited for.
+// A stage whose sums take longer than one replica more is worth gives one away: nobody else can make them shorter.
+//
+// A stage that nobody serves or fetches stops all others, so for that one nothing is waited for. But if the mover is lost there
+// the stage may be what it died of, and the next ones would follow it until every stage has one replica: then it is waited
+// before another is sent, longer every time, and after a few none is.
 //
 // Pure; one thread. The same seed and calls give the same moves.
 class Rebalance {
@@ -87,20 +97,43 @@ class Rebalance {
     Duration rest = seconds(600);        // before the same replica moves again, unless to an empty stage
     std::size_t movers = 1;  // at a time, those to empty stages not counted
     std::size_t chain = 32;              // moves to think ahead
+    Duration refill_pause = seconds(30);  // after a mover was lost in the empty stage it was sent to; twice as long after the next
+    std::uint32_t refills = 3;            // movers lost there in a row until the stage is given up
   };
 
   Rebalance(Options options, std::uint64_t seed, StepPredictor predict = bottleneck_step);
 
   // Call every few seconds and whenever somebody joins or leaves; `now` must not decrease. The caller carries the move
-  // out: the worker leaves `from` and comes back as one that fetches `to`. Until it does it counts as on its way.
+  // out, or says that it was dropped: the worker leaves `from` and comes back as one that fetches `to`. Until it does it counts as
+  // on its way, however long the step takes at whose end it leaves.
   std::optional<ReplicaMove> evaluate(const SwarmLoad& load, Time now);
+  // A move that was decided here will not be carried out.
+  void dropped(PeerId peer);
+  // Somebody was moved, by this or anybody; `refill`: because nobody served the stage. After a restart, to be told of the moves of
+  // the log before the first evaluation: those may be under way, and whoever made one rests as if it had just been.
+  void moved(PeerId peer, StageId to, bool refill);
+  // A step was committed in which the stage took part.
+  void served(StageId stage);
+  // Nobody is sent there any more, until it is served by others.
+  bool has_given_up(StageId stage) const;
+  // Whether the replica can serve that stage for all that is known of its memory. It can hold as much as it holds.
+  static bool fits(const SwarmLoad& load, const StageReplica& replica, StageId stage);
 
  private:
   struct Journey {
     StageId to;
-    Time seen{};  // last; out of sight for longer than `hold`: gone
-    Time given_up{};
+    Time seen{};         // last; out of sight for longer than `hold`: gone
+    Time left = kNever;  // its old stage; until then it waits for the end of the step
+    Duration takes{};    // predicted when it left
+    bool arrived = false;
   };
+  struct Refill {
+    std::optional<PeerId> mover;
+    std::uint32_t lost = 0;  // movers, in a row
+    Time not_before{};       // another one is sent
+    std::uint32_t steps = 0;  // that the newest mover took part in
+  };
+  using Reason = ReplicaMove::Reason;
   struct Machine {
     double seconds_per_work = 0;  // moving average; 0: not measured
     Time measured{};
@@ -109,14 +142,21 @@ class Rebalance {
 
   void measure(const SwarmLoad& load, Time now);
   void follow_journeys(const SwarmLoad& load, Time now);
+  void follow_refills(const SwarmLoad& load, Time now);
   Arrangement arrange(const SwarmLoad& load, Time now) const;
-  ReplicaMove start(const ReplicaMove& move, Duration takes, Time now);
+  Duration takes(const SwarmLoad& load, StageId to) const;
+  ReplicaMove start(const ReplicaMove& move, Time now);
+  std::optional<ReplicaMove> refill(Arrangement arrangement, Time now) const;
+  double saved(double share, Duration takes) const;
+  std::optional<ReplicaMove> chain_to_the_slowest(const SwarmLoad& load, Arrangement arrangement) const;
+  std::optional<ReplicaMove> away_from_sums(const SwarmLoad& load, const Arrangement& arrangement) const;
 
   Options options_;
   CounterRandom random_;
   StepPredictor predict_;
   std::map<PeerId, Machine> machines_;
   std::map<PeerId, Journey> moving_;
+  std::map<StageId, Refill> refills_;  // that have not proved themselves yet
   std::uint64_t moves_ = 0;
   Time next_move_{};
   std::optional<Time> wins_since_;

@@ -430,5 +430,174 @@ TEST(Rebalance, AsksThePredictorItWasGiven) {
   EXPECT_GT(asked, 0);
 }
 
+TEST(Rebalance, SendsNobodyWhoCannotHoldTheStage) {
+  Swarm swarm({{1, 1, 1}, {1}});
+  swarm.load.stages[1].memory_bytes = 8'000;
+  for (auto& r : swarm.load.replicas) r.memory_bytes = 4'000;
+  {
+    Rebalance rebalance({}, 1);
+    EXPECT_TRUE(evaluate(rebalance, swarm, 10).empty());
+  }
+  // Not even if nobody serves it.
+  swarm.remove(PeerId(4));
+  {
+    Rebalance rebalance({}, 1);
+    EXPECT_TRUE(evaluate(rebalance, swarm, 10).empty());
+  }
+  // One that has not said what it has may go, and so may one that holds as much already.
+  swarm.replica(PeerId(2)).memory_bytes = 0;
+  Swarm full = swarm;
+  full.replica(PeerId(2)).memory_bytes = 4'000;
+  full.load.stages[0].memory_bytes = 8'000;
+  Rebalance rebalance({}, 1), other({}, 1);
+  const auto moves = evaluate(rebalance, swarm, 1);
+  ASSERT_EQ(moves.size(), 1u);
+  EXPECT_EQ(moves[0].second.peer, PeerId(2));
+  EXPECT_EQ(evaluate(other, full, 1).size(), 1u);
+}
+
+// Every mover is lost a while after it has arrived.
+TEST(Rebalance, WaitsLongerAfterEveryMoverThatWasLostAndThenGivesUp) {
+  auto swarm = Swarm::of({9, 0, 9});
+  Rebalance rebalance({}, 1);
+  std::vector<Time> at;
+  std::vector<PeerId> lost;
+  for (Time now{}; now < seconds(3600); now += seconds(1)) {
+    if (!lost.empty() && now - at.back() >= seconds(20)) swarm.remove(lost.back());
+    const auto move = rebalance.evaluate(swarm.seen(now), now);
+    if (!move || move->to != StageId(1)) continue;
+    EXPECT_EQ(move->reason, Reason::kEmptyStage);
+    rebalance.moved(move->peer, move->to, true);
+    swarm.carry_out(*move, now);
+    at.push_back(now);
+    lost.push_back(move->peer);
+  }
+  ASSERT_EQ(at.size(), Rebalance::Options{}.refills);
+  EXPECT_EQ(at[0], Time{});
+  EXPECT_GE(at[1] - at[0], seconds(20) + Rebalance::Options{}.refill_pause);
+  EXPECT_GT(at[2] - at[1], at[1] - at[0]);
+  EXPECT_TRUE(rebalance.has_given_up(StageId(1)));
+  // Somebody else comes and serves it.
+  const PeerId other = swarm.add(StageId(1), 1, seconds(3600));
+  for (int step = 0; step < 3; ++step) rebalance.served(StageId(1));
+  EXPECT_FALSE(rebalance.has_given_up(StageId(1)));
+  swarm.remove(other);
+  EXPECT_TRUE(rebalance.evaluate(swarm.seen(seconds(3700)), seconds(3700)));
+}
+
+TEST(Rebalance, RefillsAgainAtOnceAStageThatWasServedMeanwhile) {
+  auto swarm = Swarm::of({9, 0, 9});
+  Rebalance rebalance({}, 1);
+  for (Time now{}; now < seconds(1000); now += seconds(100)) {
+    const auto move = rebalance.evaluate(swarm.seen(now), now);
+    ASSERT_TRUE(move) << to_seconds(now);
+    rebalance.moved(move->peer, move->to, true);
+    swarm.carry_out(*move, now);
+    rebalance.evaluate(swarm.seen(now + seconds(20)), now + seconds(20));
+    for (int step = 0; step < 3; ++step) rebalance.served(move->to);
+    swarm.remove(move->peer);
+  }
+}
+
+// What replicas of a stage tell each other at the end of a step takes 40 s; alone, a replica tells nobody anything.
+Swarm summing(const std::vector<std::size_t>& counts) {
+  auto swarm = Swarm::of(counts);
+  swarm.load.microbatches = 4;
+  for (auto& stage : swarm.load.stages) stage.sum_bytes = 800'000'000;
+  return swarm;
+}
+
+TEST(Rebalance, OpensNoSumThatTakesLongerThanItWins) {
+  auto swarm = summing({3, 1, 3});
+  for (const std::size_t on_its_own : {0, 2}) swarm.load.stages[on_its_own].sum_bytes = 0;  // replicas that step on their own
+  Rebalance rebalance({}, 1);
+  EXPECT_TRUE(evaluate(rebalance, swarm, 20).empty());
+  swarm.load.microbatches = 400;  // 200 s of 400 are worth it
+  Rebalance other({}, 1);
+  EXPECT_EQ(evaluate(other, swarm, 4).size(), 1u);
+}
+
+TEST(Rebalance, LeavesAStageWhoseSumsTakeLongerThanTheReplicaIsWorth) {
+  auto swarm = summing({2, 2, 2});
+  for (const std::size_t on_its_own : {0, 2}) swarm.load.stages[on_its_own].sum_bytes = 0;
+  swarm.load.step = seconds(43);
+  Rebalance rebalance({}, 1);
+  const auto moves = evaluate(rebalance, swarm, 100);
+  ASSERT_EQ(moves.size(), 1u);  // and nobody comes back
+  EXPECT_EQ(moves[0].second.from, StageId(1));
+  EXPECT_EQ(moves[0].second.reason, Reason::kLargeGain);
+  // Where all add up nothing is won by it.
+  auto all = summing({2, 2, 2});
+  Rebalance other({}, 1);
+  EXPECT_TRUE(evaluate(other, all, 20).empty());
+}
+
+TEST(Rebalance, CountsWhatUplinksCarry) {
+  // Equal devices, but two of the three uplinks of stage 0 carry a twentieth of what their devices compute.
+  auto swarm = Swarm::of({3, 1, 3});
+  for (auto& stage : swarm.load.stages) stage.sent_bytes = 100'000;  // 0.01 s at 80 Mb/s
+  for (auto& r : swarm.load.replicas) r.uplink_bits_per_second = r.peer == PeerId(1) || r.peer == PeerId(2) ? 40'000 : 80e6;
+  Rebalance rebalance({}, 1);
+  const auto moves = evaluate(rebalance, swarm, 4);
+  ASSERT_EQ(moves.size(), 1u);
+  EXPECT_EQ(moves[0].second.from, StageId(2));
+  // The measured step shows that they carry more than it seemed.
+  swarm = Swarm::of({1, 2});
+  for (auto& stage : swarm.load.stages) stage.sent_bytes = 100'000;
+  for (auto& r : swarm.load.replicas) r.uplink_bits_per_second = r.stage == StageId(0) ? 80e6 : 40'000;
+  swarm.load.step = seconds(swarm.load.microbatches);
+  Rebalance other({}, 1);
+  EXPECT_TRUE(evaluate(other, swarm, 20).empty());
+}
+
+// A step takes 100 s, and a mover leaves at its end; it takes the fetch of a moment and is let in at the end of the next one.
+TEST(Rebalance, IsPatientWithAMoverThatWaitsForTheEndOfTheStep) {
+  auto swarm = Swarm::of({9, 1, 9});
+  swarm.load.step = seconds(100);
+  for (auto& stage : swarm.load.stages) stage.state_bytes = 1000;
+  Rebalance rebalance({}, 1);
+  const auto moves = evaluate(rebalance, swarm, 3);  // decided at 20 s …
+  ASSERT_EQ(moves.size(), 1u);
+  const PeerId mover = moves[0].second.peer;
+  swarm.replica(mover).stage = moves[0].second.from;
+  swarm.warm_at[mover.value - 1] = Time{};
+  EXPECT_TRUE(evaluate(rebalance, swarm, 8, seconds(30)).empty());
+  swarm.replica(mover).stage = StageId(1);  // … left at 110 s …
+  swarm.warm_at[mover.value - 1] = seconds(300);
+  EXPECT_TRUE(evaluate(rebalance, swarm, 19, seconds(110)).empty());  // … and is there at 300 s
+  EXPECT_GE(evaluate(rebalance, swarm, 30, seconds(300)).size(), 1u);
+}
+
+TEST(Rebalance, LetsAMoverOffThatStaysWhereItWas) {
+  auto swarm = Swarm::of({3, 1});
+  Rebalance rebalance({}, 1);
+  auto moves = evaluate(rebalance, swarm, 3);
+  ASSERT_EQ(moves.size(), 1u);
+  const PeerId mover = moves[0].second.peer;
+  rebalance.dropped(mover);
+  swarm.replica(mover).stage = StageId(0);
+  swarm.warm_at[mover.value - 1] = Time{};
+  moves = evaluate(rebalance, swarm, 4, seconds(30));  // it has not moved, so it need not rest
+  ASSERT_EQ(moves.size(), 1u);
+  EXPECT_EQ(moves[0].second.peer, mover);
+}
+
+TEST(Rebalance, KnowsMovesThatWereMadeBeforeItBegan) {
+  auto swarm = Swarm::of({5, 1});
+  Rebalance first({}, 1);
+  const auto moves = evaluate(first, swarm, 3);
+  ASSERT_EQ(moves.size(), 1u);
+  swarm.warm_at[moves[0].second.peer.value - 1] = seconds(200);
+  Rebalance again({}, 1);
+  again.moved(moves[0].second.peer, moves[0].second.to, false);
+  EXPECT_TRUE(evaluate(again, swarm, 4, seconds(30)).empty());  // 4 and 2 would be 3 and 3, but it is on its way
+  // It is there, and the other stage is the poor one now: somebody else goes.
+  for (int left = 0; left < 3; ++left) swarm.remove(std::ranges::find(swarm.load.replicas, StageId(0), &StageReplica::stage)->peer);
+  for (int i = 0; i < 3; ++i) swarm.add(StageId(1), 0.9, Time{});
+  const auto next = evaluate(again, swarm, 20, seconds(200));
+  ASSERT_GE(next.size(), 1u);
+  for (const auto& [at, move] : next) EXPECT_NE(move.peer, moves[0].second.peer);
+}
+
 }  // namespace
 }  // namespace isthmus
