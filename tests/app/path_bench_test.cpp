@@ -39,8 +39,8 @@ TEST_F(PathBenchTest, SaysWhatIsWrong) {
   EXPECT_EQ(bad.code, 78);
   EXPECT_THAT(bad.output, HasSubstr("case.toml:2:10: visits is 3, expected at most the 2 stages"));
   const auto impossible = run({"bench", "paths", write_case("stages = [2, 2, 2, 2, 2, 2, 2, 2]\n")});
-  EXPECT_EQ(impossible.code, 1);
-  EXPECT_THAT(impossible.output, HasSubstr("skips in a row"));
+  EXPECT_EQ(impossible.code, 78);
+  EXPECT_THAT(impossible.output, HasSubstr("case.toml:2:10: visits is 3, of 8 stages, expected as many that they leave out at most 3 between them, skips_in_a_row = 1 at a time"));
   const auto large = run({"bench", "paths", write_case("stages = [2, 2, 2, 2]\n"), "--scale", "1000"});
   EXPECT_EQ(large.code, 1);
   EXPECT_THAT(large.output, HasSubstr("expected at most 2000"));
