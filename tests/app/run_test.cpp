@@ -485,7 +485,7 @@ TEST_F(RunTest, SkipsABadBatchOnEveryStage) {
 
 // Weights that grow until they are no numbers any more: the run goes back, and when that does not help it ends in order.
 TEST_F(RunTest, GoesBackAndThenEndsWhenEveryStepIsBad) {
-  const auto done = run(train("wild", {"--set", "run.steps=300", "--set", "train.learning_rate=1000"}));
+  const auto done = run(train("wild", {"--set", "run.steps=300", "--set", "train.learning_rate=1000", "--set", "checkpoint.every=1", "--set", "checkpoint.keep=20"}));
   EXPECT_EQ(done.code, 1) << done.output;
   EXPECT_NE(done.output.find("9 steps in a row were bad, and there is no checkpoint to go back to"), std::string::npos) << done.output;
   EXPECT_GE(count("wild", "\"rolled back\""), 1u);
