@@ -13,14 +13,9 @@ namespace isthmus {
 
 namespace {
 
-// Forward operations of one microbatch in a layer that neither embeds nor has the head; the token path, which a stage has
-// once, is not the layer's.
+// Forward operations of one microbatch in a layer in the middle.
 double layer_operations(const RunConfig& run) {
-  RunConfig body = run;
-  body.model.layers += 2;
-  body.boundary.factored_layers = run.boundary.factored_layers.value_or(body.model.layers);
-  const double one = forward_operations(body, 0, 1), two = forward_operations(body, 0, 2);
-  return (two - one) * run.train.sequences_per_microbatch * run.model.context;
+  return middle_layer_operations(run) * run.train.sequences_per_microbatch * run.model.context;
 }
 
 // What a part takes in times of what a layer takes; nothing if nobody has measured it.

@@ -176,14 +176,7 @@ class FleetPlanner {
   std::vector<std::uint32_t> stage_counts() const {
     if (run_.pipeline.layout != "auto") return {static_cast<std::uint32_t>(run_.pipeline.stage.size())};
     if (run_.pipeline.stages > 0) return {run_.pipeline.stages};
-    // All of them, then every fourth part more.
-    std::vector<std::uint32_t> counts;
-    for (std::uint32_t stages = 1, next = 1; stages <= std::min(run_.model.layers, machines()); ++stages) {
-      if (stages < next || !may_have_stages(run_, stages)) continue;
-      counts.push_back(stages);
-      next = stages + std::max(1u, stages / 16);
-    }
-    return counts;
+    return isthmus::stage_counts(std::min(run_.model.layers, machines()), [&](std::uint32_t stages) { return may_have_stages(run_, stages); });
   }
 
   std::vector<Candidate> all_candidates() {
@@ -198,10 +191,10 @@ class FleetPlanner {
     } else if (run_.pipeline.stages > 0) {
       keep(split_and_place(run_.pipeline.stages, kPlacedAsked));
     } else {
-      StageSearch search(std::min(run_.model.layers, machines()), machines(), kPlacedAll);
+      StageSearch search(stage_counts(), machines(), kPlacedAll);
       std::vector<std::uint32_t> tried;
       while (const auto stages = search.next()) {
-        search.tried(*stages, keep(may_have_stages(run_, *stages) ? split_and_place(*stages, kPlacedEach) : std::nullopt));
+        search.tried(*stages, keep(split_and_place(*stages, kPlacedEach)));
         tried.push_back(*stages);
       }
       std::ranges::sort(tried);

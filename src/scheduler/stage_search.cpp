@@ -4,17 +4,23 @@
 #include <bit>
 #include <iterator>
 #include <limits>
+#include <numeric>
+#include <utility>
 
 namespace isthmus {
 
-StageSearch::StageSearch(std::uint32_t most, double cost, double budget) : cost_(cost), left_(budget) {
-  double all = 0;
-  for (std::uint32_t stages = 1; stages <= most; stages += std::max(1u, stages / 16)) {
-    counts_.push_back(stages);
-    all += cost * stages;
+std::vector<std::uint32_t> stage_counts(std::uint32_t most, const std::function<bool(std::uint32_t)>& allowed) {
+  std::vector<std::uint32_t> counts;
+  for (std::uint32_t stages = 1, next = 1; stages <= most; ++stages) {
+    if (stages < next || !allowed(stages)) continue;
+    counts.push_back(stages);
+    next = stages + std::max(1u, stages / 16);
   }
-  all_ = all <= budget;
+  return counts;
 }
+
+StageSearch::StageSearch(std::vector<std::uint32_t> counts, double cost, double budget)
+    : cost_(cost), left_(budget), counts_(std::move(counts)), all_(cost * std::accumulate(counts_.begin(), counts_.end(), 0.0) <= budget) {}
 
 std::optional<std::uint32_t> StageSearch::next() const {
   const auto best = std::ranges::min_element(scores_, {}, [](const auto& entry) { return entry.second; });

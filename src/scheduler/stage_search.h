@@ -1,19 +1,23 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <vector>
 
 namespace isthmus {
 
-// Which numbers of stages are tried for a fleet: all of them, then every sixteenth part more. Where that would cost more than the
+// The numbers of 1 … most stages that are worth a try, of those that are allowed: all of them, then every sixteenth part more.
+std::vector<std::uint32_t> stage_counts(std::uint32_t most, const std::function<bool(std::uint32_t)>& allowed);
+
+// Which of them are tried for a fleet: all of them. Where that would cost more than the
 // budget, first powers of two, then what lies in the middle between the best one and its neighbours, as long as the budget lasts;
 // as long as nothing has been found, beyond it.
 class StageSearch {
  public:
-  // Of 1 … most stages. `cost`: of trying a number of stages, per stage.
-  StageSearch(std::uint32_t most, double cost, double budget);
+  // Of these numbers, ascending. `cost`: of trying a number of stages, per stage.
+  StageSearch(std::vector<std::uint32_t> counts, double cost, double budget);
 
   // The number to try next; nothing: enough was tried.
   std::optional<std::uint32_t> next() const;

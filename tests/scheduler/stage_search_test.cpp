@@ -16,7 +16,7 @@ struct Tried {
 
 // With a plan that is best in `best` stages; below `least` there is none.
 Tried search(std::uint32_t most, double budget, double best, std::uint32_t least = 1) {
-  StageSearch search(most, 1, budget);
+  StageSearch search(stage_counts(most, [](std::uint32_t) { return true; }), 1, budget);
   Tried tried;
   while (const auto stages = search.next()) {
     search.tried(*stages, *stages < least ? std::numeric_limits<double>::infinity() : std::abs(std::log(*stages / best)));
