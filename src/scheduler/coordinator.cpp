@@ -179,12 +179,18 @@ void Coordinator::expel_the_gone(Time now) {
 
 // ------------------------------------------------------------------------------------------- skipping
 
+// Stages that the running step goes without, but for those that somebody has come back to.
+std::vector<StageId> Coordinator::still_empty() const {
+  std::vector<StageId> empty = decisions_.absent;
+  std::erase_if(empty, [&](StageId stage) { return !decisions_.stage_is_empty(stage); });
+  return empty;
+}
+
 // Stages that the next step goes without: those the running one does, unless somebody has come back or it has been
 // too long; then the run waits.
 std::vector<StageId> Coordinator::still_absent() const {
-  std::vector<StageId> absent;
-  for (const auto stage : decisions_.absent)
-    if (decisions_.stage_is_empty(stage) && decisions_.steps_without[stage.value] < plan_.skip_steps) absent.push_back(stage);
+  std::vector<StageId> absent = still_empty();
+  std::erase_if(absent, [&](StageId stage) { return decisions_.steps_without[stage.value] >= plan_.skip_steps; });
   return absent;
 }
 
@@ -193,9 +199,7 @@ std::vector<StageId> Coordinator::still_absent() const {
 void Coordinator::skip_the_empty(Time now) {
   if (phase_ != Phase::kRunning || plan_.skip_after == Duration{} || !decisions_.last_commit || decisions_.step > plan_.final_step()) return;
   // The running step goes on without those it goes without already, also if the next one would not.
-  std::vector<StageId> absent;
-  for (const auto stage : decisions_.absent)
-    if (decisions_.stage_is_empty(stage)) absent.push_back(stage);
+  std::vector<StageId> absent = still_empty();
   bool more = false;
   for (std::uint32_t s = 0; s < plan_.stages.size(); ++s) {
     const StageId stage(s);

@@ -170,6 +170,7 @@ class Coordinator {
   void suspect(Time now);
   void expel_the_gone(Time now);
   void skip_the_empty(Time now);
+  std::vector<StageId> still_empty() const;
   std::vector<StageId> still_absent() const;
   bool can_spare(const Member& member) const;
   bool can_be_served(StageId stage) const;
