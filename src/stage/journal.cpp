@@ -7,7 +7,6 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <utility>
 #include <vector>
 
 #include "base/digest.h"
@@ -56,14 +55,6 @@ Result<Journal> Journal::open(const std::string& folder, std::uint64_t limit) {
   return journal;
 }
 
-Journal::Journal(Journal&& other) noexcept
-    : folder_(std::move(other.folder_)), limit_(other.limit_), index_(std::move(other.index_)), sizes_(std::move(other.sizes_)),
-      bytes_(other.bytes_), fd_(std::exchange(other.fd_, -1)), open_(other.open_) {}
-
-Journal::~Journal() {
-  if (fd_ >= 0) ::close(fd_);
-}
-
 std::string Journal::file_of(StepId step) const { return fmt::format("{}/step-{:08}", folder_, step); }
 
 void Journal::read_index(StepId step) {
@@ -98,11 +89,12 @@ void Journal::read_index(StepId step) {
 }
 
 Status Journal::use(StepId step) {
-  if (fd_ >= 0 && open_ == step) return {};
-  if (fd_ >= 0) ::close(fd_);
-  fd_ = ::open(file_of(step).c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-  open_ = step;
-  if (fd_ < 0) return fail("cannot open the journal file {}: {}", file_of(step), std::strerror(errno));
+  const std::string path = file_of(step);
+  if (open_ && open_->path() == path) return {};
+  open_.reset();
+  const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  if (fd < 0) return fail("cannot open the journal file {}: {}", path, std::strerror(errno));
+  open_ = std::make_shared<OpenFile>(path, fd);
   sizes_.try_emplace(step, 0);
   return {};
 }
@@ -118,11 +110,11 @@ Status Journal::append(const Key& key, const EncodedTensor& tensor) {
   entry.insert(entry.end(), tokens.begin(), tokens.end());
   const std::uint64_t before = sizes_[key.step];
   for (ByteView rest = entry; !rest.empty();) {
-    const ssize_t n = ::write(fd_, rest.data(), rest.size());
+    const ssize_t n = ::write(open_->fd(), rest.data(), rest.size());
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) {
-      const auto why = fail("cannot write the journal file {}: {}", file_of(key.step), std::strerror(errno));
-      [[maybe_unused]] const int cut = ::ftruncate(fd_, static_cast<off_t>(before));
+      const auto why = fail("cannot write the journal file {}: {}", open_->path(), std::strerror(errno));
+      [[maybe_unused]] const int cut = ::ftruncate(open_->fd(), static_cast<off_t>(before));
       return why;
     }
     rest = rest.subspan(static_cast<std::size_t>(n));
@@ -130,12 +122,8 @@ Status Journal::append(const Key& key, const EncodedTensor& tensor) {
   index_[key] = {before, static_cast<std::uint32_t>(values.size()), static_cast<std::uint32_t>(tokens.size())};
   sizes_[key.step] += entry.size();
   bytes_ += entry.size();
+  sync_->request(open_);
   make_room(key.step);
-  return {};
-}
-
-Status Journal::sync() {
-  if (fd_ >= 0 && ::fdatasync(fd_) != 0) return fail("cannot sync the journal file {}: {}", file_of(open_), std::strerror(errno));
   return {};
 }
 
@@ -161,7 +149,7 @@ std::optional<EncodedTensor> Journal::find(const Key& key) const {
 void Journal::remove(StepId step) {
   const auto size = sizes_.find(step);
   if (size == sizes_.end()) return;
-  if (fd_ >= 0 && open_ == step) ::close(std::exchange(fd_, -1));
+  if (open_ && open_->path() == file_of(step)) open_.reset();
   std::error_code ignored;
   fs::remove(file_of(step), ignored);
   bytes_ -= size->second;

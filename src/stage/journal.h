@@ -2,12 +2,14 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 
 #include "base/ids.h"
 #include "base/result.h"
 #include "compress/encoded_tensor.h"
+#include "stage/disk_sync.h"
 
 namespace isthmus {
 
@@ -28,14 +30,11 @@ class Journal {
 
   // Finds what an earlier life of this worker left there; what is torn or damaged is not taken. `limit`: bytes.
   static Result<Journal> open(const std::string& folder, std::uint64_t limit);
-  Journal(Journal&& other) noexcept;
-  Journal& operator=(Journal&&) = delete;
-  ~Journal();
 
-  // An entry that is there already is not written again. On error nothing was added.
+  // An entry that is there already is not written again, a new one is on its way to the disk. On error nothing was added.
   Status append(const Key& key, const EncodedTensor& tensor);
-  // Everything appended is on the disk.
-  Status sync();
+  // Waits until everything appended is on the disk.
+  Status sync() { return sync_->wait(); }
   // Nothing if there is no such entry, or its bytes are not what they were.
   std::optional<EncodedTensor> find(const Key& key) const;
   // Removes the entries of all steps up to `version`.
@@ -61,8 +60,8 @@ class Journal {
   std::map<Key, Place> index_;
   std::map<StepId, std::uint64_t> sizes_;  // of the files
   std::uint64_t bytes_ = 0;
-  int fd_ = -1;  // of the step that is being written
-  StepId open_;
+  std::shared_ptr<const OpenFile> open_;   // of the step that is being written
+  std::unique_ptr<DiskSync> sync_ = std::make_unique<DiskSync>();
 };
 
 }  // namespace isthmus

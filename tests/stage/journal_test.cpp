@@ -75,6 +75,16 @@ TEST_F(JournalTest, GivesOutNothingThatChangedOnTheDisk) {
   EXPECT_TRUE(has(journal, 1, 0));
 }
 
+TEST_F(JournalTest, SaysThatTheDiskDidNotTakeIt) {
+  fs::create_directories(folder_);
+  fs::create_symlink("/dev/null", file(1));  // takes everything and keeps nothing
+  auto journal = open();
+  ASSERT_TRUE(journal.append(key(1, 0), tensor(1, 0)));
+  EXPECT_FALSE(journal.sync());
+  ASSERT_TRUE(journal.append(key(2, 0), tensor(2, 0)));
+  EXPECT_TRUE(journal.sync());
+}
+
 TEST_F(JournalTest, StaysWithinItsLimitAndKeepsTheNewest) {
   auto journal = open(1000);
   for (std::uint64_t step = 1; step <= 20; ++step) {

@@ -1,0 +1,56 @@
+#include "stage/disk_sync.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+namespace isthmus {
+
+OpenFile::~OpenFile() { ::close(fd_); }
+
+DiskSync::DiskSync() : DiskSync(::fdatasync) {}
+
+DiskSync::~DiskSync() {
+  {
+    std::lock_guard lock(mutex_);
+    ending_ = true;
+    changed_.notify_all();
+  }
+  if (thread_.joinable()) thread_.join();
+}
+
+void DiskSync::request(std::shared_ptr<const OpenFile> file) {
+  std::lock_guard lock(mutex_);
+  if (std::ranges::find(due_, file) == due_.end()) due_.push_back(std::move(file));
+  if (!thread_.joinable()) thread_ = std::thread([this] { work(); });
+  changed_.notify_all();
+}
+
+Status DiskSync::wait() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return due_.empty() && !busy_; });
+  return std::exchange(failed_, {});
+}
+
+void DiskSync::work() {
+  std::unique_lock lock(mutex_);
+  while (true) {
+    changed_.wait(lock, [&] { return ending_ || !due_.empty(); });
+    if (ending_) return;
+    // What is written from here on asks for another one.
+    const auto file = std::move(due_.front());
+    due_.erase(due_.begin());
+    busy_ = true;
+    lock.unlock();
+    const int error = sync_(file->fd()) == 0 ? 0 : errno;
+    lock.lock();
+    busy_ = false;
+    if (error != 0 && failed_) failed_ = fail("cannot sync {}: {}", file->path(), std::strerror(error));
+    changed_.notify_all();
+  }
+}
+
+}  // namespace isthmus
