@@ -163,16 +163,15 @@ std::string svg(double height, const std::string& content) {
 }
 
 // One line per row, its name at the right edge.
-class LossChart {
+class CurveChart {
  public:
-  using Measure = std::function<double(const SweepRow&, const SweepRow::Evaluation&)>;
-
-  LossChart(const SweepResults& results, const Measure& measure) : results_(results) {
+  // `points` of a row; those that are no numbers, or left of 0, are left out. Nothing is drawn above `most`.
+  CurveChart(const SweepResults& results, std::string y_name, double most, const std::function<std::vector<Line::Point>(const SweepRow&)>& points)
+      : results_(results), y_name_(std::move(y_name)), most_(most) {
     for (std::size_t r = 0; r < results.rows.size(); ++r) {
       const auto& row = results.rows[r];
-      Line line{r, is_reference(row.name), row.name, {}};
-      for (const auto& evaluation : row.evaluations)
-        if (const double at = measure(row, evaluation); at > 0 && std::isfinite(evaluation.loss.mean)) line.points.push_back({at, evaluation.loss});
+      Line line{r, is_reference(row.name), row.name, points(row)};
+      std::erase_if(line.points, [](const Line::Point& point) { return point.x <= 0 || !std::isfinite(point.y.mean); });
       if (!line.points.empty()) lines_.push_back(std::move(line));
     }
   }
@@ -186,10 +185,10 @@ class LossChart {
     const double height = std::max(380.0, static_cast<double>(lines_.size()) * kLabelHeight + kTop + kBottom + 20);
     x.begin = kLeft;
     x.end = kWidth - label_width(results_.rows);
-    Axis y = loss_axis();
+    Axis y = value_axis();
     y.begin = height - kBottom;
     y.end = kTop;
-    std::string out = frame(x, y, x_name, "validation loss, nats per token");
+    std::string out = frame(x, y, x_name, y_name_);
     std::vector<std::size_t> order(lines_.size());
     for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
     const auto end_of = [&](std::size_t i) { return std::max(y.end, y.at(lines_[i].points.back().y.mean)); };
@@ -214,15 +213,14 @@ class LossChart {
     return most;
   }
 
-  // A run that has gone astray must not flatten the others: nothing above a guess that knows nothing.
-  Axis loss_axis() const {
+  Axis value_axis() const {
     double least = 1e300, most = -1e300;
     for (const auto& line : lines_)
       for (const auto& point : line.points) {
         least = std::min(least, point.y.least);
         most = std::max(most, point.y.most);
       }
-    most = std::min(most, results_.uniform_loss * 1.05);
+    most = std::min(most, most_);
     const double margin = std::max((most - least) * 0.05, 1e-3);
     Axis axis;
     axis.from = least - margin;
@@ -257,8 +255,29 @@ class LossChart {
   }
 
   const SweepResults& results_;
+  const std::string y_name_;
+  const double most_;
   std::vector<Line> lines_;
 };
+
+using Measure = std::function<double(const SweepRow&, const SweepRow::Evaluation&)>;
+
+// A run that has gone astray must not flatten the others: nothing above a guess that knows nothing.
+CurveChart loss_chart(const SweepResults& results, const Measure& measure) {
+  return {results, "validation loss, nats per token", results.uniform_loss * 1.05, [&](const SweepRow& row) {
+            std::vector<Line::Point> points;
+            for (const auto& evaluation : row.evaluations) points.push_back({measure(row, evaluation), evaluation.loss});
+            return points;
+          }};
+}
+
+CurveChart training_chart(const SweepResults& results) {
+  return {results, "training loss against the reference, %", 25, [](const SweepRow& row) {
+            std::vector<Line::Point> points;
+            for (const auto& stretch : row.training_gaps) points.push_back({static_cast<double>(stretch.last_step), stretch.percent});
+            return points;
+          }};
+}
 
 struct Box {
   double left, top, right, bottom;
@@ -463,7 +482,7 @@ std::string sweep_report(const SweepResults& results) {
   if (const ByteChart chart(results); !chart.empty())
     out += "<h2>What the bytes cost</h2>\n<p>After equal tokens. The grey line joins the rows that no other beats in both figures.</p>\n" + chart.draw();
 
-  const LossChart by_tokens(results, [](const SweepRow&, const SweepRow::Evaluation& e) { return static_cast<double>(e.tokens); });
+  const CurveChart by_tokens = loss_chart(results, [](const SweepRow&, const SweepRow::Evaluation& e) { return static_cast<double>(e.tokens); });
   if (!by_tokens.empty()) {
     Axis x;
     x.to = by_tokens.most_x();
@@ -471,15 +490,22 @@ std::string sweep_report(const SweepResults& results) {
     x.label = scaled;
     out += "<h2>Loss against tokens</h2>\n" + by_tokens.draw(x, "tokens trained on");
   }
-  const LossChart by_bytes(results, [](const SweepRow&, const SweepRow::Evaluation& e) { return e.hop_bytes; });
+  const CurveChart by_bytes = loss_chart(results, [](const SweepRow&, const SweepRow::Evaluation& e) { return e.hop_bytes; });
   if (!by_bytes.empty()) {
     Axis x = log_axis(by_bytes.least_x(), by_bytes.most_x());
     x.label = bytes_label;
     out += "<h2>Loss against bytes</h2>\n<p>Payload that crossed one boundary, both ways, token ids included.</p>\n" + by_bytes.draw(x, "bytes over one boundary");
   }
+  if (const CurveChart training = training_chart(results); !training.empty()) {
+    Axis x;
+    x.to = training.most_x();
+    x.ticks = linear_ticks(0, x.to, 8);
+    x.label = [](double v) { return fmt::format("{:g}", v); };
+    out += "<h2>Training loss against the reference</h2>\n<p>The same batches, so that small differences show; each point is the mean of the steps up to it.</p>\n" + training.draw(x, "step");
+  }
   out += "<h2>Loss against seconds</h2>\n<p>Predicted: steps times the step time of the event simulation, with the compute times measured for each stage while it trained on one core.</p>\n";
   for (std::size_t l = 0; l < results.links.size(); ++l) {
-    const LossChart by_seconds(results, [l](const SweepRow& row, const SweepRow::Evaluation& e) { return static_cast<double>(e.step) * row.step_seconds[l]; });
+    const CurveChart by_seconds = loss_chart(results, [l](const SweepRow& row, const SweepRow::Evaluation& e) { return static_cast<double>(e.step) * row.step_seconds[l]; });
     if (by_seconds.empty()) continue;
     Axis x = log_axis(by_seconds.least_x(), by_seconds.most_x());
     x.ticks = clock_ticks(x.from, x.to);

@@ -40,6 +40,33 @@ std::optional<Spread> gap_of(const SweepRuns& runs, std::size_t row, std::option
   return spread_of(gaps);
 }
 
+// Steps of a run that are told together.
+constexpr std::size_t kStretches = 16;
+
+std::vector<SweepRow::TrainingGap> training_gaps_of(const SweepRuns& runs, std::size_t row, std::optional<std::size_t> reference) {
+  std::vector<SweepRow::TrainingGap> gaps;
+  if (!reference || *reference == row) return gaps;
+  std::size_t steps = 0;
+  for (const auto& run : runs[row])
+    if (run) steps = std::max(steps, run->curve.size());
+  const auto mean = [](const LocalRunResult& run, std::size_t first, std::size_t end) {
+    double sum = 0;
+    for (std::size_t i = first; i < end; ++i) sum += run.curve[i].loss;
+    return sum / static_cast<double>(end - first);
+  };
+  const std::size_t stretches = std::min(steps, kStretches);
+  for (std::size_t i = 0; i < stretches; ++i) {
+    const std::size_t first = steps * i / stretches, end = steps * (i + 1) / stretches;
+    std::vector<double> percent;
+    for (std::size_t s = 0; s < runs[row].size(); ++s) {
+      const auto &run = runs[row][s], &other = runs[*reference][s];
+      if (run && other && run->curve.size() >= end && other->curve.size() >= end) percent.push_back((mean(*run, first, end) / mean(*other, first, end) - 1) * 100);
+    }
+    if (!percent.empty()) gaps.push_back({first + 1, end, spread_of(percent)});
+  }
+  return gaps;
+}
+
 std::vector<SweepRow::Evaluation> evaluations_of(const std::vector<const LocalRunResult*>& runs) {
   std::vector<SweepRow::Evaluation> evaluations;
   const auto hops = static_cast<double>(std::max<std::size_t>(1, runs.front()->stages.size() - 1));
@@ -123,6 +150,7 @@ SweepResults sweep_results(const SweepConfig& sweep, const SweepRuns& runs) {
       row.step_seconds.push_back(spread_of(steps).mean);
     }
     row.evaluations = evaluations_of(there);
+    row.training_gaps = training_gaps_of(runs, r, sweep.row[r].reference);
   }
   return results;
 }
@@ -167,6 +195,12 @@ json results_json(const SweepResults& results) {
       if (row.baseline_gap) entry["baseline_gap_percent"] = json_of(*row.baseline_gap);
       if (!row.reference.empty()) entry["reference"] = row.reference;
       entry["predicted_step_seconds"] = row.step_seconds;
+      for (const auto& stretch : row.training_gaps) {
+        json gap = json_of(stretch.percent);
+        gap["first_step"] = stretch.first_step;
+        gap["last_step"] = stretch.last_step;
+        entry["training_gap_percent"].push_back(std::move(gap));
+      }
     }
     rows.push_back(std::move(entry));
   }
@@ -193,6 +227,29 @@ std::string gap_text(const std::optional<Spread>& gap, std::size_t seeds) {
 
 std::string link_text(const SweepConfig::Link& link) { return fmt::format("{} Mb/s, {} ms", link.bandwidth_mbps, link.latency_ms); }
 
+namespace {
+
+// Nothing without a row that has a reference.
+std::string training_table(const SweepResults& results) {
+  const auto first = std::ranges::find_if(results.rows, [](const SweepRow& row) { return !row.training_gaps.empty(); });
+  if (first == results.rows.end()) return "";
+  std::string text = "\n| training loss against the reference's, same batches, %; steps |", line = "\n|---|";
+  for (const auto& stretch : first->training_gaps) {
+    text += fmt::format(" {}–{} |", stretch.first_step, stretch.last_step);
+    line += "--:|";
+  }
+  text += line + "\n";
+  for (const auto& row : results.rows) {
+    if (row.training_gaps.empty()) continue;
+    text += fmt::format("| {} ({}) |", row.name, row.reference);
+    for (const auto& stretch : row.training_gaps) text += fmt::format(" {} |", gap_text(stretch.percent, row.seeds));
+    text += "\n";
+  }
+  return text;
+}
+
+}  // namespace
+
 std::string results_table(const SweepResults& results) {
   std::string text = fmt::format("| row | codec | numbers | values | B/token/hop | less than dense bf16 | validation loss | seeds | gap to reference, % | {} parameters |",
                                  results.baseline.empty() ? "" : fmt::format("gap to {}, % |", results.baseline));
@@ -216,7 +273,7 @@ std::string results_table(const SweepResults& results) {
     for (const double step : row.step_seconds) text += fmt::format(" {:.3g} |", step);
     text += "\n";
   }
-  return text;
+  return text + training_table(results);
 }
 
 }  // namespace isthmus

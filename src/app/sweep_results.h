@@ -47,6 +47,15 @@ struct SweepRow {
     Spread loss;
   };
   std::vector<Evaluation> evaluations;
+
+  // Mean training loss of these steps over that of the reference with the same seed, minus 1, in percent. Both took the same
+  // batches, so it tells apart what a few validation batches cannot.
+  struct TrainingGap {
+    std::uint64_t first_step = 0;
+    std::uint64_t last_step = 0;
+    Spread percent;
+  };
+  std::vector<TrainingGap> training_gaps;  // in order, every step in one; empty without a reference
 };
 
 struct SweepResults {

@@ -141,10 +141,13 @@ class Flow {
       for (; whole[i] > 0 && next != group.machines.end() && takes(shares[i].first, *next); --whole[i]) place(*next++, shares[i].first);
   }
 
-  // To the stage that has the least speed for its work.
+  // The fastest first, to the stage that has the least speed for its work.
   void place_the_rest() {
-    for (std::uint32_t m = 0; m < placement_.size(); ++m) {
-      if (placement_[m] != kSpare) continue;
+    std::vector<std::uint32_t> rest;
+    for (std::uint32_t m = 0; m < placement_.size(); ++m)
+      if (placement_[m] == kSpare) rest.push_back(m);
+    std::ranges::stable_sort(rest, {}, [&](std::uint32_t m) { return machine(m).seconds_per_operation(); });
+    for (const std::uint32_t m : rest) {
       std::uint32_t neediest = kSpare;
       const auto served = [&](std::uint32_t s) { return speed_[s] / problem_.stages[s].operations; };
       for (std::uint32_t s = 0; s < stages_; ++s)

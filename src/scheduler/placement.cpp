@@ -84,12 +84,13 @@ void PlacementEstimate::move(std::uint32_t machine, std::uint32_t stage) {
 
 void PlacementEstimate::refresh(std::uint32_t stage) {
   rate_[stage] = 0;
-  pass_[stage] = kNeverDone;
+  double passes = 0;  // a second, of all replicas
   for (const std::uint32_t m : members_[stage]) {
     const auto& machine = problem_.fleet->machines[m];
     rate_[stage] += rate(problem_, m, stage);
-    pass_[stage] = std::min(pass_[stage], problem_.stages[stage].operations * (machine.forward + machine.input_gradient));
+    passes += 1 / (problem_.stages[stage].operations * (machine.forward + machine.input_gradient));
   }
+  pass_[stage] = members_[stage].empty() ? kNeverDone : static_cast<double>(members_[stage].size()) / passes;
   busy_[stage] = busy(stage);
   combination_[stage] = combination(stage);
   hop_[stage] = hop(stage);

@@ -78,7 +78,7 @@ class PlacementEstimate {
   std::vector<double> rate_;
   std::vector<double> busy_;
   std::vector<double> combination_;
-  std::vector<double> pass_;  // F and I of the quickest replica
+  std::vector<double> pass_;  // F and I of a microbatch, mean over those that replicas do in the same time
   std::vector<double> hop_;   // there and back to the next stage
 };
 

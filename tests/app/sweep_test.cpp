@@ -92,9 +92,9 @@ TEST_F(SweepTest, GivesEveryRowAndSeedAndDoesNothingTheSecondTime) {
   }
   EXPECT_NE(results[0]["validation_loss"], results[1]["validation_loss"]);  // another seed
   const std::string table = read(folder_ + "/out/table.md"), report = read(folder_ + "/out/report.html");
-  for (const char* word : {"| dense |", "| narrow |", "32 + 32", "2×"}) EXPECT_NE(table.find(word), std::string::npos) << word << "\n" << table;
+  for (const char* word : {"| dense |", "| narrow |", "32 + 32", "2×", "| narrow (dense) |", " 12–12 |"}) EXPECT_NE(table.find(word), std::string::npos) << word << "\n" << table;
   EXPECT_NE(done.output.find(table), std::string::npos) << done.output;
-  for (const char* word : {"<svg", "narrow", "8 Mb/s, 0 ms"}) EXPECT_NE(report.find(word), std::string::npos) << word;
+  for (const char* word : {"<svg", "narrow", "8 Mb/s, 0 ms", "Training loss against the reference"}) EXPECT_NE(report.find(word), std::string::npos) << word;
   EXPECT_EQ(report.find("nan"), std::string::npos);
 
   const auto before = written("out", "narrow-seed2");
@@ -114,6 +114,20 @@ TEST_F(SweepTest, GivesEveryRowAndSeedAndDoesNothingTheSecondTime) {
   EXPECT_EQ(rows[1]["columns"], 4);
   EXPECT_EQ(rows[1]["dense_ratio"], 4.0);
   EXPECT_EQ(rows[1]["seeds"], 2);
+
+  // Step by step, and each seed against the same one: rows come in the order of the sweep, seeds within them.
+  const auto now = lines("out/results.jsonl");
+  EXPECT_FALSE(rows[0].contains("training_gap_percent"));
+  const json gaps = rows[1]["training_gap_percent"];
+  ASSERT_EQ(gaps.size(), 12u);
+  for (std::size_t i = 0; i < gaps.size(); ++i) {
+    double mean = 0;
+    for (const std::size_t seed : {0u, 1u}) mean += (now[2 + seed]["curve"][i]["loss"].get<double>() / now[seed]["curve"][i]["loss"].get<double>() - 1) * 50;
+    EXPECT_NEAR(gaps[i]["mean"].get<double>(), mean, 1e-9);
+    EXPECT_EQ(gaps[i]["first_step"], i + 1);
+    EXPECT_EQ(gaps[i]["last_step"], i + 1);
+  }
+  EXPECT_NE(gaps[11]["mean"], 0.0);
 }
 
 TEST_F(SweepTest, HasTheLossesOfTrain) {
