@@ -5,6 +5,10 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BINARY = os.path.join(ROOT, "build/release/isthmus")
 median = statistics.median
 
+# Every benchmark says what it does.
+if {"-h", "--help"} & set(sys.argv[1:]):
+    sys.exit(print(sys.modules["__main__"].__doc__))
+
 
 def machine():
     model = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), platform.machine())

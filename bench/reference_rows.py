@@ -215,7 +215,7 @@ def figures(losses):
 
 
 def main():
-    if len(sys.argv) < 2:
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
         sys.exit(__doc__)
     folder, seeds = sys.argv[1], [int(s) for s in sys.argv[2:]] or [1, 2]
     torch.set_num_threads(1)

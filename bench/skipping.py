@@ -125,6 +125,13 @@ print(f"steps without the stage: {len(without)}, {first} to {last}; the step aft
 print(f"{'validation loss after step':28}" + "".join(f"{line['step']:>8}" for line in losses))
 print(f"{'undisturbed':28}" + "".join(f"{line['validation_loss']:8.4f}" for line in calm_losses))
 print(f"{'with the outage':28}" + "".join(f"{line['validation_loss']:8.4f}" for line in losses))
+# Both took the same batches, so their training losses tell apart what a few validation batches cannot.
+calm_loss, loss = ({line["step"]: line["loss"] for line in lines} for lines in (calm, steps))
+ends = [STEPS * i // 16 for i in range(17)]
+gaps = [sum(loss[step] for step in stretch) / sum(calm_loss[step] for step in stretch) - 1
+        for stretch in (range(begin + 1, end + 1) for begin, end in zip(ends, ends[1:]))]
+print(f"{'training loss in steps up to':28}" + "".join(f"{end:>8}" for end in ends[1:]))
+print(f"{'above the undisturbed':28}" + "".join(f"{gap:8.2%}" for gap in gaps))
 planned = {}
 if len(sys.argv) > 1:
     for line in map(json.loads, open(os.path.join(sys.argv[1], "results.jsonl"))):

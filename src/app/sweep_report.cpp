@@ -189,6 +189,7 @@ class CurveChart {
     y.begin = height - kBottom;
     y.end = kTop;
     std::string out = frame(x, y, x_name, y_name_);
+    if (y.from < 0 && y.to > 0) out += fmt::format("<line class=\"zero\" x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/>", x.begin, x.end, y.at(0), y.at(0));
     std::vector<std::size_t> order(lines_.size());
     for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
     const auto end_of = [&](std::size_t i) { return std::max(y.end, y.at(lines_[i].points.back().y.mean)); };

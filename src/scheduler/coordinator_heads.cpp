@@ -51,7 +51,7 @@ void Coordinator::deal_returned(const Report& report) {
   const std::string what = fmt::format("{} of {} microbatches that it had not begun go to other heads", away, record.to.size());
   const PeerId peer = decisions_.find(report.session)->peer;
   append(std::move(record));
-  happened("dealt", peer, what);
+  if (away > 0) happened("dealt", peer, what);
   send_views();
 }
 

@@ -38,7 +38,7 @@ class EmulatedStage final : public StageCompute {
   DeviceFigures measure() override {
     const auto& e = run_.emulated;
     const OperationCosts stage{seconds(e.forward_ms * 1e-3), seconds(e.input_gradient_ms * 1e-3), seconds(e.weight_gradient_ms * 1e-3)};
-    return {.memory_bytes = available_memory(), .layer = stage * (slowdown_ / (place_.end_layer - place_.first_layer))};
+    return {.memory_bytes = available_memory(), .layer = stage * (slowdown() / (place_.end_layer - place_.first_layer))};
   }
 
   Result<ForwardResult> forward(StepId step, MicrobatchId m, bool training, const EncodedTensor& input) override {
@@ -195,10 +195,13 @@ class EmulatedStage final : public StageCompute {
   }
 
   // From the start of the operation, so that what this process does around it is not added.
-  void take(Clock::time_point start, double milliseconds) const {
-    const std::chrono::duration<double, std::milli> time(milliseconds * slowdown_);
+  void take(Clock::time_point start, double milliseconds) {
+    const std::chrono::duration<double, std::milli> time(milliseconds * slowdown());
+    ++operations_;
     std::this_thread::sleep_until(start + std::chrono::duration_cast<Clock::duration>(time));
   }
+
+  double slowdown() const { return operations_ < run_.emulated.slow_after ? 1 : slowdown_; }
 
   std::vector<std::string> units() const {
     std::vector<std::string> units;
@@ -219,6 +222,7 @@ class EmulatedStage final : public StageCompute {
   const CheckpointPlace place_;
   std::map<MicrobatchId, std::uint64_t> held_;
   const double slowdown_;
+  std::uint64_t operations_ = 0;
   std::uint64_t sum_ = 0;
   std::unique_ptr<OuterOptimizer> outer_;  // replicas that step on their own
   std::uint32_t in_sum_ = 0;               // microbatches of the step

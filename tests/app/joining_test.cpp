@@ -136,6 +136,24 @@ class JoiningTest : public CommandLineTest, public ::testing::WithParamInterface
   // Half a second's or a second's worth of weights for each joiner.
   static std::vector<std::string> small() { return {is_exact() ? "run.steps=50" : "run.steps=80", is_exact() ? "model.hidden=64" : "model.hidden=128"}; }
   static std::vector<std::string> small_link() { return {"link.latency_ms=10", std::string("link.bandwidth_mbps=") + (is_exact() ? "80" : is("diloco") ? "120" : "40")}; }
+  // Both were killed: whoever is back first gets no further than its first word until the other one is there, too.
+  void hold_the_first(const std::string& out, const std::vector<int>& peers) const {
+    std::vector<int> here;
+    const auto look = [&] {
+      const auto so_far = events(out);
+      here.clear();
+      for (const int peer : peers)
+        if (find(so_far, killed(so_far, peer), "joining", peer) != kNone) here.push_back(peer);
+      return here.size();
+    };
+    ASSERT_TRUE(eventually([&] { return look() > 0; }));
+    if (here.size() == peers.size()) return;
+    const pid_t first = worker(out, here[0]);
+    ASSERT_GT(first, 0);
+    ::kill(first, SIGSTOP);
+    EXPECT_TRUE(eventually([&] { return look() == peers.size(); }));
+    ::kill(first, SIGCONT);
+  }
   // Both were on their way at the same time, and both got in.
   static void expect_together(const std::vector<json>& all, int one, int other) {
     std::size_t last_begins = 0, first_ends = kNone;
@@ -195,6 +213,7 @@ TEST_P(JoiningTest, LetsTwoReplicasOfAStageInThatComeBackTogether) {
   const auto all = disturbed(1, 3, small(), small_link(), [&] {
     ASSERT_TRUE(is_complete("hurt", is_exact() ? 4 : 37, 4));
     kill_workers("hurt", {2, 4});
+    hold_the_first("hurt", {2, 4});
   });
   expect_together(all, 2, 4);
 }
@@ -203,6 +222,7 @@ TEST_P(JoiningTest, LetsReplicasOfTwoStagesInThatComeBackTogether) {
   const auto all = disturbed(2, 2, small(), small_link(), [&] {
     ASSERT_TRUE(is_complete("hurt", is_exact() ? 4 : 37, 4));
     kill_workers("hurt", {1, 4});
+    hold_the_first("hurt", {1, 4});
   });
   expect_together(all, 1, 4);
 }
