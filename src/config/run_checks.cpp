@@ -245,6 +245,8 @@ class RunChecks {
       if (const double seconds = step_bits_most(run_) / (run_.link.bandwidth_mbps * 1e6); seconds > kStepSecondsMax)
         add("link.bandwidth_mbps", fmt::format("link.bandwidth_mbps is {}: what a step may send takes {:.2g} s", run_.link.bandwidth_mbps, seconds), expected);
     const auto& e = run_.emulated;
+    if (sound({"emulated.slow_step", "emulated.slow_after"}) && e.slow_after > 0 && e.slow_step == 0)
+      add("emulated.slow_after", fmt::format("emulated.slow_after is {}, of no step", e.slow_after), "emulated.slow_step beside it");
     if (!map_is_sound || run_.pipeline.device != "emulated" || !sound({"emulated.forward_ms", "emulated.input_gradient_ms", "emulated.weight_gradient_ms", "emulated.slow_factor", "train.microbatches_per_step"}))
       return;
     const double seconds = (e.forward_ms + e.input_gradient_ms + e.weight_gradient_ms) * 1e-3 * e.slow_factor * (run_.train.microbatches_per_step + static_cast<double>(layer_map(run_).size()));

@@ -84,6 +84,7 @@ void for_each_field(Run& r, Visit&& visit) {
   visit("emulated", "parameters", r.emulated.parameters);
   visit("emulated", "slow_peer", r.emulated.slow_peer);
   visit("emulated", "slow_factor", r.emulated.slow_factor);
+  visit("emulated", "slow_step", r.emulated.slow_step);
   visit("emulated", "slow_after", r.emulated.slow_after);
   visit("checkpoint", "every", r.checkpoint.every);
   visit("checkpoint", "keep", r.checkpoint.keep);

@@ -99,7 +99,7 @@ StepSimulationInput simulation_input(const RunConfig& run, const PlanTextOptions
       costs = {seconds(forward), seconds(forward), seconds(forward)};
     }
     for (std::uint32_t r = 0; r < stage.replicas; ++r)
-      input.costs.push_back(++peer == run.emulated.slow_peer && run.emulated.slow_after == 0 ? costs * run.emulated.slow_factor : costs);
+      input.costs.push_back(++peer == run.emulated.slow_peer && run.emulated.slow_step == 0 ? costs * run.emulated.slow_factor : costs);
   }
   return input;
 }

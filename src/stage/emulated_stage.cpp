@@ -43,6 +43,10 @@ class EmulatedStage final : public StageCompute {
 
   Result<ForwardResult> forward(StepId step, MicrobatchId m, bool training, const EncodedTensor& input) override {
     const auto start = Clock::now();
+    if (step > step_) {
+      step_ = step;
+      operations_ = 0;
+    }
     const std::uint64_t name = name_of(step, m, training);
     if (stage_ != StageId(0)) {
       if (auto fits = check(input.values, name, plan_.forward_bytes); !fits) return tl::unexpected(fits.error());
@@ -201,7 +205,11 @@ class EmulatedStage final : public StageCompute {
     std::this_thread::sleep_until(start + std::chrono::duration_cast<Clock::duration>(time));
   }
 
-  double slowdown() const { return operations_ < run_.emulated.slow_after ? 1 : slowdown_; }
+  double slowdown() const {
+    const auto& e = run_.emulated;
+    const bool yet = step_.value > e.slow_step || (step_.value == e.slow_step && operations_ >= e.slow_after);
+    return e.slow_step == 0 || yet ? slowdown_ : 1;
+  }
 
   std::vector<std::string> units() const {
     std::vector<std::string> units;
@@ -222,7 +230,8 @@ class EmulatedStage final : public StageCompute {
   const CheckpointPlace place_;
   std::map<MicrobatchId, std::uint64_t> held_;
   const double slowdown_;
-  std::uint64_t operations_ = 0;
+  StepId step_;                   // the newest one that it has seen
+  std::uint64_t operations_ = 0;  // of that step
   std::uint64_t sum_ = 0;
   std::unique_ptr<OuterOptimizer> outer_;  // replicas that step on their own
   std::uint32_t in_sum_ = 0;               // microbatches of the step

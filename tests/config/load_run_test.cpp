@@ -336,6 +336,11 @@ TEST(LoadRun, RefusesAWarmUpLongerThanTheRun) {
               ElementsAre(HasSubstr("train.warmup_steps is 41, expected at most run.steps = 40")));
 }
 
+TEST(LoadRun, RefusesADeviceThatBecomesSlowInNoStep) {
+  EXPECT_THAT(problems_of(std::string(kShortest) + "[pipeline]\ndevice = \"emulated\"\n[emulated]\nslow_after = 4\n"),
+              ElementsAre(HasSubstr("emulated.slow_after is 4, of no step, expected emulated.slow_step beside it")));
+}
+
 TEST(LoadRun, ShortensTheDefaultWarmUpOfAShortRun) {
   const auto run = parse_run(std::string(kShortest) + "[run]\nsteps = 3\n", "run.toml");
   ASSERT_TRUE(run.has_value());

@@ -81,14 +81,16 @@ TEST_F(EmulatedStageTest, SaysWhatItPretendsToTakePerLayer) {
   EXPECT_GT(device.memory_bytes, 0u);
 }
 
-TEST_F(EmulatedStageTest, BecomesSlowerAfterSoManyOperations) {
+TEST_F(EmulatedStageTest, BecomesSlowerInAStepAfterSoManyOperations) {
   RunConfig run = run_;
   run.emulated.forward_ms = 1;
-  run.emulated.slow_after = 2;
+  run.emulated.slow_step = 2;
+  run.emulated.slow_after = 1;
   const auto stage = std::move(*make_emulated_stage(run, plan_, StageId(0), ReplicaId(0), folder_, 6));
-  for (const int expected : {1, 1, 6}) {
-    EXPECT_EQ(stage->measure().layer.forward * plan_.stages[0].end_layer, std::chrono::milliseconds(expected));
-    ASSERT_TRUE(stage->forward(StepId(1), MicrobatchId(0), false, {}));
+  const auto forward = [&] { return stage->measure().layer.forward * plan_.stages[0].end_layer; };
+  for (const auto& [step, expected] : {std::pair(1, 1), std::pair(1, 1), std::pair(2, 6), std::pair(2, 6), std::pair(3, 6)}) {
+    ASSERT_TRUE(stage->forward(StepId(static_cast<std::uint64_t>(step)), MicrobatchId(0), false, {}));
+    EXPECT_EQ(forward(), std::chrono::milliseconds(expected)) << "step " << step;
   }
 }
 
