@@ -130,7 +130,7 @@ calm_loss, loss = ({line["step"]: line["loss"] for line in lines} for lines in (
 ends = [STEPS * i // 16 for i in range(17)]
 gaps = [sum(loss[step] for step in stretch) / sum(calm_loss[step] for step in stretch) - 1
         for stretch in (range(begin + 1, end + 1) for begin, end in zip(ends, ends[1:]))]
-print(f"{'training loss in steps up to':28}" + "".join(f"{end:>8}" for end in ends[1:]))
+print(f"{'training loss, stretch ends':28}" + "".join(f"{end:>8}" for end in ends[1:]))
 print(f"{'above the undisturbed':28}" + "".join(f"{gap:8.2%}" for gap in gaps))
 planned = {}
 if len(sys.argv) > 1:

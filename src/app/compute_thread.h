@@ -47,7 +47,8 @@ struct ComputeResult {
 };
 
 // The worker's second thread: makes the stage, loads the starting weights, then works jobs off one after the other. A
-// checkpoint, once copied, is written by a third one, at most one at a time. Exceptions of libtorch end here and become
+// checkpoint, once copied, is written by a third one, at most one at a time; the journal's files have one of their own
+// (base/disk_sync.h), which ends with this object. Exceptions of libtorch end here and become
 // errors. Spans go to a Trace that may be read after join().
 class ComputeThread {
  public:
@@ -67,7 +68,7 @@ class ComputeThread {
 
   void give(ComputeJob job) { jobs_.push(std::move(job)); }
   std::optional<ComputeResult> try_take() { return results_.try_pop(); }
-  // Lets the threads finish what they are at and ends them.
+  // Lets the threads finish what they are at and ends them, but for the journal's.
   void join();
   const Trace& trace() const { return trace_; }
 

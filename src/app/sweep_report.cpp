@@ -165,13 +165,13 @@ std::string svg(double height, const std::string& content) {
 // One line per row, its name at the right edge.
 class CurveChart {
  public:
-  // `points` of a row; those that are no numbers, or left of 0, are left out. Nothing is drawn above `most`.
-  CurveChart(const SweepResults& results, std::string y_name, double most, const std::function<std::vector<Line::Point>(const SweepRow&)>& points)
-      : results_(results), y_name_(std::move(y_name)), most_(most) {
+  // `points` of a row; those that are no numbers, or not to the right of 0, are left out. Nothing is drawn above `most`.
+  CurveChart(const SweepResults& results, std::string y_name, bool is_gap, double most, const std::function<std::vector<Line::Point>(const SweepRow&)>& points)
+      : results_(results), y_name_(std::move(y_name)), is_gap_(is_gap), most_(most) {
     for (std::size_t r = 0; r < results.rows.size(); ++r) {
       const auto& row = results.rows[r];
       Line line{r, is_reference(row.name), row.name, points(row)};
-      std::erase_if(line.points, [](const Line::Point& point) { return point.x <= 0 || !std::isfinite(point.y.mean); });
+      std::erase_if(line.points, [](const Line::Point& point) { return !(point.x > 0) || !std::isfinite(point.y.mean); });
       if (!line.points.empty()) lines_.push_back(std::move(line));
     }
   }
@@ -189,7 +189,7 @@ class CurveChart {
     y.begin = height - kBottom;
     y.end = kTop;
     std::string out = frame(x, y, x_name, y_name_);
-    if (y.from < 0 && y.to > 0) out += fmt::format("<line class=\"zero\" x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/>", x.begin, x.end, y.at(0), y.at(0));
+    if (is_gap_ && y.from < 0 && y.to > 0) out += fmt::format("<line class=\"zero\" x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/>", x.begin, x.end, y.at(0), y.at(0));
     std::vector<std::size_t> order(lines_.size());
     for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
     const auto end_of = [&](std::size_t i) { return std::max(y.end, y.at(lines_[i].points.back().y.mean)); };
@@ -257,6 +257,7 @@ class CurveChart {
 
   const SweepResults& results_;
   const std::string y_name_;
+  const bool is_gap_;
   const double most_;
   std::vector<Line> lines_;
 };
@@ -265,7 +266,7 @@ using Measure = std::function<double(const SweepRow&, const SweepRow::Evaluation
 
 // A run that has gone astray must not flatten the others: nothing above a guess that knows nothing.
 CurveChart loss_chart(const SweepResults& results, const Measure& measure) {
-  return {results, "validation loss, nats per token", results.uniform_loss * 1.05, [&](const SweepRow& row) {
+  return {results, "validation loss, nats per token", false, results.uniform_loss * 1.05, [&](const SweepRow& row) {
             std::vector<Line::Point> points;
             for (const auto& evaluation : row.evaluations) points.push_back({measure(row, evaluation), evaluation.loss});
             return points;
@@ -273,9 +274,10 @@ CurveChart loss_chart(const SweepResults& results, const Measure& measure) {
 }
 
 CurveChart training_chart(const SweepResults& results) {
-  return {results, "training loss against the reference, %", 25, [](const SweepRow& row) {
+  return {results, "training loss against the reference, %", true, 25, [](const SweepRow& row) {
             std::vector<Line::Point> points;
-            for (const auto& stretch : row.training_gaps) points.push_back({static_cast<double>(stretch.last_step), stretch.percent});
+            for (const auto& stretch : row.training_gaps)
+              if (stretch.seeds > 0) points.push_back({static_cast<double>(stretch.last_step), stretch.percent});
             return points;
           }};
 }
@@ -502,7 +504,7 @@ std::string sweep_report(const SweepResults& results) {
     x.to = training.most_x();
     x.ticks = linear_ticks(0, x.to, 8);
     x.label = [](double v) { return fmt::format("{:g}", v); };
-    out += "<h2>Training loss against the reference</h2>\n<p>The same batches, so that small differences show; each point is the mean of the steps up to it.</p>\n" + training.draw(x, "step");
+    out += "<h2>Training loss against the reference</h2>\n<p>The same batches, so that small differences show; each point is the mean of the steps since the one before.</p>\n" + training.draw(x, "step");
   }
   out += "<h2>Loss against seconds</h2>\n<p>Predicted: steps times the step time of the event simulation, with the compute times measured for each stage while it trained on one core.</p>\n";
   for (std::size_t l = 0; l < results.links.size(); ++l) {

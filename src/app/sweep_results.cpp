@@ -40,29 +40,32 @@ std::optional<Spread> gap_of(const SweepRuns& runs, std::size_t row, std::option
   return spread_of(gaps);
 }
 
-// Steps of a run that are told together.
+// Stretches into which the steps of a run are divided.
 constexpr std::size_t kStretches = 16;
 
-std::vector<SweepRow::TrainingGap> training_gaps_of(const SweepRuns& runs, std::size_t row, std::optional<std::size_t> reference) {
+// In percent, of the steps [first, end) that neither skipped; nothing if there are none.
+std::optional<double> training_gap(const LocalRunResult& run, const LocalRunResult& reference, std::size_t first, std::size_t end) {
+  double sum = 0, other = 0;
+  for (std::size_t i = first; i < std::min({end, run.curve.size(), reference.curve.size()}); ++i) {
+    if (run.curve[i].skipped || reference.curve[i].skipped) continue;
+    sum += run.curve[i].loss;
+    other += reference.curve[i].loss;
+  }
+  if (other == 0) return std::nullopt;
+  return (sum / other - 1) * 100;
+}
+
+std::vector<SweepRow::TrainingGap> training_gaps_of(const SweepRuns& runs, std::size_t row, std::optional<std::size_t> reference, std::size_t steps) {
   std::vector<SweepRow::TrainingGap> gaps;
   if (!reference || *reference == row) return gaps;
-  std::size_t steps = 0;
-  for (const auto& run : runs[row])
-    if (run) steps = std::max(steps, run->curve.size());
-  const auto mean = [](const LocalRunResult& run, std::size_t first, std::size_t end) {
-    double sum = 0;
-    for (std::size_t i = first; i < end; ++i) sum += run.curve[i].loss;
-    return sum / static_cast<double>(end - first);
-  };
   const std::size_t stretches = std::min(steps, kStretches);
   for (std::size_t i = 0; i < stretches; ++i) {
     const std::size_t first = steps * i / stretches, end = steps * (i + 1) / stretches;
     std::vector<double> percent;
-    for (std::size_t s = 0; s < runs[row].size(); ++s) {
-      const auto &run = runs[row][s], &other = runs[*reference][s];
-      if (run && other && run->curve.size() >= end && other->curve.size() >= end) percent.push_back((mean(*run, first, end) / mean(*other, first, end) - 1) * 100);
-    }
-    if (!percent.empty()) gaps.push_back({first + 1, end, spread_of(percent)});
+    for (std::size_t s = 0; s < runs[row].size(); ++s)
+      if (const auto &run = runs[row][s], &other = runs[*reference][s]; run && other)
+        if (const auto gap = training_gap(*run, *other, first, end)) percent.push_back(*gap);
+    gaps.push_back({first + 1, end, percent.size(), percent.empty() ? Spread{} : spread_of(percent)});
   }
   return gaps;
 }
@@ -150,7 +153,7 @@ SweepResults sweep_results(const SweepConfig& sweep, const SweepRuns& runs) {
       row.step_seconds.push_back(spread_of(steps).mean);
     }
     row.evaluations = evaluations_of(there);
-    row.training_gaps = training_gaps_of(runs, r, sweep.row[r].reference);
+    row.training_gaps = training_gaps_of(runs, r, sweep.row[r].reference, results.steps);
   }
   return results;
 }
@@ -196,7 +199,9 @@ json results_json(const SweepResults& results) {
       if (!row.reference.empty()) entry["reference"] = row.reference;
       entry["predicted_step_seconds"] = row.step_seconds;
       for (const auto& stretch : row.training_gaps) {
+        if (stretch.seeds == 0) continue;
         json gap = json_of(stretch.percent);
+        gap["seeds"] = stretch.seeds;
         gap["first_step"] = stretch.first_step;
         gap["last_step"] = stretch.last_step;
         entry["training_gap_percent"].push_back(std::move(gap));
@@ -242,7 +247,7 @@ std::string training_table(const SweepResults& results) {
   for (const auto& row : results.rows) {
     if (row.training_gaps.empty()) continue;
     text += fmt::format("| {} ({}) |", row.name, row.reference);
-    for (const auto& stretch : row.training_gaps) text += fmt::format(" {} |", gap_text(stretch.percent, row.seeds));
+    for (const auto& stretch : row.training_gaps) text += fmt::format(" {} |", stretch.seeds == 0 ? "–" : gap_text(stretch.percent, stretch.seeds));
     text += "\n";
   }
   return text;

@@ -48,11 +48,12 @@ struct SweepRow {
   };
   std::vector<Evaluation> evaluations;
 
-  // Mean training loss of these steps over that of the reference with the same seed, minus 1, in percent. Both took the same
-  // batches, so it tells apart what a few validation batches cannot.
+  // Mean training loss of these steps over that of the reference with the same seed, minus 1, in percent; steps that either
+  // skipped as bad are left out of both. They took the same batches, so it tells apart what a few validation batches cannot.
   struct TrainingGap {
     std::uint64_t first_step = 0;
     std::uint64_t last_step = 0;
+    std::size_t seeds = 0;  // that both have; the rest is only sound if there are any
     Spread percent;
   };
   std::vector<TrainingGap> training_gaps;  // in order, every step in one; empty without a reference

@@ -171,7 +171,7 @@ struct RunConfig {
     // One worker (peers count from 1, stage by stage) that takes slow_factor times as long; 0: none.
     std::uint32_t slow_peer = 0;
     double slow_factor = 1;
-    std::uint64_t slow_step = 0;   // in which it becomes slower; before, it is as fast as the others
+    std::uint64_t slow_step = 0;   // in which it becomes slower, being as fast as the others before; 0: it always is
     std::uint64_t slow_after = 0;  // operations of that step that it still does at full speed
     friend bool operator==(const Emulated&, const Emulated&) = default;
   } emulated;

@@ -149,6 +149,7 @@ std::optional<EncodedTensor> Journal::find(const Key& key) const {
 void Journal::remove(StepId step) {
   const auto size = sizes_.find(step);
   if (size == sizes_.end()) return;
+  sync_->forget(file_of(step));
   if (open_ && open_->path() == file_of(step)) open_.reset();
   std::error_code ignored;
   fs::remove(file_of(step), ignored);

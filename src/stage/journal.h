@@ -6,10 +6,10 @@
 #include <optional>
 #include <string>
 
+#include "base/disk_sync.h"
 #include "base/ids.h"
 #include "base/result.h"
 #include "compress/encoded_tensor.h"
-#include "stage/disk_sync.h"
 
 namespace isthmus {
 
@@ -30,6 +30,8 @@ class Journal {
 
   // Finds what an earlier life of this worker left there; what is torn or damaged is not taken. `limit`: bytes.
   static Result<Journal> open(const std::string& folder, std::uint64_t limit);
+  Journal(Journal&&) = default;  // what was moved from can only be destroyed
+  Journal& operator=(Journal&&) = delete;
 
   // An entry that is there already is not written again, a new one is on its way to the disk. On error nothing was added.
   Status append(const Key& key, const EncodedTensor& tensor);

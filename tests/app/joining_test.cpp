@@ -136,7 +136,7 @@ class JoiningTest : public CommandLineTest, public ::testing::WithParamInterface
   // Half a second's or a second's worth of weights for each joiner.
   static std::vector<std::string> small() { return {is_exact() ? "run.steps=50" : "run.steps=80", is_exact() ? "model.hidden=64" : "model.hidden=128"}; }
   static std::vector<std::string> small_link() { return {"link.latency_ms=10", std::string("link.bandwidth_mbps=") + (is_exact() ? "80" : is("diloco") ? "120" : "40")}; }
-  // Both were killed: whoever is back first gets no further than its first word until the other one is there, too.
+  // Both were killed: whoever is back first is stopped soon after its first word, until the other one is there, too.
   void hold_the_first(const std::string& out, const std::vector<int>& peers) const {
     std::vector<int> here;
     const auto look = [&] {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <filesystem>
 
 #include "config/load_run.h"
@@ -89,7 +90,10 @@ TEST_F(EmulatedStageTest, BecomesSlowerInAStepAfterSoManyOperations) {
   const auto stage = std::move(*make_emulated_stage(run, plan_, StageId(0), ReplicaId(0), folder_, 6));
   const auto forward = [&] { return stage->measure().layer.forward * plan_.stages[0].end_layer; };
   for (const auto& [step, expected] : {std::pair(1, 1), std::pair(1, 1), std::pair(2, 6), std::pair(2, 6), std::pair(3, 6)}) {
+    const auto takes = forward();  // as it says before it begins
+    const auto began = std::chrono::steady_clock::now();
     ASSERT_TRUE(stage->forward(StepId(static_cast<std::uint64_t>(step)), MicrobatchId(0), false, {}));
+    EXPECT_GE(std::chrono::steady_clock::now() - began, takes) << "step " << step;
     EXPECT_EQ(forward(), std::chrono::milliseconds(expected)) << "step " << step;
   }
 }

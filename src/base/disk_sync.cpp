@@ -1,11 +1,11 @@
-#include "stage/disk_sync.h"
+#include "base/disk_sync.h"
 
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <utility>
+#include <system_error>
 
 namespace isthmus {
 
@@ -24,9 +24,20 @@ DiskSync::~DiskSync() {
 
 void DiskSync::request(std::shared_ptr<const OpenFile> file) {
   std::lock_guard lock(mutex_);
+  if (!thread_.joinable()) {
+    try {
+      thread_ = std::thread([this] { work(); });
+    } catch (const std::system_error&) {
+      return take(*file, bring(*file));
+    }
+  }
   if (std::ranges::find(due_, file) == due_.end()) due_.push_back(std::move(file));
-  if (!thread_.joinable()) thread_ = std::thread([this] { work(); });
   changed_.notify_all();
+}
+
+void DiskSync::forget(const std::string& path) {
+  std::lock_guard lock(mutex_);
+  std::erase_if(due_, [&](const auto& file) { return file->path() == path; });
 }
 
 Status DiskSync::wait() {
@@ -45,12 +56,23 @@ void DiskSync::work() {
     due_.erase(due_.begin());
     busy_ = true;
     lock.unlock();
-    const int error = sync_(file->fd()) == 0 ? 0 : errno;
+    const int error = bring(*file);
     lock.lock();
     busy_ = false;
-    if (error != 0 && failed_) failed_ = fail("cannot sync {}: {}", file->path(), std::strerror(error));
+    take(*file, error);
     changed_.notify_all();
   }
+}
+
+// The errno, or 0.
+int DiskSync::bring(const OpenFile& file) const {
+  while (sync_(file.fd()) != 0)
+    if (errno != EINTR) return errno;
+  return 0;
+}
+
+void DiskSync::take(const OpenFile& file, int error) {
+  if (error != 0 && failed_) failed_ = fail("cannot sync {}: {}", file.path(), std::strerror(error));
 }
 
 }  // namespace isthmus

@@ -6,6 +6,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
@@ -28,8 +29,8 @@ class OpenFile {
   const int fd_;
 };
 
-// Brings what was written to the disk while its writer goes on, in a thread of its own: eight workers that share a disk
-// wait a tenth of a second for five megabytes each. All calls from one thread.
+// Brings what was written to the disk while its writer goes on, in a thread of its own: a disk that several workers share takes
+// tenths of a second. All calls from one thread.
 class DiskSync {
  public:
   using Sync = std::function<int(int fd)>;  // 0, or -1 and errno
@@ -38,15 +39,20 @@ class DiskSync {
   explicit DiskSync(Sync sync) : sync_(std::move(sync)) {}
   DiskSync(const DiskSync&) = delete;
   DiskSync& operator=(const DiskSync&) = delete;
-  ~DiskSync();  // what has not begun is left to the kernel
+  // Waits for the sync that runs; what has not begun is left to the kernel.
+  ~DiskSync();
 
-  // What was written to `file` until now is to be on the disk soon.
+  // What was written to `file` until now is to be on the disk soon. Without a thread to do it, at once.
   void request(std::shared_ptr<const OpenFile> file);
+  // Nobody wants this file any more.
+  void forget(const std::string& path);
   // Everything requested is on the disk, or the error of the first file since the last call that cannot be.
   Status wait();
 
  private:
   void work();
+  void take(const OpenFile& file, int error);
+  int bring(const OpenFile& file) const;
 
   const Sync sync_;
   std::mutex mutex_;
