@@ -19,7 +19,7 @@ constexpr std::uint64_t kNearlyCaughtUp = 3;
 
 Coordinator::Coordinator(const Plan& plan, std::vector<Seat> seats, Options options)
     : plan_(plan), roster_(std::move(seats)), seats_(roster_), options_(options), decisions_(plan), guard_(options.guard),
-      survey_(options.measure), newest_(seats_.size(), nullptr), durable_moved_(plan.stages.size(), true) {
+      survey_(options.measure), newest_(seats_.size(), nullptr), durable_moved_(plan.stages.size(), true), join_patience_(options.join_wait) {
   for (std::size_t i = 0; i < seats_.size(); ++i) seat_index_.emplace(seats_[i].peer, i);
   if (options_.rebalance) rebalance_.emplace(*options_.rebalance, plan_.run_id);
 }
@@ -452,16 +452,14 @@ void Coordinator::expel(const Member& member, const std::string& reason) {
 // finished step waits for it before the sums are combined, for a small share of the time.
 bool Coordinator::waits_for_joiner(Time now) {
   const auto steps = step_time_ > Duration{} ? static_cast<std::uint64_t>(options_.join_within / step_time_) : 0;
-  const std::uint64_t near = std::max(kNearlyCaughtUp, steps);
+  const std::uint64_t few = std::max(kNearlyCaughtUp, steps);
+  std::vector<SessionId> near;
   for (const auto i : outsiders_) {
     if (!is_candidate(seats_[i])) continue;
     const Report& report = reports_.at(seats_[i].peer);
-    if (report.timeline != timeline() || report.version == kNoVersion || report.version + near < decisions_.step.value) continue;
-    Time& until = waited_until_.try_emplace(report.session, now + options_.join_wait).first->second;
-    if (now > until + 10 * options_.join_wait) until = now + options_.join_wait;
-    if (now < until) return true;
+    if (report.timeline == timeline() && report.version != kNoVersion && report.version + few >= decisions_.step.value) near.push_back(report.session);
   }
-  return false;
+  return join_patience_.waits(near, now);
 }
 
 void Coordinator::evaluate(Time now) {

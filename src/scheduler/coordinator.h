@@ -12,6 +12,7 @@
 #include "base/ids.h"
 #include "base/time.h"
 #include "scheduler/decisions.h"
+#include "scheduler/join_patience.h"
 #include "scheduler/ledger.h"
 #include "scheduler/link_survey.h"
 #include "scheduler/plan.h"
@@ -84,8 +85,8 @@ class Coordinator {
     Duration grace = seconds(10);
     Duration pause = std::chrono::milliseconds(500);
     Duration leave = seconds(60);
-    // A step that is done waits this long for a joiner that has almost caught up, and no more than a tenth of the time.
-    Duration join_wait = seconds(1);
+    // A step that is done waits this long for a joiner that has almost caught up, then not for a while (scheduler/join_patience.h).
+    Duration join_wait = seconds(2);
     // … that is not more of today's steps behind than take so long.
     Duration join_within = seconds(3);
     // Whether, and how, replicas move from rich stages to poor ones; none: they stay.
@@ -225,7 +226,7 @@ class Coordinator {
   std::set<std::size_t> outsiders_;   // seats whose newest report is of no live member: all candidates are among them
   std::vector<bool> durable_moved_;   // per stage: what it has on its disks has to be looked at again
   std::set<SessionId> joining_noted_;  // candidates whose missing versions were already reported
-  std::map<SessionId, Time> waited_until_;  // candidates that a step waited for
+  JoinPatience join_patience_;
   std::map<SessionId, Time> cannot_repeat_since_;
   std::set<SessionId> suspected_;
   // The newest sync at which siblings found fault with a replica, and who did.

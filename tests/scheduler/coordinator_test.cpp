@@ -367,7 +367,7 @@ TEST_F(CoordinatorOfReplicas, GoesOnWithoutAJoinerThatDoesNotComeNearer) {
   hear(three_.received(PeerId(1), whole(from(0, 0, 100, 1)), now_));
   hear(three_.received(PeerId(2), whole(from(1, 0, 200, 1)), now_));
   EXPECT_FALSE(views_.at(PeerId(2)).preparing);
-  now_ += seconds(1.1);
+  now_ += Coordinator::Options().join_wait;
   hear(three_.tick(now_));
   EXPECT_TRUE(views_.at(PeerId(2)).preparing);
 }
@@ -399,7 +399,7 @@ TEST_F(CoordinatorOfReplicas, WaitsForAJoinerThatIsManyStepsBehindIfTheyAreShort
     // Nobody has to be asked to prepare, but a step that waits is not committed.
     for (const std::uint32_t peer : {1u, 2u}) says(peer, 8, true);
     EXPECT_EQ(coordinator.decisions().step, StepId(step < .5 ? 9 : 10));
-    now_ += seconds(1.05);
+    now_ += Coordinator::Options().join_wait + seconds(.05);
     hear(coordinator.tick(now_));
     EXPECT_EQ(coordinator.decisions().step, StepId(10));
   }
