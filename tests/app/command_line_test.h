@@ -63,6 +63,11 @@ every = 5
   }
   void TearDown() override { std::filesystem::remove_all(folder_); }
 
+  // The run file with another end, [pipeline] and [checkpoint].
+  void end_run_file(const std::string& end) const {
+    const std::string text = read(folder_ + "/run.toml");
+    std::ofstream(folder_ + "/run.toml") << text.substr(0, text.find("[pipeline]")) << end;
+  }
   // With so many bytes of noise somewhere, which a model that has learned the rest takes for a spike.
   void write_text(unsigned noise) const {
     std::ofstream text(folder_ + "/text");

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <regex>
@@ -36,11 +35,10 @@ class JoiningTest : public CommandLineTest, public ::testing::WithParamInterface
   // The run file with so many replicas of its two stages. No checkpoints: whoever comes back has nothing, and what its siblings hold
   // has to come over the link.
   void write_run(int first, int second) const {
-    std::string text = read(folder_ + "/run.toml");
-    text = text.substr(0, text.find("[pipeline]")) + "[pipeline]\nthreads = 1\n";
+    std::string text = "[pipeline]\nthreads = 1\n";
     text += "[[pipeline.stage]]\nlayers = \"0:2\"\nreplicas = " + std::to_string(first) + "\n";
     text += "[[pipeline.stage]]\nlayers = \"2:4\"\nreplicas = " + std::to_string(second) + "\n";
-    std::ofstream(folder_ + "/run.toml") << text << "[checkpoint]\nevery = 0\n";
+    end_run_file(text + "[checkpoint]\nevery = 0\n");
   }
   std::vector<std::string> train(const std::string& out, const std::vector<std::string>& settings) const {
     std::vector<std::string> arguments = {"train", folder_ + "/run.toml", "--out", folder_ + "/" + out};

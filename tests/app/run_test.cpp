@@ -208,8 +208,7 @@ TEST_F(RunTest, RefillsAStageWhoseProcessesAreGoneFromAStageThatHasTwo) {
 
 // Three replicas of a stage and one of the next, which takes as long per microbatch.
 TEST_F(RunTest, MovesAReplicaToTheStageThatHoldsUpTheStep) {
-  std::string text = read(folder_ + "/run.toml");
-  text = text.substr(0, text.find("[pipeline]")) + R"([pipeline]
+  end_run_file(R"([pipeline]
 device = "emulated"
 [[pipeline.stage]]
 layers = "0:2"
@@ -220,8 +219,7 @@ layers = "2:4"
 forward_ms = 20
 input_gradient_ms = 20
 weight_gradient_ms = 20
-)";
-  std::ofstream(folder_ + "/run.toml") << text;
+)");
   const std::string output = folder_ + "/moved.txt";
   const pid_t parent = start(train("moved", {"--set", "run.steps=100000", "--set", "train.microbatches_per_step=8"}), output);
   const auto admitted = [&] { return count("moved", "stage 1 replica 1"); };

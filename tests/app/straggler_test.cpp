@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
@@ -20,8 +19,7 @@ class StragglerTest : public CommandLineTest, public ::testing::WithParamInterfa
  protected:
   void SetUp() override {
     CommandLineTest::SetUp();
-    std::string text = read(folder_ + "/run.toml");
-    std::ofstream(folder_ + "/run.toml") << text.substr(0, text.find("[pipeline]")) << R"([pipeline]
+    end_run_file(R"([pipeline]
 device = "emulated"
 [[pipeline.stage]]
 layers = "0:2"
@@ -35,7 +33,7 @@ input_gradient_ms = 10
 weight_gradient_ms = 10
 [checkpoint]
 every = 0
-)";
+)");
   }
   json train(const std::string& out, std::vector<std::string> settings) const {
     std::vector<std::string> arguments = {"train", "--trace", folder_ + "/run.toml", "--out", folder_ + "/" + out};
