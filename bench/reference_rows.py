@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Rows of configs/convergence/bytes-256.toml, trained again by an independent PyTorch model.
 
-usage: bench/reference_rows.py SWEEP_OUT [SEED…]      (the sweep's --out; seeds 1 and 2; data as seen from here)
+usage: bench/reference_rows.py SWEEP_OUT [SEED…]      (the sweep's --out; seeds 1 and 2)
 
 Model and optimizer are those of tests/reference/reference.py. Initial weights, subspace, order of the data and rounding noise
 are drawn anew, so the losses can only agree as those of two seeds do: the means have to lie within the larger spread (most - least)
@@ -55,7 +55,7 @@ def resolved(row):
 
 
 def initial_tensors(run, seed):
-    """Names and deviations are those of src/config/stage_tensors.cpp."""
+    """Names and deviations are those of src/spec/stage_tensors.cpp."""
     torch.manual_seed(seed)
     m, rank, factored = run["model"], run["boundary"]["rank"], run["boundary"]["factored_layers"]
     d, mlp, vocabulary, layers = m["hidden"], m["mlp"], m["vocabulary"], m["layers"]
@@ -152,7 +152,7 @@ def learning_rate(run, step):
 
 def train(run, row, seed):
     context, t = run["model"]["context"], run["train"]
-    training, held_out = Shard(run["data"]["train"], context), Shard(run["data"]["validation"], context)
+    training, held_out = Shard(os.path.join(CONVERGENCE, run["data"]["train"]), context), Shard(os.path.join(CONVERGENCE, run["data"]["validation"]), context)
     sequences = t["sequences_per_microbatch"] * t["microbatches_per_step"]
     pipeline, order, begun = Pipeline(run | {"train": dict(t)}, seed), np.random.default_rng(seed), time.monotonic()
     moments, losses = pipeline.moments(), []
@@ -216,7 +216,8 @@ def figures(losses):
 
 def main():
     if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
-        sys.exit(__doc__)
+        print(__doc__)
+        sys.exit(0 if {"-h", "--help"} & set(sys.argv[1:]) else 1)
     folder, seeds = sys.argv[1], [int(s) for s in sys.argv[2:]] or [1, 2]
     torch.set_num_threads(1)
     record = os.path.join(folder, "reference.jsonl")

@@ -75,7 +75,7 @@ def run_file(folder):
     """The demo's, without its layer map: the layout is a setting here."""
     text = open(os.path.join(ROOT, "configs/webster.toml")).read()
     text = text[: text.index("[[pipeline.stage]]")] + "[pipeline]\nlayout = \"auto\"\nstages = 4\n"
-    open(os.path.join(folder, "run.toml"), "w").write(text.replace('"data/', f'"{ROOT}/data/'))
+    open(os.path.join(folder, "run.toml"), "w").write(text.replace('"../data/', f'"{ROOT}/data/'))
 
 
 def draw(file, curves, planned):

@@ -1,138 +1,209 @@
 #include "app/coordinator_process.h"
 
 #include <spdlog/spdlog.h>
-#include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <optional>
 #include <utility>
+#include <vector>
 
-#include "app/clock.h"
-#include "app/decision_log.h"
-#include "app/fleet_file.h"
-#include "app/line_reader.h"
+#include "app/front_desk.h"
+#include "app/join_file.h"
 #include "app/process_link.h"
-#include "app/progress.h"
-#include "app/roster_file.h"
-#include "app/run_record.h"
-#include "app/signals.h"
-#include "scheduler/coordinator.h"
-#include "scheduler/make_plan.h"
+#include "config/load_run.h"
+#include "process/clock.h"
+#include "process/line_reader.h"
+#include "process/open_files.h"
+#include "process/signals.h"
+#include "record/decision_log.h"
+#include "record/fleet_file.h"
+#include "record/progress.h"
+#include "record/run_record.h"
+#include "scheduler/coordinator/coordinator.h"
+#include "scheduler/planner/make_plan.h"
 
-namespace isthmus {
+namespace isthmus::app {
 
 namespace {
 
 std::uint64_t wall_clock_us() {
-  return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(
-                                        std::chrono::system_clock::now().time_since_epoch())
-                                        .count());
+  return static_cast<std::uint64_t>(
+      std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::system_clock::now().time_since_epoch())
+          .count());
 }
 
 class CoordinatorProcess {
  public:
-  CoordinatorProcess(const RunConfig& run, const CoordinatorOptions& options)
-      : options_(options), run_(run), plan_(make_plan(run)), control_(options.control_fd),
-        progress_(run, stdout), fleet_(options.folder.fleet(), run) {}
+  CoordinatorProcess(const spec::RunConfig& run, const CoordinatorOptions& options)
+      : options_(options),
+        run_(run),
+        plan_(planner::make_plan(run)),
+        control_(options.control_fd),
+        progress_(run, stdout),
+        fleet_(options.folder.fleet(), run) {}
 
   int serve() {
     if (auto ready = open(); !ready) {
       spdlog::error("{}", ready.error().message);
       return 1;
     }
-    if (options_.fresh) carry_out(coordinator_->begin(options_.version, monotonic_now()));
+    if (options_.begin_at) carry_out(coordinator_->begin(*options_.begin_at, process::monotonic_now()));
     while (!exit_code_) turn();
     // A worker leaves when it reads that the run has ended.
-    link_->wait_until_left(monotonic_now() + seconds(2));
+    link_->wait_until_left(process::monotonic_now() + seconds(2));
     return *exit_code_;
   }
 
  private:
   Status open() {
-    auto roster = read_roster(options_.folder.roster());
-    if (!roster) return tl::unexpected(roster.error());
-    auto keys = read_key_file(options_.folder.key_file(0));
-    if (!keys) return tl::unexpected(keys.error());
+    auto identity = Identity::keep(options_.folder.coordinator_identity());
+    if (!identity) return tl::unexpected(identity.error());
     ProcessLink::Options link;
     link.self = kCoordinator;
-    link.keys = *keys;
-    for (const auto& seat : roster->seats) link.roster.add(seat.peer, seat.key);
+    link.keys = transport::key_pair_of(*identity);
     link.host = options_.host;
     link.port = options_.port;
-    link.bulk_port = options_.bulk_port;
     auto opened = ProcessLink::open(run_, plan_, std::move(link));
     if (!opened) return tl::unexpected(opened.error());
     link_ = std::move(*opened);
+    transport::Door::Options at_door;
+    at_door.keys = transport::key_pair_of(*identity);
+    at_door.host = options_.host;
+    at_door.port = options_.port == 0 ? 0 : options_.port + 2u;
+    auto door = transport::Door::open(at_door);
+    if (!door) return tl::unexpected(door.error());
 
     // Only now: a port in use must leave nothing behind that looks like a run.
-    auto log = DecisionLog::open(options_.folder.decision_log());
+    auto log = record::DecisionLog::open(options_.folder.decision_log(), *identity);
     if (!log) return tl::unexpected(log.error());
-    auto record = RunRecord::open(options_.folder, run_, plan_, options_.version, monotonic_now());
+    if (options_.begin_at) version_ = *options_.begin_at;
+    for (const auto& record : log->records())
+      if (const auto* init = std::get_if<coordinator::InitRecord>(&record); init && !options_.begin_at)
+        version_ = init->version;
+    auto record = record::RunRecord::open(options_.folder, run_, plan_, version_, process::monotonic_now());
     if (!record) return tl::unexpected(record.error());
 
-    Coordinator::Options limits;
+    coordinator::Coordinator::Options limits;
     limits.clip = run_.train.clip;
-    limits.guard = StepGuard::Options::of(run_);
+    limits.guard = coordinator::StepGuard::Options::of(run_);
     limits.checkpoints_kept = run_.checkpoint.keep;
     if (run_.recovery.rebalance) {
       limits.rebalance.emplace();
       limits.rebalance->bits_per_second = run_.link.bandwidth_mbps * 1e6;
     }
     limits.measure = seconds(run_.link.measure_s);
-    coordinator_.emplace(plan_, roster->seats, limits);
+    coordinator_.emplace(plan_, limits);
     coordinator_->replay(log->records());
-    if (!options_.fresh)
+    if (!options_.begin_at)
       if (auto repaired = record->take_up(log->records()); !repaired) return repaired;
     log_.emplace(std::move(*log));
     record_.emplace(std::move(*record));
-    if (options_.ready_fd >= 0) {
-      const auto endpoints = link_->endpoints();
-      const std::string line = endpoints.control + " " + endpoints.bulk + "\n";
-      if (::write(options_.ready_fd, line.data(), line.size()) < 0)
-        return fail("nobody waits for this coordinator's endpoints any more");
-      ::close(options_.ready_fd);
-    }
-    return {};
+    for (const auto& [peer, known] : coordinator_->decisions().peers)
+      if (!known.revoked) link_->allow(peer, known.key);
+    return let_ask(std::move(*door), *identity);
+  }
+
+  // Whoever can read OUT/join may ask from now on.
+  Status let_ask(std::unique_ptr<transport::Door> door, const Identity& identity) {
+    JoinFile join{plan_.run_id, identity.key(), door->endpoint(), transport::new_key_pair()};
+    // One key for as long as the run lasts: who read it once may come back with it.
+    if (const auto before = read_join_file(options_.folder.join_file());
+        before && before->coordinator == identity.key())
+      join.invite = before->invite;
+    door->let_in(join.invite.public_key);
+    const bool known_before = !coordinator_->decisions().peers.empty();
+    desk_.emplace(std::move(door), EnrolTerms{plan_.run_id, identity.key(), {}}, known_before ? 0 : options_.expected);
+    return write_join_file(options_.folder.join_file(), join);
   }
 
   void turn() {
-    auto turn = link_->turn(coordinator_->next_due(), control_.fd());
-    const Time now = monotonic_now();
+    std::vector<int> descriptors = desk_->descriptors();
+    descriptors.push_back(control_.fd());
+    auto turn = link_->turn(std::min(coordinator_->next_due(), desk_->next_due()), descriptors);
+    const Time now = process::monotonic_now();
     if (const auto rejected = link_->messenger().rejected(); rejected != rejected_) {
       rejected_ = rejected;
-      carry_out({Happened{"refused", coordinator_->decisions().step, kCoordinator, "frame from " + link_->messenger().last_rejection()}});
+      carry_out({coordinator::Happened{
+          coordinator_->decisions().step,
+          coordinator::events::Refused{kCoordinator, "frame from " + link_->messenger().last_rejection()}}});
     }
+    for (const auto& ask : desk_->poll(now)) answer(ask, now);
     for (const PeerId peer : turn.connected) carry_out(coordinator_->connected(peer, now));
     for (const auto& arrival : turn.messages)
-      if (const auto* report = std::get_if<Report>(&arrival.message))
+      if (const auto* report = std::get_if<protocol::Report>(&arrival.message))
         carry_out(coordinator_->received(arrival.from, *report, now));
     for (const PeerId peer : turn.disconnected) carry_out(coordinator_->disconnected(peer, now));
     while (const auto line = control_.next()) do_as_told(*line, now);
-    if (const int signal = received_signal(); signal != 0 && !stop_code_) {
+    if (const int signal = process::received_signal(); signal != 0 && !stop_code_) {
       stop_code_ = 130;
       carry_out(coordinator_->stop("interrupted", now));
     }
     if (now >= coordinator_->next_due()) carry_out(coordinator_->tick(now));
-    progress_.refresh(record_->figures(), *coordinator_, now);
-    refresh_fleet(now, false);
+    tell_of_strangers(now);
+    show(now);
+  }
+
+  void answer(const FrontDesk::Ask& ask, Time now) {
+    enrolled_.reset();
+    refusal_.clear();
+    carry_out(coordinator_->enrol(ask.asked.enrolment, now));
+    if (broken_) return;  // nothing may be said that is not written down
+    if (!enrolled_) {
+      desk_->answer(ask, encode_refusal(refusal_));
+      return;
+    }
+    EnrolAnswer answer;
+    answer.peer = *enrolled_;
+    answer.place = coordinator_->place_of(*enrolled_);
+    if (const auto queued = coordinator_->queued(*enrolled_))
+      answer.waits = fmt::format("place {} of {} in the queue: {}", queued->place, queued->length, queued->reason);
+    answer.coordinator = link_->endpoints();
+    answer.version = version_;
+    answer.begun = coordinator_->decisions().step.value > version_ + 1;
+    if (ask.asked.with_spec) answer.spec = config::spec_toml(run_);
+    desk_->answer(ask, encode_answer(answer));
+  }
+
+  // Connections with unknown keys, and requests that were no good: counted, and told at most once a minute.
+  void tell_of_strangers(Time now) {
+    const std::uint64_t refused = link_->sockets().refused().total() + desk_->refused();
+    if (refused == told_of_strangers_ || now < tell_of_strangers_again_) return;
+    tell_of_strangers_again_ = now + seconds(60);
+    carry_out({coordinator::Happened{
+        coordinator_->decisions().step,
+        coordinator::events::Refused{
+            kCoordinator,
+            fmt::format("{} connections or requests of strangers, with keys that are not enrolled or malformed",
+                        refused - std::exchange(told_of_strangers_, refused))}}});
+  }
+
+  // To whoever looks on.
+  void show(Time now) {
+    const bool display = progress_.is_due(now), fleet = fleet_.is_due(now);
+    if (!display && !fleet) return;
+    const coordinator::RunStatus status = coordinator_->status(now);
+    if (display) progress_.refresh(record_->figures(), status);
+    if (fleet) refresh_fleet(status);
   }
 
   // The run does not depend on it, so that a full disk does not end it.
-  void refresh_fleet(Time now, bool at_once) {
-    const Status written = fleet_.refresh(*coordinator_, now, at_once);
+  void refresh_fleet(const coordinator::RunStatus& status) {
+    const Status written = fleet_.refresh(status);
     if (!written && !std::exchange(told_of_fleet_, true)) progress_.say(written.error().message);
   }
 
   void do_as_told(const std::string& line, Time now) {
     int code = 0, at = 0;
-    unsigned peer = 0;
-    if (std::sscanf(line.c_str(), "lost %u", &peer) == 1) {
-      carry_out(coordinator_->process_ended(PeerId(peer), now));
+    char name[65] = {};
+    if (std::sscanf(line.c_str(), "lost %64s", name) == 1) {
+      for (const PeerId peer : named(name)) carry_out(coordinator_->process_ended(peer, now));
       return;
     }
-    if (std::sscanf(line.c_str(), "gone %u %n", &peer, &at) == 1) {
-      carry_out(coordinator_->process_gone(PeerId(peer), line.substr(static_cast<std::size_t>(at)), now));
+    if (std::sscanf(line.c_str(), "gone %64s %n", name, &at) == 1) {
+      for (const PeerId peer : named(name))
+        carry_out(coordinator_->process_gone(peer, line.substr(static_cast<std::size_t>(at)), now));
       return;
     }
     if (std::sscanf(line.c_str(), "stop %d %n", &code, &at) != 1) return;
@@ -140,7 +211,14 @@ class CoordinatorProcess {
     carry_out(coordinator_->stop(line.substr(static_cast<std::size_t>(at)), now));
   }
 
-  void carry_out(std::vector<CoordinatorEffect> effects) {
+  std::vector<PeerId> named(const std::string& name) const {
+    std::vector<PeerId> peers;
+    for (const auto& [peer, known] : coordinator_->decisions().peers)
+      if (known.name == name && !known.revoked) peers.push_back(peer);
+    return peers;
+  }
+
+  void carry_out(std::vector<coordinator::CoordinatorEffect> effects) {
     for (auto& effect : effects) {
       if (broken_) return;
       Status done = std::visit([&](const auto& e) { return carry_out(e); }, effect);
@@ -153,54 +231,80 @@ class CoordinatorProcess {
     }
   }
 
-  Status carry_out(const AppendRecord& effect) { return log_->append(effect.record); }
-  Status carry_out(const SendView& effect) {
+  Status carry_out(const coordinator::AppendRecord& effect) { return log_->append(effect.record); }
+  Status carry_out(const coordinator::SendView& effect) {
     link_->send(effect.peer, effect.view);
     return {};
   }
-  Status carry_out(const StepCommitted& effect) {
+  Status carry_out(const coordinator::LetIn& effect) {
+    enrolled_ = effect.peer;
+    link_->allow(effect.peer, effect.key);
+    return {};
+  }
+  Status carry_out(const coordinator::TurnAway& effect) {
+    refusal_ = effect.reason;
+    return {};
+  }
+  // Its next request is answered with it.
+  Status carry_out(const coordinator::TakeSeat&) { return {}; }
+  Status carry_out(const coordinator::ShutOut& effect) {
+    link_->shut_out(effect.peer);
+    return {};
+  }
+  Status carry_out(const coordinator::StepCommitted& effect) {
     const auto before = record_->figures().step;
-    const Status written = record_->committed(effect.outcome, monotonic_now());
+    const Status written = record_->committed(effect.outcome, process::monotonic_now());
     if (record_->figures().step != before) progress_.committed(record_->figures());
     return written;
   }
-  Status carry_out(const Happened& effect) {
-    for (const char* told : {"fault", "warning", "refused", "expelled", "joining", "moved", "gone", "rolled back"})
-      if (effect.event == told) progress_.say(fmt::format("{}: {}: {}", effect.peer == kCoordinator ? "coordinator" : fmt::format("worker {}", effect.peer), effect.event, effect.reason));
-    // Members of the first moments are no news.
-    if (effect.event == "admitted" && effect.step > StepId(options_.version + 1))
-      progress_.say(fmt::format("worker {}: admitted: {}", effect.peer, effect.reason));
-    if (effect.event == "rolled back")
+  Status carry_out(const coordinator::Happened& effect) {
+    progress_.happened(effect.event, effect.step <= StepId(version_ + 1));
+    if (std::holds_alternative<coordinator::events::RolledBack>(effect.event))
       if (auto cut = record_->rolled_back(coordinator_->decisions().step.value - 1); !cut) return cut;
     return record_->happened(effect, wall_clock_us());
   }
-  Status carry_out(const RunEnded& effect) {
-    const Status written = record_->ended(effect, monotonic_now());
-    refresh_fleet(monotonic_now(), true);
-    exit_code_ = effect.finished ? 0 : stop_code_.value_or(1);
+  Status carry_out(const coordinator::RunEnded& effect) {
+    const Status written = record_->ended(effect, process::monotonic_now());
+    refresh_fleet(coordinator_->status(process::monotonic_now()));
+    exit_code_ = effect.finished && effect.unsaved.empty() ? 0 : stop_code_.value_or(1);
     const auto& f = record_->figures();
     if (effect.finished) {
-      std::string line = fmt::format("finished: {} steps, loss {:.4f}", f.step, f.loss);
+      std::string line = fmt::format("finished: {} steps", f.step);
+      if (f.loss) line += fmt::format(", loss {:.4f}", *f.loss);
       if (f.validation_loss) line += fmt::format(", validation loss {:.4f}", *f.validation_loss);
+      if (f.loss || f.validation_loss) line += " nats per token";
+      line += fmt::format("; all files are in {}", options_.folder.path);
       progress_.say(line);
+      if (!effect.unsaved.empty())
+        progress_.say(
+            fmt::format("the final checkpoint of stage {} is not on disk (why is said above and in events.jsonl); the "
+                        "newest that is whole is of step {}; free some space and continue with --resume",
+                        effect.unsaved, coordinator_->decisions().whole));
     } else {
-      progress_.say(fmt::format("stopped after step {}: {}", effect.version, effect.reason));
+      progress_.say(fmt::format("{} after step {}: {}", effect.version >= run_.run.steps ? "ended badly" : "stopped",
+                                std::min(effect.version, run_.run.steps), effect.reason));
     }
     return written;
   }
 
   const CoordinatorOptions options_;
-  const RunConfig run_;
-  const Plan plan_;
-  LineReader control_;
-  Progress progress_;
-  FleetFile fleet_;
+  const spec::RunConfig run_;
+  const protocol::Plan plan_;
+  process::LineReader control_;
+  record::Progress progress_;
+  record::FleetFile fleet_;
   bool told_of_fleet_ = false;
   std::unique_ptr<ProcessLink> link_;
-  std::optional<Coordinator> coordinator_;
-  std::optional<DecisionLog> log_;
-  std::optional<RunRecord> record_;
+  std::optional<coordinator::Coordinator> coordinator_;
+  std::optional<record::DecisionLog> log_;
+  std::optional<record::RunRecord> record_;
+  std::optional<FrontDesk> desk_;
+  std::uint64_t version_ = 0;       // weights that the run began with, the last time it did
+  std::optional<PeerId> enrolled_;  // who asked, if it may take part
+  std::string refusal_;             // why not
   std::uint64_t rejected_ = 0;
+  std::uint64_t told_of_strangers_ = 0;
+  Time tell_of_strangers_again_{};
   bool broken_ = false;
   std::optional<int> stop_code_;
   std::optional<int> exit_code_;
@@ -208,9 +312,9 @@ class CoordinatorProcess {
 
 }  // namespace
 
-int serve_coordinator(const RunConfig& run, const CoordinatorOptions& options) {
-  catch_signals();
+int serve_coordinator(const spec::RunConfig& run, const CoordinatorOptions& options) {
+  process::catch_signals();
   return CoordinatorProcess(run, options).serve();
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::app

@@ -1,28 +1,30 @@
 #pragma once
 
+#include <optional>
 #include <string>
 
-#include "app/run_folder.h"
 #include "base/result.h"
-#include "config/run_config.h"
+#include "record/run_folder.h"
+#include "spec/run_config.h"
 
-namespace isthmus {
+namespace isthmus::app {
 
-// The process that serves a run: sockets, log, output files and display around scheduler/coordinator.h.
+// The process that serves a run: sockets, log, output files and display around scheduler/coordinator/coordinator.h.
 struct CoordinatorOptions {
-  RunFolder folder;
-  std::uint64_t version = 0;  // weights the run begins with
-  bool fresh = true;          // append Init; false: take the log up where it ends
+  record::RunFolder folder;
+  // Begins, or begins again, from the weights of this version; nothing: goes on where the log ends.
+  std::optional<std::uint64_t> begin_at;
   std::string host = "127.0.0.1";
-  std::uint16_t port = 0;
-  std::uint16_t bulk_port = 0;  // 0: the one after `port`
-  // Lines read here: "stop CODE REASON" ends the run, "lost PEER" says that a worker's process has ended. -1: none.
+  std::uint16_t port =
+      0;  // control; bulk takes the next one, the door for those who want to join the one after. 0: any
+  std::size_t expected = 0;  // so many workers are waited for, some seconds at most, before the first gets a seat
+  // Lines of a supervisor: "stop CODE REASON" ends the run; "lost NAME" and "gone NAME WHY" say that the process of the
+  // workers of this name has ended, and that it will not come back. Hints: without them the same is found out from
+  // silence. -1: none.
   int control_fd = -1;
-  // The bound endpoints are written here as one line, "control bulk". -1: nowhere.
-  int ready_fd = -1;
 };
 
 // Returns the process's exit code.
-int serve_coordinator(const RunConfig& run, const CoordinatorOptions& options);
+int serve_coordinator(const spec::RunConfig& run, const CoordinatorOptions& options);
 
-}  // namespace isthmus
+}  // namespace isthmus::app

@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-namespace isthmus {
+namespace isthmus::app {
 
 using nlohmann::json;
 
@@ -40,8 +40,8 @@ bool begins_character(char byte) { return (static_cast<unsigned char>(byte) & 0x
 
 }  // namespace
 
-// The library's byte-level encoding without merges. It writes a byte as a printable character, 33-126, 161-172 and 174-255 as
-// themselves and the others from 256 on, as GPT-2's does.
+// The library's byte-level encoding without merges. It writes a byte as a printable character, 33-126, 161-172 and
+// 174-255 as themselves and the others from 256 on, as GPT-2's does.
 json byte_tokenizer() {
   const auto utf8 = [](int point) {
     if (point < 0x80) return std::string(1, static_cast<char>(point));
@@ -56,13 +56,14 @@ json byte_tokenizer() {
   return tokenizer(nullptr, level, level, pair_encoding(std::move(ids), json::array(), nullptr, false));
 }
 
-// Sentencepiece joins the two neighbours that make the earliest piece; the library, those of the earliest merge. So every way to make
-// a piece of two is a merge, in the order of what they make.
-std::optional<json> word_tokenizer(const Vocabulary& vocabulary) {
+// Sentencepiece joins the two neighbours that make the earliest piece; the library, those of the earliest merge. So
+// every way to make a piece of two is a merge, in the order of what they make.
+std::optional<json> word_tokenizer(const data::Vocabulary& vocabulary) {
   if (!vocabulary.merges_pairs()) return std::nullopt;
   std::unordered_map<std::string, std::uint32_t> ids;
   json pieces = json::object();
-  for (std::uint32_t id = 0; id < vocabulary.size(); ++id) ids[vocabulary.piece(id)] = pieces[vocabulary.piece(id)] = id;
+  for (std::uint32_t id = 0; id < vocabulary.size(); ++id)
+    ids[vocabulary.piece(id)] = pieces[vocabulary.piece(id)] = id;
   json merges = json::array();
   for (std::uint32_t id = 0; id < vocabulary.size(); ++id) {
     if (!vocabulary.is_text(id)) continue;
@@ -76,10 +77,11 @@ std::optional<json> word_tokenizer(const Vocabulary& vocabulary) {
     std::ranges::sort(ways);
     for (const auto& [left, right] : ways) merges.push_back({vocabulary.piece(left), vocabulary.piece(right)});
   }
-  const json space = {{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", kSpaceSymbol}};
-  const json back = {{"type", "Replace"}, {"pattern", {{"String", kSpaceSymbol}}}, {"content", " "}};
+  const json space = {{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", data::kSpaceSymbol}};
+  const json back = {{"type", "Replace"}, {"pattern", {{"String", data::kSpaceSymbol}}}, {"content", " "}};
   const json decoder = {{"type", "Sequence"}, {"decoders", {back, {{"type", "ByteFallback"}}, {{"type", "Fuse"}}}}};
-  return tokenizer(space, nullptr, decoder, pair_encoding(std::move(pieces), std::move(merges), vocabulary.piece(0), true));
+  return tokenizer(space, nullptr, decoder,
+                   pair_encoding(std::move(pieces), std::move(merges), vocabulary.piece(0), true));
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::app

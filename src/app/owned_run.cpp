@@ -3,25 +3,30 @@
 #include <filesystem>
 
 #include "app/owner_key.h"
-#include "app/run_folder.h"
 #include "config/load_run.h"
-#include "stage/whole_checkpoint.h"
+#include "record/run_folder.h"
+#include "store/whole_checkpoint.h"
 
-namespace isthmus {
+namespace isthmus::app {
 
 Result<OwnedRun> open_owned_run(const OwnedRunOptions& options) {
-  const RunFolder folder{options.path};
+  const record::RunFolder folder{options.path};
   std::error_code error;
   if (!std::filesystem::exists(folder.run_file(), error))
-    return fail("there is no run in {}: it has no run.toml; expected a folder that `isthmus train --out` made", options.path);
-  auto run = load_run(folder.run_file());
+    return fail("there is no run in {}: it has no run.toml; expected a folder that `isthmus train --out` made",
+                options.path);
+  auto run = config::load_run(folder.run_file());
   if (!run) return fail("{} cannot be read: {}; restore it", folder.run_file(), run.error().front().text());
   if (auto owner = check_owner(folder, options.owner_key); !owner) return tl::unexpected(owner.error());
-  if (run->pipeline.device == "emulated")
-    return fail("the run in {} has emulated devices, which have no weights; expected one with pipeline.device = \"cpu\" or \"cuda\"", options.path);
-  const auto version = choose_version(folder.checkpoints(), static_cast<std::uint32_t>(run->pipeline.stage.size()), options.step);
+  if (run->emulated.devices)
+    return fail(
+        "the run in {} has emulated devices, which have no weights; expected one with pipeline.device = \"cpu\" or "
+        "\"cuda\"",
+        options.path);
+  const auto version =
+      store::choose_version(folder.checkpoints(), static_cast<std::uint32_t>(run->pipeline.stage.size()), options.step);
   if (!version) return tl::unexpected(version.error());
   return OwnedRun{std::move(*run), folder.checkpoints(), *version};
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::app

@@ -5,9 +5,9 @@
 #include <string>
 
 #include "base/result.h"
-#include "config/run_config.h"
+#include "spec/run_config.h"
 
-namespace isthmus {
+namespace isthmus::app {
 
 // A run whose stages a command puts together, with its owner's leave.
 struct OwnedRunOptions {
@@ -17,7 +17,7 @@ struct OwnedRunOptions {
 };
 
 struct OwnedRun {
-  RunConfig run;
+  spec::RunConfig run;
   std::string checkpoints;    // folder
   std::uint64_t version = 0;  // of it, the one to read
 };
@@ -25,4 +25,4 @@ struct OwnedRun {
 // Errors: no run there, not its owner, no such checkpoint, nothing but emulated stages.
 Result<OwnedRun> open_owned_run(const OwnedRunOptions& options);
 
-}  // namespace isthmus
+}  // namespace isthmus::app

@@ -2,48 +2,55 @@
 
 #include <filesystem>
 
-#include "app/line_file.h"
 #include "base/digest.h"
-#include "wire/keys.h"
+#include "record/line_file.h"
+#include "transport/keys.h"
 
-namespace isthmus {
+namespace isthmus::app {
 
 namespace {
 
-std::string public_half(const KeyPair& keys) { return fmt::format("public {}\n", to_hex(keys.public_key)); }
+std::string public_half(const transport::KeyPair& keys) { return fmt::format("public {}\n", to_hex(keys.public_key)); }
 
 }  // namespace
 
-Status make_owner_key(const RunFolder& folder) {
+Status make_owner_key(const record::RunFolder& folder) {
   std::error_code error;
   if (std::filesystem::exists(folder.owner_public_key(), error)) return {};
   // The key file comes first: without it nobody could ever be the owner.
-  KeyPair keys = new_key_pair();
+  transport::KeyPair keys = transport::new_key_pair();
   if (std::filesystem::exists(folder.owner_key(), error)) {
-    const auto there = read_key_file(folder.owner_key());
+    const auto there = transport::read_key_file(folder.owner_key());
     if (!there) return tl::unexpected(there.error());
     keys = *there;
-  } else if (auto written = write_key_file(folder.owner_key(), keys); !written) {
+  } else if (auto written = transport::write_key_file(folder.owner_key(), keys); !written) {
     return written;
   }
-  return write_whole(folder.owner_public_key(), public_half(keys));
+  return record::write_whole(folder.owner_public_key(), public_half(keys));
 }
 
-Status check_owner(const RunFolder& folder, const std::string& key_file) {
-  const auto expected = read_whole(folder.owner_public_key());
+Status check_owner(const record::RunFolder& folder, const std::string& key_file) {
+  const auto expected = record::read_whole(folder.owner_public_key(), record::kSummaryBytesMax);
   if (!expected)
-    return fail("the run in {} has no owner: {}; it was begun by an older version, `isthmus train --resume` gives it one", folder.path,
-                expected.error().message);
+    return fail(
+        "the run in {} has no owner: {}; it was begun by an older version, `isthmus train --resume` gives it one",
+        folder.path, expected.error().message);
   const std::string path = key_file.empty() ? folder.owner_key() : key_file;
-  const auto keys = read_key_file(path);
+  const auto keys = transport::read_key_file(path);
   if (!keys)
-    return fail("only its owner may put the stages of the run in {} together: {}; --owner-key FILE names the owner.key that was "
-                "written when the run began", folder.path, keys.error().message);
+    return fail(
+        "only its owner may put the stages of the run in {} together: {}; --owner-key FILE names the owner.key that "
+        "was "
+        "written when the run began",
+        folder.path, keys.error().message);
   if (public_half(*keys) != *expected)
-    return fail("{} is not the key of the owner of the run in {}: its public half is {}, {} says {}; --owner-key FILE names the "
-                "owner.key that was written when the run began", path, folder.path, to_hex(keys->public_key), folder.owner_public_key(),
-                expected->substr(0, expected->find('\n')));
+    return fail(
+        "{} is not the key of the owner of the run in {}: its public half is {}, {} says {}; --owner-key FILE names "
+        "the "
+        "owner.key that was written when the run began",
+        path, folder.path, to_hex(keys->public_key), folder.owner_public_key(),
+        expected->substr(0, expected->find('\n')));
   return {};
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::app

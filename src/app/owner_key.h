@@ -2,18 +2,18 @@
 
 #include <string>
 
-#include "app/run_folder.h"
 #include "base/result.h"
+#include "record/run_folder.h"
 
-namespace isthmus {
+namespace isthmus::app {
 
-// Who started a run owns it: OUT/owner.key, a file of its own (0600) that can be taken elsewhere, and OUT/owner.pub, which stays.
-// Commands that put the stages of a run together ask for the key. It keeps a contributor's command line from doing so; it does
-// not encrypt: checkpoints can be read by whoever can read the disk they are on.
+// Who started a run owns it: OUT/owner.key, a file of its own (0600) that can be taken elsewhere, and OUT/owner.pub,
+// which stays. Commands that put the stages of a run together ask for the key. It keeps a contributor's command line
+// from doing so; it does not encrypt: checkpoints can be read by whoever can read the disk they are on.
 
 // Unless the run has an owner already.
-Status make_owner_key(const RunFolder& folder);
+Status make_owner_key(const record::RunFolder& folder);
 // `key_file`: empty: OUT/owner.key. An error if there is none, or it is not the owner's.
-Status check_owner(const RunFolder& folder, const std::string& key_file);
+Status check_owner(const record::RunFolder& folder, const std::string& key_file);
 
-}  // namespace isthmus
+}  // namespace isthmus::app

@@ -3,53 +3,58 @@
 #include <algorithm>
 #include <utility>
 
-#include "app/clock.h"
+#include "process/clock.h"
+#include "process/open_files.h"
 
-namespace isthmus {
+namespace isthmus::app {
 
-Result<std::unique_ptr<ProcessLink>> ProcessLink::open(const RunConfig& run, const Plan& plan, Options options) {
+Result<std::unique_ptr<ProcessLink>> ProcessLink::open(const spec::RunConfig& run, const protocol::Plan& plan,
+                                                       Options options) {
+  std::uint64_t workers = 0;
+  for (const auto& stage : plan.stages) workers += stage.replicas;
+  if (auto enough = process::allow_open_files(process::open_files_of(workers)); !enough)
+    return tl::unexpected(enough.error());
   std::unique_ptr<ProcessLink> link(new ProcessLink);
-  ZmqTransport::Options sockets;
+  transport::ZmqTransport::Options sockets;
   sockets.self = options.self;
   sockets.keys = options.keys;
   sockets.run_id = plan.run_id;
   sockets.roster = options.roster;
   sockets.bind_host = options.host;
   sockets.port = options.port;
-  sockets.bulk_port = options.bulk_port;
-  auto opened = ZmqTransport::open(std::move(sockets));
+  auto opened = transport::ZmqTransport::open(std::move(sockets));
   if (!opened) return tl::unexpected(opened.error());
   link->sockets_ = std::move(*opened);
   link->transport_ = link->sockets_.get();
   if (run.link.emulate) {
-    LinkShape shape;
+    transport::LinkShape shape;
     shape.bits_per_second = run.link.bandwidth_mbps * 1e6;
     shape.latency = seconds(run.link.latency_ms * 1e-3);
     shape.jitter = seconds(run.link.jitter_ms * 1e-3);
     shape.loss = run.link.loss;
     shape.seed = run.run.seed + options.self.value;
-    link->shaped_ = std::make_unique<ShapedTransport>(*link->sockets_, shape);
+    link->shaped_ = std::make_unique<transport::ShapedTransport>(*link->sockets_, shape);
     link->transport_ = link->shaped_.get();
   }
-  link->messenger_ = std::make_unique<Messenger>(*link->transport_, plan.run_id, Limits::of(plan));
+  link->messenger_ = std::make_unique<wire::Messenger>(*link->transport_, plan.run_id, wire::Limits::of(plan));
   return link;
 }
 
-ProcessLink::Turn ProcessLink::turn(Time until, int fd) {
-  const Time now = monotonic_now();
+ProcessLink::Turn ProcessLink::turn(Time until, std::span<const int> descriptors) {
+  const Time now = process::monotonic_now();
   const Time due = std::min(until, transport_->next_due());
-  sockets_->wait(due > now ? due - now : Duration{}, fd);
+  sockets_->wait(due > now ? due - now : Duration{}, descriptors);
   Turn turn;
-  turn.now = monotonic_now();
+  turn.now = process::monotonic_now();
   for (auto& event : transport_->poll(turn.now)) {
-    if (auto* received = std::get_if<FrameReceived>(&event)) {
+    if (auto* received = std::get_if<transport::FrameReceived>(&event)) {
       const PeerId from = received->frame.peer;
       if (auto message = messenger_->receive(std::move(received->frame)))
         turn.messages.push_back({from, std::move(*message)});
-    } else if (const auto* connected = std::get_if<PeerConnected>(&event)) {
+    } else if (const auto* connected = std::get_if<transport::PeerConnected>(&event)) {
       turn.connected.push_back(connected->peer);
       connected_.insert(connected->peer);
-    } else if (const auto* lost = std::get_if<PeerDisconnected>(&event)) {
+    } else if (const auto* lost = std::get_if<transport::PeerDisconnected>(&event)) {
       messenger_->forget(lost->peer);
       turn.disconnected.push_back(lost->peer);
       connected_.erase(lost->peer);
@@ -58,20 +63,22 @@ ProcessLink::Turn ProcessLink::turn(Time until, int fd) {
   return turn;
 }
 
-void ProcessLink::send(PeerId to, const Message& message) { messenger_->send(to, message); }
+void ProcessLink::send(PeerId to, const protocol::Message& message) { messenger_->send(to, message); }
 
-void ProcessLink::connect(PeerId peer, const Endpoints& endpoints, const PublicKey& key) {
+void ProcessLink::connect(PeerId peer, const protocol::Endpoints& endpoints, const protocol::PublicKey& key) {
   sockets_->connect(peer, endpoints, key);
 }
 
-void ProcessLink::allow(PeerId peer, const PublicKey& key) { sockets_->allow(peer, key); }
+void ProcessLink::allow(PeerId peer, const protocol::PublicKey& key) { sockets_->allow(peer, key); }
+
+void ProcessLink::shut_out(PeerId peer) { sockets_->shut_out(peer); }
 
 void ProcessLink::flush(Time until) {
-  while (transport_->queued_bytes() > 0 && monotonic_now() < until) turn(until, -1);
+  while (transport_->queued_bytes() > 0 && process::monotonic_now() < until) turn(until, {});
 }
 
 void ProcessLink::wait_until_left(Time until) {
-  while (!connected_.empty() && monotonic_now() < until) turn(until, -1);
+  while (!connected_.empty() && process::monotonic_now() < until) turn(until, {});
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::app

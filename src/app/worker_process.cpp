@@ -1,35 +1,44 @@
 #include "app/worker_process.h"
 
 #include <poll.h>
-#include <spdlog/spdlog.h>
 #include <signal.h>
+#include <spdlog/spdlog.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <filesystem>
 #include <optional>
 #include <random>
-#include <set>
 #include <utility>
 
-#include "app/clock.h"
 #include "app/compute_thread.h"
-#include "app/line_reader.h"
+#include "app/enroller.h"
 #include "app/process_link.h"
-#include "app/roster_file.h"
-#include "app/signals.h"
-#include "app/trace.h"
+#include "base/input_file.h"
+#include "config/config_file.h"
+#include "config/load_run.h"
+#include "process/clock.h"
+#include "process/open_files.h"
+#include "process/signals.h"
+#include "record/decision_log.h"
+#include "record/trace.h"
 #include "router/worker_steps.h"
-#include "scheduler/make_plan.h"
+#include "scheduler/planner/make_plan.h"
 #include "stage/emulated_stage.h"
 #include "stage/torch_stage.h"
+#include "store/disk_checkpoints.h"
+#include "transport/local_address.h"
 
-namespace isthmus {
+namespace isthmus::app {
 
 namespace {
 
-constexpr Duration kReachCoordinator = seconds(15);
+// Without a connection to the coordinator for so long, it is asked where it is now.
+constexpr Duration kLookForCoordinator = seconds(1);
+// What takes longer is told, so that nobody waits in front of a silent terminal.
+constexpr Duration kTell = seconds(3);
 
 std::uint64_t fresh_seed() {
   std::random_device device;
@@ -37,7 +46,7 @@ std::uint64_t fresh_seed() {
 }
 
 // Twice the time in which an uplink moves a whole step's boundary traffic, at least two seconds.
-Duration ask_after(const RunConfig& run, const Plan& plan) {
+Duration ask_after(const spec::RunConfig& run, const protocol::Plan& plan) {
   const double bytes = static_cast<double>(plan.token_bytes + plan.forward_bytes + plan.backward_bytes) *
                        (plan.microbatches + plan.evaluation_microbatches);
   return seconds(std::max(2.0, 2.0 * bytes * 8e-6 / run.link.bandwidth_mbps));
@@ -45,16 +54,22 @@ Duration ask_after(const RunConfig& run, const Plan& plan) {
 
 // What a worker keeps when it moves to another stage.
 struct WorkerCourse {
-  std::optional<Place> moved;         // where it serves now, if not where the roster says
-  std::optional<Endpoints> coordinator;
-  Trace trace;
+  WorkerCourse(const std::string& join_file, const Identity& identity, const EnrolRequest& request)
+      : enroller(join_file, identity, request) {}
+
+  Enroller enroller;
+  JoinFile join;  // as it was when the worker was let in
+  EnrolAnswer enrolled;
+  std::optional<protocol::Place> moved;  // where it serves now, if not where it was seated
+  record::Trace trace;
 };
 
 // One life of a worker in one place.
 class WorkerLife {
  public:
-  WorkerLife(const RunConfig& run, const WorkerOptions& options, LineReader& endpoints, WorkerCourse& course)
-      : options_(options), run_(run), plan_(make_plan(run)), endpoints_(endpoints), course_(course) {}
+  WorkerLife(const spec::RunConfig& run, const protocol::Plan& plan, const WorkerOptions& options,
+             const transport::KeyPair& keys, WorkerCourse& course)
+      : options_(options), run_(run), plan_(plan), keys_(keys), course_(course), self_(course.enrolled.peer) {}
 
   ~WorkerLife() {
     if (compute_) compute_->join();
@@ -64,90 +79,87 @@ class WorkerLife {
   // The process's exit code, or nothing: it goes on at course.moved.
   std::optional<int> serve() {
     if (auto ready = open(); !ready) {
-      spdlog::error("worker {}: {}", options_.peer, ready.error().message);
+      spdlog::error("worker {}: {}", self_, ready.error().message);
       return 1;
     }
     while (!exit_code_ && !moves_) turn();
-    if (exit_code_) link_->flush(monotonic_now() + seconds(1));
+    if (exit_code_) link_->flush(process::monotonic_now() + seconds(1));
     compute_->join();
     note_wait("");
     course_.trace.append(compute_->trace());
     if (options_.trace)
-      if (auto written = course_.trace.write(options_.folder.worker_trace(options_.peer.value), options_.peer, seat_.stage); !written)
-        spdlog::error("worker {}: {}", options_.peer, written.error().message);
+      if (auto written = course_.trace.write(options_.home.trace(), self_, seat_.stage); !written)
+        spdlog::error("worker {}: {}", self_, written.error().message);
     return exit_code_;
   }
 
  private:
   Status open() {
-    auto roster = read_roster(options_.folder.roster());
-    if (!roster) return tl::unexpected(roster.error());
-    const auto seat = std::ranges::find(roster->seats, options_.peer, &Seat::peer);
-    if (seat == roster->seats.end())
-      return fail("{} has no seat for peer {}", options_.folder.roster(), options_.peer);
-    seat_ = *seat;
-    if (course_.moved) {
-      seat_.stage = course_.moved->stage;
-      seat_.replica = course_.moved->replica;
-    }
-    coordinator_key_ = roster->coordinator;
-    auto keys = read_key_file(options_.folder.key_file(options_.peer.value));
-    if (!keys) return tl::unexpected(keys.error());
-
+    seat_ = course_.moved.value_or(*course_.enrolled.place);
     woken_ = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    const std::string checkpoints = options_.folder.checkpoints();
     const auto& stage = plan_.stages[seat_.stage.value];
     ComputeThread::Options compute;
-    compute.checkpoints = {options_.folder.checkpoints(), seat_.stage, stage.first_layer, stage.end_layer, seat_.replica};
-    compute.journal_folder = options_.folder.journal(options_.peer.value, seat_.stage.value);
-    // A process that was started where the roster says may not know yet where it serves.
+    compute.stage = seat_.stage;
+    compute.checkpoints = std::make_unique<store::DiskCheckpoints>(
+        store::CheckpointPlace{options_.checkpoints, seat_.stage, stage.first_layer, stage.end_layer, seat_.replica},
+        run_.checkpoint.keep);
+    compute.journal_folder = options_.home.journal(seat_.stage.value);
+    // Only where it was moved to: a process that has just been started may have to learn that it serves elsewhere.
     if (course_.moved) forget_other_stages();
     compute.trace = options_.trace;
-    compute.versions = {options_.version};
-    if (options_.newest || course_.moved) {
-      compute.versions = checkpoint_versions(options_.folder.checkpoints(), seat_.stage);
+    compute.versions = {course_.enrolled.version};
+    if (course_.enrolled.begun || course_.moved) {
+      compute.versions = compute.checkpoints->versions();
       std::ranges::reverse(compute.versions);
       compute.versions.push_back(0);
     }
-    const double slowdown = run_.emulated.slow_peer == options_.peer.value ? run_.emulated.slow_factor : 1;
-    compute.make = [run = run_, plan = plan_, place = compute.checkpoints, slowdown] {
-      return run.pipeline.device == "emulated" ? make_emulated_stage(run, plan, place.stage, place.replica, place.folder, slowdown)
-                                               : make_torch_stage(run, place.stage, place.replica, place.folder);
+    const double slowdown = run_.emulated.slow_peer == self_.value ? run_.emulated.slow_factor : 1;
+    compute.make = [run = run_, plan = plan_, place = seat_,
+                    slowdown]() -> Result<std::unique_ptr<runner::StageCompute>> {
+      if (run.emulated.devices) return stage::make_emulated_stage(run, plan, place.stage, place.replica, slowdown);
+      return stage::make_torch_stage(run, place.stage, place.replica);
     };
     compute_ = std::make_unique<ComputeThread>(run_, plan_, std::move(compute), [fd = woken_] {
       const std::uint64_t one = 1;
       [[maybe_unused]] const auto n = ::write(fd, &one, sizeof one);
     });
     ProcessLink::Options link;
-    link.self = options_.peer;
-    link.keys = *keys;
-    link.roster.add(kCoordinator, roster->coordinator);
-    for (const auto& other : roster->seats) link.roster.add(other.peer, other.key);
+    link.self = self_;
+    link.host = options_.listen;
+    if (link.host.empty()) {
+      auto own = transport::local_address_towards(course_.enrolled.coordinator.control);
+      if (!own) return tl::unexpected(own.error());
+      link.host = std::move(*own);
+    }
+    link.keys = keys_;
+    coordinator_key_ = *course_.join.coordinator_key();
+    link.roster.add(kCoordinator, coordinator_key_);
     auto opened = ProcessLink::open(run_, plan_, std::move(link));
     if (!opened) return tl::unexpected(opened.error());
     link_ = std::move(*opened);
+    link_->connect(kCoordinator, course_.enrolled.coordinator, coordinator_key_);
+    lost_ = process::monotonic_now();
     return {};
   }
 
   void forget_other_stages() {
     namespace fs = std::filesystem;
-    const fs::path mine = options_.folder.journal(options_.peer.value, seat_.stage.value);
+    const fs::path mine = options_.home.journal(seat_.stage.value);
     std::error_code ignored;
-    for (const auto& entry : fs::directory_iterator(options_.folder.journal(options_.peer.value), ignored))
+    for (const auto& entry : fs::directory_iterator(options_.home.journal(), ignored))
       if (entry.path() != mine) fs::remove_all(entry.path(), ignored);
   }
 
   void turn() {
-    const Time due = steps_ ? steps_->next_due() : monotonic_now() + std::chrono::milliseconds(200);
-    auto turn = link_->turn(due, woken_);
-    if (!connecting_) connect_to_coordinator();
+    const Time due = steps_ ? steps_->next_due() : process::monotonic_now() + std::chrono::milliseconds(200);
+    auto turn = link_->turn(due, std::array{woken_});
     std::uint64_t count;
     [[maybe_unused]] const auto n = ::read(woken_, &count, sizeof count);
 
     const Time now = turn.now;
-    watch_connection(turn, now);
+    stay_in_touch(turn, now);
     while (auto result = compute_->try_take()) take(std::move(*result), now);
-    if (received_signal() == SIGTERM && !exit_code_) exit_code_ = 130;
+    if (process::received_signal() != 0 && !exit_code_) exit_code_ = 130;
     if (exit_code_ || moves_ || !steps_) return;
 
     steps_->set_stats(stats());
@@ -156,7 +168,7 @@ class WorkerLife {
       note_message("receive", arrival.message, now);
       if (arrival.from != kCoordinator)
         carry_out(steps_->message_received(arrival.from, std::move(arrival.message), now));
-      else if (const auto* view = std::get_if<View>(&arrival.message))
+      else if (const auto* view = std::get_if<protocol::View>(&arrival.message))
         carry_out(steps_->view_received(*view, now));
     }
     for (const PeerId peer : turn.disconnected) carry_out(steps_->peer_lost(peer, now));
@@ -165,47 +177,46 @@ class WorkerLife {
   }
 
   // Boundary tensors in the trace: when they were handed to the link, and when the last of them had arrived.
-  void note_message(const char* lane, const Message& message, Time now) {
-    if (!options_.trace || traffic_of(message) != Traffic::kBoundary) return;
-    const auto* forward = std::get_if<Forward>(&message);
-    const MicrobatchId m = forward ? forward->microbatch : std::get<Backward>(message).microbatch;
+  void note_message(const char* lane, const protocol::Message& message, Time now) {
+    if (!options_.trace || protocol::traffic_of(message) != protocol::Traffic::kBoundary) return;
+    const auto* forward = std::get_if<protocol::Forward>(&message);
+    const MicrobatchId m = forward ? forward->microbatch : std::get<protocol::Backward>(message).microbatch;
     course_.trace.span(lane, fmt::format("{} {}", forward ? "activation" : "gradient", m), now, now);
   }
 
   // What the device waits for, from one change of the reason to the next.
   void note_wait(const std::string& reason) {
     if (!options_.trace || reason == waits_for_) return;
-    const Time now = monotonic_now();
+    const Time now = process::monotonic_now();
     if (!waits_for_.empty()) course_.trace.span("wait", waits_for_, waits_since_, now);
     waits_for_ = reason;
     waits_since_ = now;
   }
 
-  void connect_to_coordinator() {
-    if (!course_.coordinator) {
-      const auto line = endpoints_.next();
-      if (!line) {
-        if (endpoints_.closed()) {
-          spdlog::error("worker {}: the coordinator did not start", options_.peer);
-          exit_code_ = 1;
-        }
-        return;
-      }
-      const auto space = line->find(' ');
-      if (space == std::string::npos) return;
-      course_.coordinator = Endpoints{line->substr(0, space), line->substr(space + 1)};
+  // A coordinator that was started again may be found elsewhere: whoever has lost it asks where it is.
+  void stay_in_touch(const ProcessLink::Turn& turn, Time now) {
+    if (std::ranges::find(turn.connected, kCoordinator) != turn.connected.end()) {
+      lost_.reset();
+      course_.enroller.rest();
     }
-    link_->connect(kCoordinator, *course_.coordinator, coordinator_key_);
-    connecting_ = true;
-    give_up_ = monotonic_now() + kReachCoordinator;
+    if (std::ranges::find(turn.disconnected, kCoordinator) != turn.disconnected.end()) lost_ = now;
+    if (!lost_ || now - *lost_ < kLookForCoordinator) return;
+    const auto heard = course_.enroller.listen(Duration{}, now);
+    if (const auto* refusal = std::get_if<EnrolRefusal>(&heard)) {
+      end(fmt::format("the coordinator does not let it back in: {}", refusal->sentence));
+    } else if (const auto* answer = std::get_if<EnrolAnswer>(&heard)) {
+      if (answer->peer != self_ || course_.enroller.join()->run_id != course_.join.run_id ||
+          course_.enroller.join()->coordinator != course_.join.coordinator)
+        return end(fmt::format("{} names another run by now; start it again to join that", options_.join));
+      course_.enrolled.coordinator = answer->coordinator;
+      link_->connect(kCoordinator, answer->coordinator, coordinator_key_);
+    } else if (options_.patience_s > 0 && now - *lost_ > seconds(options_.patience_s)) {
+      end(fmt::format("no coordinator for {:.0f} s: {}", options_.patience_s, course_.enroller.trouble()));
+    }
   }
 
-  // Says why nothing happens, once, instead of trying in silence for ever.
-  void watch_connection(const ProcessLink::Turn& turn, Time now) {
-    if (std::ranges::find(turn.connected, kCoordinator) != turn.connected.end()) give_up_ = kNever;
-    if (now < give_up_) return;
-    spdlog::error("worker {}: the coordinator does not let this worker in: nobody answers at its address, or the key in {} is "
-                  "not the one in its roster", options_.peer, options_.folder.key_file(options_.peer.value));
+  void end(const std::string& why) {
+    spdlog::error("worker {}: {}", self_, why);
     exit_code_ = 1;
   }
 
@@ -213,13 +224,13 @@ class WorkerLife {
     if (result.time) time_ = *result.time;
     if (!result.error.empty()) {
       // The stage cannot be made, or not go on: everybody has to know why.
-      spdlog::error("worker {} (stage {}): {}", options_.peer, seat_.stage, result.error);
+      spdlog::error("worker {} (stage {}): {}", self_, seat_.stage, result.error);
       exit_code_ = 1;
       return;
     }
     std::visit(
         [&](auto&& value) {
-          if constexpr (std::is_same_v<std::decay_t<decltype(value)>, StageReady>)
+          if constexpr (std::is_same_v<std::decay_t<decltype(value)>, runner::StageReady>)
             begin(value, now);
           else
             carry_out(steps_->job_done(std::move(value), now));
@@ -227,37 +238,31 @@ class WorkerLife {
         std::move(result.value));
   }
 
-  void begin(const StageReady& ready, Time now) {
-    WorkerIdentity identity{options_.peer, seat_.stage, seat_.replica, link_->endpoints(), ask_after(run_, plan_),
-                            run_.link.bandwidth_mbps * 1e6 / 8, ready.device};
-    steps_.emplace(plan_, identity, WorkerSteps::Origin{ready.version, ready.timeline}, fresh_seed());
+  void begin(const runner::StageReady& ready, Time now) {
+    router::WorkerIdentity identity{self_,
+                                    seat_.stage,
+                                    seat_.replica,
+                                    link_->endpoints(),
+                                    ask_after(run_, plan_),
+                                    run_.link.bandwidth_mbps * 1e6 / 8,
+                                    ready.device};
+    steps_.emplace(plan_, identity, router::WorkerSteps::Origin{ready.version, ready.timeline}, fresh_seed());
     carry_out(steps_->peer_connected(kCoordinator, now));
   }
 
-  void carry_out(std::vector<WorkerEffect> effects) {
+  void carry_out(std::vector<protocol::WorkerEffect> effects) {
     for (auto& effect : effects) std::visit([&](auto& e) { carry_out(e); }, effect);
   }
-  void carry_out(SendMessage& effect) {
-    note_message("send", effect.message, monotonic_now());
+  void carry_out(protocol::SendMessage& effect) {
+    note_message("send", effect.message, process::monotonic_now());
     link_->send(effect.peer, effect.message);
   }
-  void carry_out(KnowMembers& effect) {
-    for (const auto& member : effect.members) {
-      if (member.peer == options_.peer) continue;
-      link_->allow(member.peer, member.key);
-      // Of two stages that exchange tensors the later one connects, of two siblings the later worker; the other answers on the
-      // same connection.
-      const bool sibling = member.stage == seat_.stage && member.peer < options_.peer;
-      const bool before = member.stage < seat_.stage && seat_.stage.value - member.stage.value <= plan_.reach();
-      if ((sibling || before) && known_.insert(member.session).second)
-        link_->connect(member.peer, member.endpoints, member.key);
-    }
+  void carry_out(protocol::LetIn& effect) { link_->allow(effect.member.peer, effect.member.key); }
+  void carry_out(protocol::Dial& effect) {
+    link_->connect(effect.member.peer, effect.member.endpoints, effect.member.key);
   }
-  void carry_out(ConnectTo& effect) {
-    if (known_.insert(effect.member.session).second) link_->connect(effect.member.peer, effect.member.endpoints, effect.member.key);
-  }
-  void carry_out(Leave&) { exit_code_ = 0; }
-  void carry_out(BeginAt& effect) {
+  void carry_out(protocol::Leave&) { exit_code_ = 0; }
+  void carry_out(protocol::BeginAt& effect) {
     course_.moved = effect.place;
     moves_ = true;
   }
@@ -266,8 +271,8 @@ class WorkerLife {
     compute_->give(std::move(job));
   }
 
-  WorkerStats stats() const {
-    WorkerStats stats;
+  protocol::WorkerStats stats() const {
+    protocol::WorkerStats stats;
     stats.forward_ns = time_.forward_ns;
     stats.input_gradient_ns = time_.input_gradient_ns;
     stats.weight_gradient_ns = time_.weight_gradient_ns;
@@ -278,36 +283,139 @@ class WorkerLife {
   }
 
   const WorkerOptions options_;
-  const RunConfig run_;
-  const Plan plan_;
-  LineReader& endpoints_;
+  const spec::RunConfig run_;
+  const protocol::Plan plan_;
+  const transport::KeyPair keys_;
   WorkerCourse& course_;
-  Seat seat_;
-  PublicKey coordinator_key_{};
+  const PeerId self_;
+  protocol::Place seat_;
+  protocol::PublicKey coordinator_key_{};
   int woken_ = -1;
   std::unique_ptr<ComputeThread> compute_;
   std::unique_ptr<ProcessLink> link_;
-  std::optional<WorkerSteps> steps_;
-  std::set<SessionId> known_;
+  std::optional<router::WorkerSteps> steps_;
   ComputeTime time_;
   std::string waits_for_;
   Time waits_since_{};
-  bool connecting_ = false;
-  Time give_up_ = kNever;
+  std::optional<Time> lost_;  // without a connection to the coordinator since
   bool moves_ = false;
   std::optional<int> exit_code_;
 };
 
+// Who the worker is, and how it comes to serve.
+class Worker {
+ public:
+  Worker(const WorkerOptions& options, const Identity& identity)
+      : options_(options),
+        keys_(transport::key_pair_of(identity)),
+        course_(options.join, identity,
+                {options.name, options.stage ? std::optional(StageId(*options.stage)) : std::nullopt, true}) {}
+
+  int serve() {
+    if (const auto code = wait_for_seat()) return *code;
+    course_.enroller.rest();
+    while (true) {
+      WorkerLife life(*run_, plan_, options_, keys_, course_);
+      if (const auto code = life.serve()) return *code;
+    }
+  }
+
+ private:
+  // The process's exit code if it ends before it has a seat.
+  std::optional<int> wait_for_seat() {
+    Time heard_of = process::monotonic_now();
+    while (true) {
+      const auto heard = course_.enroller.listen(std::chrono::milliseconds(50), process::monotonic_now());
+      const Time now = process::monotonic_now();
+      if (process::received_signal() != 0) return 130;
+      if (const auto* refusal = std::get_if<EnrolRefusal>(&heard)) {
+        spdlog::error("{}: the coordinator does not let it in: {}", options_.name, refusal->sentence);
+        return 1;
+      }
+      if (const auto* answer = std::get_if<EnrolAnswer>(&heard)) {
+        heard_of = now;
+        if (auto taken = take(*answer); !taken) {
+          spdlog::error("{}: {}", options_.name, taken.error().message);
+          return 1;
+        }
+        if (answer->place) return std::nullopt;
+        tell(fmt::format("enrolled as worker {}, waits for a seat: {}", answer->peer, answer->waits));
+      } else if (now - heard_of > kTell) {
+        tell("waits for a coordinator: " + course_.enroller.trouble());
+        if (options_.patience_s > 0 && now - heard_of > seconds(options_.patience_s)) {
+          spdlog::error("{}: no coordinator for {:.0f} s: {}", options_.name, options_.patience_s,
+                        course_.enroller.trouble());
+          return 1;
+        }
+      }
+    }
+  }
+
+  Status take(const EnrolAnswer& answer) {
+    course_.join = *course_.enroller.join();
+    course_.enrolled = answer;
+    if (run_) return {};
+    // The spec is the run's only if its digest is the run's id. What this machine has otherwise is none of it.
+    auto spec = config::parse_run(answer.spec, "the run's spec");
+    if (!spec) return fail("{}; install the coordinator's version", spec.error().front().text());
+    const std::uint64_t run_id = planner::make_plan(*spec).run_id;
+    if (run_id != course_.join.run_id)
+      return fail("the coordinator sent the spec of run {:016x}, {} is for run {:016x}", run_id, options_.join,
+                  course_.join.run_id);
+    config::RunSource source{answer.spec, "the run's spec", options_.overrides};
+    if (!options_.host.empty()) {
+      const auto host = config::config_file_text(options_.host, "a host file");
+      if (!host) return fail("{}", host.error().text());
+      source.host = config::FileText{*host, options_.host};
+    }
+    auto run = config::parse_run(source);
+    if (!run) return fail("{}", run.error().front().text());
+    plan_ = planner::make_plan(*run);
+    plan_.run_id = run_id;
+    run_ = std::move(*run);
+    course_.enroller.have_spec();
+    return {};
+  }
+
+  void tell(const std::string& what) {
+    if (what != told_) spdlog::info("{}: {}", options_.name, what);
+    told_ = what;
+  }
+
+  const WorkerOptions options_;
+  const transport::KeyPair keys_;
+  std::optional<spec::RunConfig> run_;
+  protocol::Plan plan_;
+  WorkerCourse course_;
+  std::string told_;
+};
+
 }  // namespace
 
-int serve_worker(const RunConfig& run, const WorkerOptions& options) {
-  catch_signals();
-  LineReader endpoints(options.endpoints_fd);
-  WorkerCourse course;
-  while (true) {
-    WorkerLife life(run, options, endpoints, course);
-    if (const auto code = life.serve()) return *code;
-  }
+int serve_worker(WorkerOptions options) {
+  process::catch_signals();
+  const auto refuse = [](const Error& error) {
+    spdlog::error("{}", error.message);
+    return 1;
+  };
+  namespace fs = std::filesystem;
+  std::error_code error;
+  // A join file that is not there yet is waited for; what can never become one is not.
+  if (const auto join = fs::status(options.join, error); fs::exists(join) && !fs::is_regular_file(join))
+    if (const auto file = InputFile::open(options.join, "a run's join file"); !file)
+      return refuse(file.error().at(options.join));
+  if (!options.host.empty())
+    if (const auto host = config::config_file_text(options.host, "a host file"); !host)
+      return refuse({host.error().text()});
+  fs::create_directories(options.home.path, error);
+  if (error) return refuse({fmt::format("cannot make the folder {}: {}", options.home.path, error.message())});
+  if (options.checkpoints.empty()) options.checkpoints = options.home.checkpoints();
+  if (options.name.empty()) options.name = fs::canonical(options.home.path, error).filename().string().substr(0, 64);
+  const auto lock = record::FileLock::take(options.home.lock(), "worker");
+  if (!lock) return refuse(lock.error());
+  const auto identity = Identity::keep(options.home.identity());
+  if (!identity) return refuse(identity.error());
+  return Worker(options, *identity).serve();
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::app

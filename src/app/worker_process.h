@@ -1,28 +1,32 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <vector>
 
-#include "app/run_folder.h"
-#include "base/ids.h"
-#include "config/run_config.h"
+#include "record/run_folder.h"
 
-namespace isthmus {
+namespace isthmus::app {
 
-// One stage replica: an io thread (this one) around router/worker_steps.h and a compute thread. When it is moved to another
-// stage it drops all it holds and begins another life there, as a worker that joins.
+// A worker: asks the coordinator that a join file names to take part, waits for a seat, serves it: an io thread (this
+// one) around router/worker_steps.h and a compute thread. When it is moved to another stage it drops all it holds and
+// begins another life there, as a worker that joins. A coordinator that is gone is looked for until it is back.
 struct WorkerOptions {
-  RunFolder folder;
-  PeerId peer;
-  std::uint64_t version = 0;  // checkpoint to start from; 0: initial weights
-  // Instead: the newest checkpoint of its stage that is whole, or the initial weights. For a process that replaces one.
-  bool newest = false;
+  std::string join;  // file that the run's coordinator wrote (app/join_file.h)
+  record::WorkerHome home;
+  std::string checkpoints;             // folder; empty: in its home
+  std::string name;                    // for people; empty: of its home's folder
+  std::optional<std::uint32_t> stage;  // where it would rather serve
+  // "section.key=value": what this machine has otherwise than the run file of the coordinator says.
+  std::vector<std::string> overrides;
+  std::string host;       // host file, likewise; empty: none
+  std::string listen;     // address that other workers dial; empty: the one on the way to the coordinator
+  double patience_s = 0;  // ends after so long without a coordinator; 0: never
   bool trace = false;
-  // The coordinator's endpoints come from here as one line, "control bulk".
-  int endpoints_fd = 0;
 };
 
 // Returns the process's exit code.
-int serve_worker(const RunConfig& run, const WorkerOptions& options);
+int serve_worker(WorkerOptions options);
 
-}  // namespace isthmus
+}  // namespace isthmus::app

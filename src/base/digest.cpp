@@ -10,7 +10,7 @@
 
 namespace isthmus {
 
-static_assert(sizeof(crypto_generichash_state) <= 384);
+static_assert(sizeof(crypto_generichash_state) <= 384 && crypto_generichash_BYTES == 32);
 
 Digest::Digest() {
   crypto_generichash_init(reinterpret_cast<crypto_generichash_state*>(state_.data()), nullptr, 0,
@@ -18,16 +18,16 @@ Digest::Digest() {
 }
 
 void Digest::update(ByteView bytes) {
-  crypto_generichash_update(reinterpret_cast<crypto_generichash_state*>(state_.data()),
-                            bytes.data(), bytes.size());
+  crypto_generichash_update(reinterpret_cast<crypto_generichash_state*>(state_.data()), bytes.data(), bytes.size());
 }
 
-std::string Digest::hex() {
-  std::array<std::uint8_t, crypto_generichash_BYTES> out;
-  crypto_generichash_final(reinterpret_cast<crypto_generichash_state*>(state_.data()), out.data(),
-                           out.size());
-  return to_hex(out);
+std::array<std::uint8_t, 32> Digest::bytes() {
+  std::array<std::uint8_t, 32> out;
+  crypto_generichash_final(reinterpret_cast<crypto_generichash_state*>(state_.data()), out.data(), out.size());
+  return out;
 }
+
+std::string Digest::hex() { return to_hex(bytes()); }
 
 std::string digest_hex(ByteView bytes) {
   Digest digest;

@@ -13,8 +13,9 @@ class Digest {
  public:
   Digest();
   void update(ByteView bytes);
-  // Lower-case hexadecimal, 64 characters. Call once, last.
-  std::string hex();
+  // Call one of these, once, last.
+  std::array<std::uint8_t, 32> bytes();
+  std::string hex();  // lower-case hexadecimal, 64 characters
 
  private:
   alignas(64) std::array<std::uint8_t, 384> state_;

@@ -29,8 +29,8 @@ class OpenFile {
   const int fd_;
 };
 
-// Brings what was written to the disk while its writer goes on, in a thread of its own: a disk that several workers share takes
-// tenths of a second. All calls from one thread.
+// Brings what was written to the disk while its writer goes on, in a thread of its own: a disk that several workers
+// share takes tenths of a second. All calls from one thread.
 class DiskSync {
  public:
   using Sync = std::function<int(int fd)>;  // 0, or -1 and errno

@@ -14,8 +14,7 @@ class DoneSet {
   // Room for microbatches 0 … count-1, none of them in the set.
   explicit DoneSet(std::uint32_t count) : count_(count), words_((count + 63) / 64, 0) {}
   // REQUIRES: words.size() == (count + 63) / 64 and no bit at or above count (see valid()).
-  DoneSet(std::uint32_t count, std::vector<std::uint64_t> words)
-      : count_(count), words_(std::move(words)) {}
+  DoneSet(std::uint32_t count, std::vector<std::uint64_t> words) : count_(count), words_(std::move(words)) {}
 
   static bool valid(std::uint32_t count, const std::vector<std::uint64_t>& words) {
     if (words.size() != (std::size_t{count} + 63) / 64) return false;

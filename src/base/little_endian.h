@@ -11,8 +11,7 @@ namespace isthmus {
 // Fixed-width little-endian integers at the end of `out`.
 template <std::unsigned_integral T>
 void append_le(Bytes& out, T value) {
-  for (std::size_t i = 0; i < sizeof(T); ++i)
-    out.push_back(static_cast<std::uint8_t>(value >> (8 * i)));
+  for (std::size_t i = 0; i < sizeof(T); ++i) out.push_back(static_cast<std::uint8_t>(value >> (8 * i)));
 }
 
 // Takes one integer from the front of `in`; nothing if `in` is too short.

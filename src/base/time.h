@@ -11,8 +11,8 @@ using Time = std::chrono::nanoseconds;
 
 inline constexpr Time kNever = Time::max();
 
-// Saturates at 73 years, also for what is no number: a few such may still be added up. What comes from a file is checked to be
-// far below.
+// Saturates at 73 years, also for what is no number: a few such may still be added up. What comes from a file is
+// checked to be far below.
 constexpr Duration seconds(double s) {
   constexpr double kMost = 0x1p61 * 1e-9;
   if (!(s < kMost)) return Duration(Duration::rep{1} << 61);

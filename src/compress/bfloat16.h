@@ -3,7 +3,7 @@
 #include <bit>
 #include <cstdint>
 
-namespace isthmus {
+namespace isthmus::compress {
 
 // The upper half of an fp32: 8 bits of exponent, 8 of mantissa.
 constexpr std::uint16_t to_bfloat16(float value) {
@@ -16,4 +16,4 @@ constexpr std::uint16_t to_bfloat16(float value) {
 
 constexpr float from_bfloat16(std::uint16_t half) { return std::bit_cast<float>(std::uint32_t{half} << 16); }
 
-}  // namespace isthmus
+}  // namespace isthmus::compress

@@ -8,7 +8,7 @@
 #include "compress/bfloat16.h"
 #include "compress/vectorized.h"
 
-namespace isthmus {
+namespace isthmus::compress {
 
 namespace {
 
@@ -29,9 +29,11 @@ ISTHMUS_VECTORIZED void draw_block(std::uint32_t key, std::uint32_t first, float
 // Codes of one block, unscaled. The largest magnitude is found among the bits: they order as magnitudes do, and NaN
 // comes out on top. Returns the block's scale.
 // `shift`, kBlock numbers: what is added before rounding down; null: rounding to nearest.
-ISTHMUS_VECTORIZED std::uint16_t round_block(const float* values, std::uint32_t limit, const float* shift, std::int8_t* codes) {
+ISTHMUS_VECTORIZED std::uint16_t round_block(const float* values, std::uint32_t limit, const float* shift,
+                                             std::int8_t* codes) {
   std::uint32_t largest = 0;
-  for (std::uint64_t i = 0; i < kBlock; ++i) largest = std::max(largest, std::bit_cast<std::uint32_t>(values[i]) & 0x7FFFFFFFu);
+  for (std::uint64_t i = 0; i < kBlock; ++i)
+    largest = std::max(largest, std::bit_cast<std::uint32_t>(values[i]) & 0x7FFFFFFFu);
   if (largest >= kInfinityBits) {
     std::memset(codes, 0, kBlock);
     return kNotFinite;
@@ -66,7 +68,8 @@ ISTHMUS_VECTORIZED void scale_block(const std::int8_t* codes, float step, float*
 }
 
 ISTHMUS_VECTORIZED void pack_halves(const std::int8_t* codes, std::uint8_t* out, std::size_t bytes) {
-  for (std::size_t i = 0; i < bytes; ++i) out[i] = static_cast<std::uint8_t>((codes[2 * i] & 15) | (codes[2 * i + 1] << 4));
+  for (std::size_t i = 0; i < bytes; ++i)
+    out[i] = static_cast<std::uint8_t>((codes[2 * i] & 15) | (codes[2 * i + 1] << 4));
 }
 ISTHMUS_VECTORIZED void unpack_halves(const std::uint8_t* in, std::int8_t* codes, std::size_t bytes) {
   for (std::size_t i = 0; i < bytes; ++i) {
@@ -84,8 +87,11 @@ class BlockIntegers final : public BoundaryCodec {
  public:
   BlockIntegers(int bits, Rounding rounding) : bits_(bits), limit_((1u << (bits - 1)) - 1), rounding_(rounding) {}
 
+  std::uint8_t id() const override { return bits_ == 8 ? 3 : 4; }
   std::uint64_t bytes(BoundaryShape shape) const override { return blocks(shape) * 2 + code_bytes(shape.numbers()); }
-  double error_bound() const override { return (rounding_ == Rounding::kNearest ? 0.5 : 1.0) * (1 + 1.0 / 128) / limit_; }
+  double error_bound() const override {
+    return (rounding_ == Rounding::kNearest ? 0.5 : 1.0) * (1 + 1.0 / 128) / limit_;
+  }
 
   Bytes encode(std::span<const float> values, BoundaryShape shape, std::uint64_t dither) const override {
     Bytes out(bytes(shape));
@@ -103,7 +109,8 @@ class BlockIntegers final : public BoundaryCodec {
         block = padded;
       }
       if (rounding_ == Rounding::kStochastic) draw_block(key, static_cast<std::uint32_t>(at), shift);
-      const std::uint16_t scale = round_block(block, limit_, rounding_ == Rounding::kStochastic ? shift : nullptr, codes);
+      const std::uint16_t scale =
+          round_block(block, limit_, rounding_ == Rounding::kStochastic ? shift : nullptr, codes);
       std::memcpy(scales + at / kBlock * 2, &scale, 2);
       if (bits_ == 8) {
         std::memcpy(packed + at, codes, count);
@@ -117,8 +124,8 @@ class BlockIntegers final : public BoundaryCodec {
 
   Status decode(ByteView in, BoundaryShape shape, std::span<float> out) const override {
     if (in.size() != bytes(shape))
-      return fail("boundary tensor of {} bytes, expected {} for {} tokens × {} columns of int{}", in.size(), bytes(shape), shape.tokens,
-                  shape.columns, bits_);
+      return fail("boundary tensor of {} bytes, expected {} for {} tokens × {} columns of int{}", in.size(),
+                  bytes(shape), shape.tokens, shape.columns, bits_);
     const std::uint8_t* scales = in.data();
     const std::uint8_t* packed = scales + blocks(shape) * 2;
     std::int8_t codes[kBlock];
@@ -126,14 +133,16 @@ class BlockIntegers final : public BoundaryCodec {
       const std::uint64_t count = std::min<std::uint64_t>(kBlock, out.size() - at);
       std::uint16_t half;
       std::memcpy(&half, scales + at / kBlock * 2, 2);
-      if (half >= 0x7F80 && half != kNotFinite) return fail("scale {:#06x} of block {}, expected a finite one from 0 up", half, at / kBlock);
+      if (half >= 0x7F80 && half != kNotFinite)
+        return fail("scale {:#06x} of block {}, expected a finite one from 0 up", half, at / kBlock);
       if (bits_ == 8)
         std::memcpy(codes, packed + at, count);
       else
         unpack_halves(packed + at / 2, codes, (count + 1) / 2);
       if (any_below(codes, static_cast<std::int8_t>(-static_cast<int>(limit_)), count))
         return fail("code below {} in block {}", -static_cast<int>(limit_), at / kBlock);
-      if (bits_ == 4 && count % 2 == 1 && codes[count] != 0) return fail("the half byte behind the last value is not 0");
+      if (bits_ == 4 && count % 2 == 1 && codes[count] != 0)
+        return fail("the half byte behind the last value is not 0");
       if (half == kNotFinite)
         std::fill_n(out.data() + at, count, std::numeric_limits<float>::quiet_NaN());
       else
@@ -156,4 +165,4 @@ class BlockIntegers final : public BoundaryCodec {
 std::unique_ptr<BoundaryCodec> make_int8(Rounding rounding) { return std::make_unique<BlockIntegers>(8, rounding); }
 std::unique_ptr<BoundaryCodec> make_int4(Rounding rounding) { return std::make_unique<BlockIntegers>(4, rounding); }
 
-}  // namespace isthmus
+}  // namespace isthmus::compress

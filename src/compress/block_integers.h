@@ -4,7 +4,7 @@
 
 #include "compress/boundary_codec.h"
 
-namespace isthmus {
+namespace isthmus::compress {
 
 // Whole numbers from -127 to 127 (-7 to 7) times the largest magnitude of each kBlock consecutive values, which
 // travels as a bf16 rounded up, so that no value is cut off and stochastic rounding is unbiased. The tensor counts as
@@ -14,4 +14,4 @@ namespace isthmus {
 std::unique_ptr<BoundaryCodec> make_int8(Rounding rounding);
 std::unique_ptr<BoundaryCodec> make_int4(Rounding rounding);
 
-}  // namespace isthmus
+}  // namespace isthmus::compress

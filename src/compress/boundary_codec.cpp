@@ -4,9 +4,9 @@
 
 #include "compress/block_integers.h"
 #include "compress/plain_values.h"
-#include "config/boundary_form.h"
+#include "spec/boundary_form.h"
 
-namespace isthmus {
+namespace isthmus::compress {
 
 namespace {
 
@@ -30,18 +30,18 @@ std::unique_ptr<BoundaryCodec> make_value_codec(std::string_view values, Roundin
   return nullptr;
 }
 
-std::unique_ptr<BoundaryCodec> make_boundary_codec(const RunConfig& run, Direction direction) {
+std::unique_ptr<BoundaryCodec> make_boundary_codec(const spec::RunSpec& run, Direction direction) {
   const bool forward = direction == Direction::kForward;
   auto values = make_value_codec(forward ? run.boundary.values : run.boundary.gradient_values,
                                  forward ? Rounding::kNearest : Rounding::kStochastic);
-  if (boundary_form(run.boundary.codec).sparse) return make_top_k(run.boundary.rank, std::move(values));
+  if (spec::boundary_form(run.boundary.codec).sparse) return make_top_k(run.boundary.rank, std::move(values));
   return values;
 }
 
-BoundaryShape boundary_shape(const RunConfig& run) {
-  const BoundaryForm form = boundary_form(run.boundary.codec);
+BoundaryShape boundary_shape(const spec::RunSpec& run) {
+  const spec::BoundaryForm form = spec::boundary_form(run.boundary.codec);
   return {std::uint64_t{run.train.sequences_per_microbatch} * run.model.context,
           form.narrow && !form.sparse ? run.boundary.rank : run.model.hidden};
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::compress

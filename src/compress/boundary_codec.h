@@ -9,9 +9,9 @@
 
 #include "base/bytes.h"
 #include "base/result.h"
-#include "config/run_config.h"
+#include "spec/run_spec.h"
 
-namespace isthmus {
+namespace isthmus::compress {
 
 // A boundary tensor: row-major, one row per token.
 struct BoundaryShape {
@@ -26,6 +26,8 @@ struct BoundaryShape {
 class BoundaryCodec {
  public:
   virtual ~BoundaryCodec() = default;
+  // Names the layout in a payload's header, for good: no other codec has it, not 0.
+  virtual std::uint8_t id() const = 0;
   // Exact size of an encoded tensor.
   virtual std::uint64_t bytes(BoundaryShape shape) const = 0;
   // Largest error of a value, relative to the largest magnitude among the kBlock values it shares a scale with (its
@@ -52,8 +54,8 @@ std::unique_ptr<BoundaryCodec> make_top_k(std::uint64_t kept, std::unique_ptr<Bo
 
 enum class Direction { kForward, kBackward };
 // The run's codec of one direction.
-std::unique_ptr<BoundaryCodec> make_boundary_codec(const RunConfig& run, Direction direction);
+std::unique_ptr<BoundaryCodec> make_boundary_codec(const spec::RunSpec& run, Direction direction);
 // One microbatch's boundary tensor in this run, either direction.
-BoundaryShape boundary_shape(const RunConfig& run);
+BoundaryShape boundary_shape(const spec::RunSpec& run);
 
-}  // namespace isthmus
+}  // namespace isthmus::compress

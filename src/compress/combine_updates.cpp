@@ -5,7 +5,7 @@
 
 #include "compress/vectorized.h"
 
-namespace isthmus {
+namespace isthmus::compress {
 
 namespace {
 
@@ -29,10 +29,12 @@ struct Relation {
 // Scalar products of all pairs, so that the mean of any of the updates is compared without making it.
 class Overlaps {
  public:
-  Overlaps(const UpdateCodec& codec, std::span<const Update> updates, const std::vector<std::size_t>& checked) : count_(updates.size()), pairs_(count_ * count_) {
+  Overlaps(const UpdateCodec& codec, std::span<const Update> updates, const std::vector<std::size_t>& checked)
+      : count_(updates.size()), pairs_(count_ * count_) {
     for (const std::size_t i : checked)
       for (const std::size_t j : checked)
-        if (i <= j) pairs_[i * count_ + j] = pairs_[j * count_ + i] = codec.overlap(updates[i].payload, updates[j].payload);
+        if (i <= j)
+          pairs_[i * count_ + j] = pairs_[j * count_ + i] = codec.overlap(updates[i].payload, updates[j].payload);
   }
 
   const Overlap& of(std::size_t i, std::size_t j) const { return pairs_[i * count_ + j]; }
@@ -102,7 +104,8 @@ void combine(const UpdateCodec& codec, const std::vector<Member>& members, std::
 
 }  // namespace
 
-std::vector<UpdateFinding> combine_updates(const UpdateCodec& codec, std::span<const Update> updates, CombineRule rule, std::span<float> out) {
+std::vector<UpdateFinding> combine_updates(const UpdateCodec& codec, std::span<const Update> updates, CombineRule rule,
+                                           std::span<float> out) {
   std::vector<UpdateFinding> findings(updates.size());
   std::vector<std::size_t> checked, counted;
   for (std::size_t i = 0; i < updates.size(); ++i) {
@@ -125,12 +128,14 @@ std::vector<UpdateFinding> combine_updates(const UpdateCodec& codec, std::span<c
     findings[i].factor = median_norm > 0 && findings[i].norm > median_norm ? median_norm / findings[i].norm : 1;
   }
   for (const std::size_t i : counted)
-    if (judged && findings[i].norm > kLoudNorm * median_norm) findings[i].offence = fmt::format("its norm is {:.0f} times the median's", findings[i].norm / median_norm);
+    if (judged && findings[i].norm > kLoudNorm * median_norm)
+      findings[i].offence = fmt::format("its norm is {:.0f} times the median's", findings[i].norm / median_norm);
 
   std::vector<double> parts(updates.size()), agreements;
   for (const std::size_t i : counted) parts[i] = updates[i].weight * findings[i].factor;
   std::vector<Relation> relations(updates.size());
-  for (const std::size_t i : checked) relations[i] = overlaps.with_others(i, parts), findings[i].agreement = relations[i].agreement;
+  for (const std::size_t i : checked)
+    relations[i] = overlaps.with_others(i, parts), findings[i].agreement = relations[i].agreement;
   for (const std::size_t i : counted) agreements.push_back(findings[i].agreement);
   const double median = lower_median(agreements);
   std::vector<std::size_t> members;
@@ -138,7 +143,8 @@ std::vector<UpdateFinding> combine_updates(const UpdateCodec& codec, std::span<c
   for (const std::size_t i : counted) {
     const auto [agreement, deviation] = relations[i];
     if (judged && median > 0 && agreement + kChance * deviation < median / 4) {
-      const char* relation = agreement + kChance * deviation < 0 ? "it points away from" : "it has nothing in common with";
+      const char* relation =
+          agreement + kChance * deviation < 0 ? "it points away from" : "it has nothing in common with";
       findings[i].factor = 0;
       findings[i].offence = fmt::format("{} the others' (cosine {:.2f}, median {:.2f})", relation, agreement, median);
       continue;
@@ -149,14 +155,17 @@ std::vector<UpdateFinding> combine_updates(const UpdateCodec& codec, std::span<c
 
   // Rows that the median or the trimmed mean leave out at either end, and what is left.
   const std::size_t count = members.size();
-  const std::size_t dropped = rule == CombineRule::kMean || count < 3 ? 0 : rule == CombineRule::kMedian ? (count - 1) / 2 : std::max<std::size_t>(1, count / 4);
+  const std::size_t dropped = rule == CombineRule::kMean || count < 3 ? 0
+                              : rule == CombineRule::kMedian          ? (count - 1) / 2
+                                                                      : std::max<std::size_t>(1, count / 4);
   std::vector<Member> rows;
   for (const std::size_t i : members) {
-    const double share = rule == CombineRule::kMean ? updates[i].weight / weights : 1.0 / static_cast<double>(count - 2 * dropped);
+    const double share =
+        rule == CombineRule::kMean ? updates[i].weight / weights : 1.0 / static_cast<double>(count - 2 * dropped);
     rows.push_back({updates[i].payload, static_cast<float>(share * findings[i].factor)});
   }
   combine(codec, rows, dropped, out);
   return findings;
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::compress

@@ -5,7 +5,7 @@
 #include "compress/update_codec.h"
 #include "compress/vectorized.h"
 
-namespace isthmus {
+namespace isthmus::compress {
 
 namespace {
 
@@ -43,7 +43,8 @@ ISTHMUS_VECTORIZED void add_products(const std::uint8_t* a, const std::uint8_t* 
   double products[kSums] = {}, squares[kSums] = {};
   const auto add = [&](std::uint64_t at, std::uint64_t lanes) {
     for (std::uint64_t lane = 0; lane < lanes; ++lane) {
-      const double product = static_cast<double>(from_bfloat16(half_at(a, at + lane))) * static_cast<double>(from_bfloat16(half_at(b, at + lane)));
+      const double product = static_cast<double>(from_bfloat16(half_at(a, at + lane))) *
+                             static_cast<double>(from_bfloat16(half_at(b, at + lane)));
       products[lane] += product;
       squares[lane] += product * product;
     }
@@ -94,4 +95,4 @@ class DenseUpdate final : public UpdateCodec {
 
 std::unique_ptr<UpdateCodec> make_dense_update(std::uint64_t numbers) { return std::make_unique<DenseUpdate>(numbers); }
 
-}  // namespace isthmus
+}  // namespace isthmus::compress

@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-namespace isthmus {
+namespace isthmus::compress {
 
 Bytes ErrorFeedback::encode(std::span<const float> values, BoundaryShape shape, std::uint64_t dither) {
   residual_.resize(values.size(), 0.0f);
@@ -19,4 +19,4 @@ Bytes ErrorFeedback::encode(std::span<const float> values, BoundaryShape shape, 
   return out;
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::compress

@@ -6,7 +6,7 @@
 
 #include "compress/boundary_codec.h"
 
-namespace isthmus {
+namespace isthmus::compress {
 
 // Sends with each tensor what the codec dropped of the one before (Seide et al., 2014; for boundaries: Rudakov et al.,
 // arXiv 2401.07788). The sum of what arrives plus the residual is the sum of what was given. Depends on the order of
@@ -24,4 +24,4 @@ class ErrorFeedback {
   std::vector<float> residual_;
 };
 
-}  // namespace isthmus
+}  // namespace isthmus::compress

@@ -4,7 +4,7 @@
 
 #include "compress/vectorized.h"
 
-namespace isthmus {
+namespace isthmus::compress {
 
 ISTHMUS_VECTORIZED std::uint64_t count_above(const float* numbers, std::uint64_t count, std::int32_t size) {
   std::uint32_t above = 0;
@@ -27,4 +27,4 @@ std::int32_t least_of_largest(const float* numbers, std::uint64_t count, std::ui
   return least;
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::compress

@@ -5,7 +5,7 @@
 #include "compress/bfloat16.h"
 #include "compress/vectorized.h"
 
-namespace isthmus {
+namespace isthmus::compress {
 
 namespace {
 
@@ -19,11 +19,13 @@ ISTHMUS_VECTORIZED void from_halves(const std::uint16_t* halves, float* values, 
 
 Status check_length(ByteView in, std::uint64_t expected, BoundaryShape shape) {
   if (in.size() == expected) return {};
-  return fail("boundary tensor of {} bytes, expected {} for {} tokens × {} columns", in.size(), expected, shape.tokens, shape.columns);
+  return fail("boundary tensor of {} bytes, expected {} for {} tokens × {} columns", in.size(), expected, shape.tokens,
+              shape.columns);
 }
 
 class Fp32 final : public BoundaryCodec {
  public:
+  std::uint8_t id() const override { return 1; }
   std::uint64_t bytes(BoundaryShape shape) const override { return shape.numbers() * 4; }
   double error_bound() const override { return 0; }
   Bytes encode(std::span<const float> values, BoundaryShape shape, std::uint64_t) const override {
@@ -40,6 +42,7 @@ class Fp32 final : public BoundaryCodec {
 
 class Bf16 final : public BoundaryCodec {
  public:
+  std::uint8_t id() const override { return 2; }
   std::uint64_t bytes(BoundaryShape shape) const override { return shape.numbers() * 2; }
   double error_bound() const override { return 1.0 / 256; }
   Bytes encode(std::span<const float> values, BoundaryShape shape, std::uint64_t) const override {
@@ -66,4 +69,4 @@ class Bf16 final : public BoundaryCodec {
 std::unique_ptr<BoundaryCodec> make_fp32(Rounding) { return std::make_unique<Fp32>(); }
 std::unique_ptr<BoundaryCodec> make_bf16(Rounding) { return std::make_unique<Bf16>(); }
 
-}  // namespace isthmus
+}  // namespace isthmus::compress

@@ -8,11 +8,11 @@
 #include "compress/update_codec.h"
 #include "compress/vectorized.h"
 
-namespace isthmus {
+namespace isthmus::compress {
 
 namespace {
 
-constexpr std::uint64_t kKept = 64;             // of a tile
+constexpr std::uint64_t kKept = 64;              // of a tile
 constexpr std::uint64_t kShare = kTile / kKept;  // one number of so many is kept
 constexpr std::uint64_t kTileIndexBytes = kKept * 12 / 8;
 constexpr std::uint64_t kTileCodeBytes = kKept * 2 / 8;
@@ -23,8 +23,8 @@ constexpr std::uint64_t kSample = 8192;
 // Ascending.
 using Codebook = std::array<float, 4>;
 
-// Where a tensor lies in the update, and in a payload. Layout: codebook, the indices of all tiles (12 bits each, the first in the
-// low ones), the codes of all tiles (2 bits each). A tile has whole bytes, but for the tensor's last.
+// Where a tensor lies in the update, and in a payload. Layout: codebook, the indices of all tiles (12 bits each, the
+// first in the low ones), the codes of all tiles (2 bits each). A tile has whole bytes, but for the tensor's last.
 struct Tensor {
   std::uint64_t first = 0;  // number
   std::uint64_t numbers = 0;
@@ -68,7 +68,9 @@ Tile read_tile(ByteView payload, const Tensor& tensor, std::uint64_t tile) {
   const std::uint8_t* indices = payload.data() + tensor.indices() + tile * kTileIndexBytes;
   const std::uint8_t* codes = payload.data() + tensor.codes() + tile * kTileCodeBytes;
   unpack_indices(indices, out.kept / 2, out.index);
-  if (out.kept % 2 == 1) out.index[out.kept - 1] = static_cast<std::uint16_t>(indices[out.kept / 2 * 3] | ((indices[out.kept / 2 * 3 + 1] & 15) << 8));
+  if (out.kept % 2 == 1)
+    out.index[out.kept - 1] =
+        static_cast<std::uint16_t>(indices[out.kept / 2 * 3] | ((indices[out.kept / 2 * 3 + 1] & 15) << 8));
   for (std::uint64_t i = 0; i < out.kept; ++i) out.code[i] = (codes[i / 4] >> (i % 4 * 2)) & 3;
   return out;
 }
@@ -82,7 +84,8 @@ void write_indices(const Tile& tile, std::uint8_t* out) {
 
 Codebook read_codebook(ByteView payload, const Tensor& tensor) {
   Codebook out;
-  std::memcpy(out.data(), payload.data() + tensor.codebook, sizeof out);  // x86 and Arm are little-endian, as the wire is
+  std::memcpy(out.data(), payload.data() + tensor.codebook,
+              sizeof out);  // x86 and Arm are little-endian, as the wire is
   return out;
 }
 
@@ -101,8 +104,9 @@ ISTHMUS_VECTORIZED void largest_of_lanes(const float* tile, float* largest) {
   std::memcpy(largest, bits, sizeof bits);
 }
 
-// Indices of the `kept` largest magnitudes of kTile numbers, ascending; of equal ones the first. The kept-th largest of the lanes'
-// maxima is below no more than a few others than the kept-th largest of all, so hardly more are gathered than are kept.
+// Indices of the `kept` largest magnitudes of kTile numbers, ascending; of equal ones the first. The kept-th largest of
+// the lanes' maxima is below no more than a few others than the kept-th largest of all, so hardly more are gathered
+// than are kept.
 void find_largest(const float* tile, std::uint64_t kept, std::uint16_t* index) {
   float largest[kLanes];
   largest_of_lanes(tile, largest);
@@ -134,7 +138,8 @@ void find_largest(const float* tile, std::uint64_t kept, std::uint16_t* index) {
 }
 
 // The mean of the values in (above, upto], or `otherwise` where there are none. Lanes fix the order of the additions.
-ISTHMUS_VECTORIZED float mean_within(const float* values, std::uint64_t count, float above, float upto, float otherwise) {
+ISTHMUS_VECTORIZED float mean_within(const float* values, std::uint64_t count, float above, float upto,
+                                     float otherwise) {
   constexpr std::uint64_t kSums = 8;
   double sums[kSums] = {};
   std::int64_t counts[kSums] = {};
@@ -161,18 +166,21 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 using Bounds = std::array<float, 5>;
 
 Bounds bounds_of(const Codebook& codebook) {
-  const auto between = [&](std::size_t i) { return static_cast<float>((static_cast<double>(codebook[i]) + codebook[i + 1]) / 2); };
+  const auto between = [&](std::size_t i) {
+    return static_cast<float>((static_cast<double>(codebook[i]) + codebook[i + 1]) / 2);
+  };
   return {-kInfinity, between(0), between(1), between(2), kInfinity};
 }
 
 void move_to_means(std::span<const float> values, const Bounds& bounds, Codebook& codebook) {
-  for (std::size_t i = 0; i < codebook.size(); ++i) codebook[i] = mean_within(values.data(), values.size(), bounds[i], bounds[i + 1], codebook[i]);
+  for (std::size_t i = 0; i < codebook.size(); ++i)
+    codebook[i] = mean_within(values.data(), values.size(), bounds[i], bounds[i + 1], codebook[i]);
 }
 
-// Four entries near to the values, by Lloyd's algorithm. It starts from the values divided at their mean, and each half at its own:
-// what is kept has a gap around 0, where bins of equal width (SparseLoCo) stand for nothing. A sample decides where the bounds lie;
-// the means are those of all values. Bounds and means are rounded monotonically, so the entries stay ascending.
-// REQUIRES: the values are finite.
+// Four entries near to the values, by Lloyd's algorithm. It starts from the values divided at their mean, and each half
+// at its own: what is kept has a gap around 0, where bins of equal width (SparseLoCo) stand for nothing. A sample
+// decides where the bounds lie; the means are those of all values. Bounds and means are rounded monotonically, so the
+// entries stay ascending. REQUIRES: the values are finite.
 Codebook fit_codebook(std::span<const float> values) {
   if (values.empty()) return {};
   std::vector<float> sample;
@@ -226,7 +234,8 @@ class SparseUpdate final : public UpdateCodec {
         if (of_a.empty() && of_b.empty()) continue;
         out.of += of_a.kept;
         if (of_a.empty() || of_b.empty()) continue;
-        for (std::uint64_t i = 0; i < of_a.kept; ++i) marked[of_a.index[i]] = static_cast<std::uint8_t>(of_a.code[i] + 1);
+        for (std::uint64_t i = 0; i < of_a.kept; ++i)
+          marked[of_a.index[i]] = static_cast<std::uint8_t>(of_a.code[i] + 1);
         for (std::uint64_t i = 0; i < of_b.kept; ++i) ++together[marked[of_b.index[i]]][of_b.code[i]];
         for (std::uint64_t i = 0; i < of_a.kept; ++i) marked[of_a.index[i]] = 0;
       }
@@ -275,7 +284,9 @@ class SparseUpdate final : public UpdateCodec {
       Tile tile;
       tile.kept = tensor.kept_of(t);
       find_largest(place, tile.kept, tile.index);
-      if (tile.kept > 1 && std::all_of(tile.index, tile.index + tile.kept, [&](std::uint16_t i) { return place[i] == 0; })) continue;
+      if (tile.kept > 1 &&
+          std::all_of(tile.index, tile.index + tile.kept, [&](std::uint16_t i) { return place[i] == 0; }))
+        continue;
       write_indices(tile, out.data() + tensor.indices() + t * kTileIndexBytes);
       for (std::uint64_t i = 0; i < tile.kept; ++i) values.push_back(place[tile.index[i]]);
     }
@@ -303,7 +314,8 @@ class SparseUpdate final : public UpdateCodec {
 
   static Status check(ByteView payload, const Tensor& tensor) {
     const Codebook codebook = read_codebook(payload, tensor);
-    if (!std::ranges::all_of(codebook, [](float value) { return std::isfinite(value); })) return fail("its numbers are not finite");
+    if (!std::ranges::all_of(codebook, [](float value) { return std::isfinite(value); }))
+      return fail("its numbers are not finite");
     if (!std::ranges::is_sorted(codebook)) return fail("values out of order, expected them ascending");
     for (std::uint64_t t = 0; t < tensor.tiles(); ++t) {
       const Tile tile = read_tile(payload, tensor, t);
@@ -314,7 +326,8 @@ class SparseUpdate final : public UpdateCodec {
         return fail("positions of tile {}: expected {}, ascending below {}", t, tile.kept, tensor.numbers_of(t));
     }
     const std::uint64_t kept = tensor.kept();
-    if ((kept % 2 == 1 && payload[tensor.codes() - 1] >> 4 != 0) || (kept % 4 != 0 && payload[tensor.end() - 1] >> (kept % 4 * 2) != 0))
+    if ((kept % 2 == 1 && payload[tensor.codes() - 1] >> 4 != 0) ||
+        (kept % 4 != 0 && payload[tensor.end() - 1] >> (kept % 4 * 2) != 0))
       return fail("the bits behind the last number are not 0");
     return {};
   }
@@ -327,6 +340,8 @@ class SparseUpdate final : public UpdateCodec {
 
 }  // namespace
 
-std::unique_ptr<UpdateCodec> make_sparse_update(std::vector<std::uint64_t> tensors) { return std::make_unique<SparseUpdate>(tensors); }
+std::unique_ptr<UpdateCodec> make_sparse_update(std::vector<std::uint64_t> tensors) {
+  return std::make_unique<SparseUpdate>(tensors);
+}
 
-}  // namespace isthmus
+}  // namespace isthmus::compress

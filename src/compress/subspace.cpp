@@ -4,7 +4,7 @@
 
 #include "base/counter_random.h"
 
-namespace isthmus {
+namespace isthmus::compress {
 
 namespace {
 
@@ -21,8 +21,7 @@ std::vector<float> subspace_basis(std::uint64_t seed, std::int64_t hidden, std::
   std::vector<double> columns(static_cast<std::size_t>(hidden * rank));
   for (std::int64_t j = 0; j < rank; ++j) {
     double* column = columns.data() + j * hidden;
-    for (std::int64_t i = 0; i < hidden; ++i)
-      column[i] = random.normal(static_cast<std::uint64_t>(j * hidden + i));
+    for (std::int64_t i = 0; i < hidden; ++i) column[i] = random.normal(static_cast<std::uint64_t>(j * hidden + i));
     for (int pass = 0; pass < 2; ++pass)
       for (std::int64_t before = 0; before < j; ++before) {
         const double* other = columns.data() + before * hidden;
@@ -34,7 +33,9 @@ std::vector<float> subspace_basis(std::uint64_t seed, std::int64_t hidden, std::
   }
   std::vector<float> basis(columns.size());
   for (std::int64_t i = 0; i < hidden; ++i)
-    for (std::int64_t j = 0; j < rank; ++j) basis[static_cast<std::size_t>(i * rank + j)] = static_cast<float>(columns[static_cast<std::size_t>(j * hidden + i)]);
+    for (std::int64_t j = 0; j < rank; ++j)
+      basis[static_cast<std::size_t>(i * rank + j)] =
+          static_cast<float>(columns[static_cast<std::size_t>(j * hidden + i)]);
   return basis;
 }
 
@@ -45,4 +46,4 @@ std::vector<float> fixed_embedding(std::uint64_t seed, std::int64_t vocabulary, 
   return table;
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::compress

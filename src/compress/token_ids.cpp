@@ -2,13 +2,15 @@
 
 #include "base/token_width.h"
 
-namespace isthmus {
+namespace isthmus::compress {
 
-Result<std::vector<std::int64_t>> unpack_token_ids(ByteView bytes, std::int64_t sequences, std::int64_t context, std::uint32_t vocabulary) {
+Result<std::vector<std::int64_t>> unpack_token_ids(ByteView bytes, std::int64_t sequences, std::int64_t context,
+                                                   std::uint32_t vocabulary) {
   const std::size_t width = token_width(vocabulary);
   const auto count = static_cast<std::size_t>(sequences * (context + 1));
   if (bytes.size() != count * width)
-    return fail("token ids of {} bytes, expected {} for {} sequences of {}", bytes.size(), count * width, sequences, context + 1);
+    return fail("token ids of {} bytes, expected {} for {} sequences of {}", bytes.size(), count * width, sequences,
+                context + 1);
   std::vector<std::int64_t> ids(count);
   for (std::size_t i = 0; i < count; ++i) {
     std::uint32_t id = 0;
@@ -19,4 +21,4 @@ Result<std::vector<std::int64_t>> unpack_token_ids(ByteView bytes, std::int64_t 
   return ids;
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::compress

@@ -6,7 +6,7 @@
 #include "compress/boundary_codec.h"
 #include "compress/magnitudes.h"
 
-namespace isthmus {
+namespace isthmus::compress {
 
 namespace {
 
@@ -16,6 +16,7 @@ class TopK final : public BoundaryCodec {
  public:
   TopK(std::uint64_t kept, std::unique_ptr<BoundaryCodec> values) : kept_(kept), values_(std::move(values)) {}
 
+  std::uint8_t id() const override { return static_cast<std::uint8_t>(16 + values_->id()); }
   std::uint64_t bytes(BoundaryShape shape) const override {
     const BoundaryShape inner = kept(shape);
     return values_->bytes(inner) + inner.numbers() * width(shape);
@@ -49,8 +50,8 @@ class TopK final : public BoundaryCodec {
 
   Status decode(ByteView in, BoundaryShape shape, std::span<float> out) const override {
     if (in.size() != bytes(shape))
-      return fail("boundary tensor of {} bytes, expected {} for {} of each of {} tokens × {} columns", in.size(), bytes(shape), kept_, shape.tokens,
-                  shape.columns);
+      return fail("boundary tensor of {} bytes, expected {} for {} of each of {} tokens × {} columns", in.size(),
+                  bytes(shape), kept_, shape.tokens, shape.columns);
     const BoundaryShape inner = kept(shape);
     const std::uint64_t bytes_each = width(shape);
     std::vector<float> chosen(inner.numbers());
@@ -64,7 +65,8 @@ class TopK final : public BoundaryCodec {
         std::uint32_t column = 0;
         std::memcpy(&column, columns + at * bytes_each, bytes_each);
         if (column >= shape.columns || static_cast<std::int64_t>(column) <= before)
-          return fail("column {} at place {} of token {}, expected them ascending below {}", column, i, t, shape.columns);
+          return fail("column {} at place {} of token {}, expected them ascending below {}", column, i, t,
+                      shape.columns);
         before = column;
         out[t * shape.columns + column] = chosen[at];
       }
@@ -86,4 +88,4 @@ std::unique_ptr<BoundaryCodec> make_top_k(std::uint64_t kept, std::unique_ptr<Bo
   return std::make_unique<TopK>(kept, std::move(values));
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::compress

@@ -6,7 +6,7 @@
 
 #include "base/counter_random.h"
 
-namespace isthmus {
+namespace isthmus::compress {
 
 namespace {
 
@@ -15,7 +15,8 @@ constexpr std::uint64_t kSlices = 12;
 
 }  // namespace
 
-UpdateSlices::UpdateSlices(const RunConfig& run, std::vector<std::uint64_t> tensors, bool last) : every_(run.sync.every) {
+UpdateSlices::UpdateSlices(const spec::RunSpec& run, std::vector<std::uint64_t> tensors, bool last)
+    : every_(run.sync.every) {
   stage_numbers_ = std::accumulate(tensors.begin(), tensors.end(), std::uint64_t{0});
   if (run.sync.mode == "sparseloco" && !last) {
     numbers_ = stage_numbers_;
@@ -24,7 +25,8 @@ UpdateSlices::UpdateSlices(const RunConfig& run, std::vector<std::uint64_t> tens
   }
   const std::uint64_t tiles = (stage_numbers_ + kTile - 1) / kTile;
   const double share = run.sync.mode == "slices" && !last ? run.sync.share : 1.0;
-  chosen_ = std::clamp<std::uint64_t>(static_cast<std::uint64_t>(std::ceil(share * static_cast<double>(tiles))), 1, tiles);
+  chosen_ =
+      std::clamp<std::uint64_t>(static_cast<std::uint64_t>(std::ceil(share * static_cast<double>(tiles))), 1, tiles);
   tile_order_.resize(tiles);
   std::iota(tile_order_.begin(), tile_order_.end(), 0u);
   if (chosen_ < tiles) {
@@ -56,4 +58,4 @@ std::vector<UpdateSlices::Stretch> UpdateSlices::stretches(std::uint32_t slice, 
   return stretches;
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::compress

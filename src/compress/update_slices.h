@@ -6,21 +6,21 @@
 #include <vector>
 
 #include "compress/update_codec.h"
-#include "config/run_config.h"
+#include "spec/run_spec.h"
 
-namespace isthmus {
+namespace isthmus::compress {
 
 // In front of every update: microbatches it is worth, uint32. One that is worth none has nothing behind it.
 inline constexpr std::uint64_t kUpdateWeightBytes = 4;
 
-// What the replicas of a stage tell each other at a sync (run.sync), and the slices in which it travels. Of the stage's numbers, its
-// tensors one after the other, diloco and sparseloco take all, and slices (SPARTA) a share of the tiles, other ones at every
-// sync until each had its turn. The last sync of a run takes all of them in bf16, so that the replicas end alike. Pure; the same
-// on every machine.
+// What the replicas of a stage tell each other at a sync (run.sync), and the slices in which it travels. Of the stage's
+// numbers, its tensors one after the other, diloco and sparseloco take all, and slices (SPARTA) a share of the tiles,
+// other ones at every sync until each had its turn. The last sync of a run takes all of them in bf16, so that the
+// replicas end alike. Pure; the same on every machine.
 class UpdateSlices {
  public:
   // `tensors`: numbers of each. REQUIRES: the run is resolved, sync.mode is not exact.
-  UpdateSlices(const RunConfig& run, std::vector<std::uint64_t> tensors, bool last);
+  UpdateSlices(const spec::RunSpec& run, std::vector<std::uint64_t> tensors, bool last);
 
   std::uint32_t count() const { return static_cast<std::uint32_t>(slices_.size()); }
   const UpdateCodec& codec(std::uint32_t slice) const { return *slices_[slice].codec; }
@@ -52,4 +52,4 @@ class UpdateSlices {
   std::vector<Slice> slices_;
 };
 
-}  // namespace isthmus
+}  // namespace isthmus::compress

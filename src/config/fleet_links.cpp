@@ -6,21 +6,19 @@
 #include <charconv>
 #include <set>
 
-namespace isthmus {
+namespace isthmus::config {
 
 namespace {
 
-std::uint64_t key_of(std::uint32_t a, std::uint32_t b) {
-  return std::uint64_t{std::min(a, b)} << 32 | std::max(a, b);
-}
+std::uint64_t key_of(std::uint32_t a, std::uint32_t b) { return std::uint64_t{std::min(a, b)} << 32 | std::max(a, b); }
 
-const std::string& region_of(const RunConfig::Machine& table) {
+const std::string& region_of(const spec::RunSpec::Machine& table) {
   return table.region.empty() ? table.name : table.region;
 }
 
 }  // namespace
 
-std::string machine_name(const RunConfig::Machine& table, std::uint32_t number) {
+std::string machine_name(const spec::RunSpec::Machine& table, std::uint32_t number) {
   return table.count == 1 ? table.name : fmt::format("{}.{}", table.name, number);
 }
 
@@ -31,7 +29,8 @@ std::optional<std::pair<std::string, std::uint32_t>> numbered_name(const std::st
   const char* const end = name.data() + name.size();
   const auto read = std::from_chars(name.data() + dot + 1, end, number);
   // 03 and +3 are names of somebody else.
-  if (read.ec != std::errc() || read.ptr != end || name.substr(dot + 1) != fmt::format("{}", number)) return std::nullopt;
+  if (read.ec != std::errc() || read.ptr != end || name.substr(dot + 1) != fmt::format("{}", number))
+    return std::nullopt;
   return std::pair(name.substr(0, dot), number);
 }
 
@@ -39,16 +38,19 @@ std::uint32_t FleetLinks::id(const std::string& name) {
   return names_.emplace(name, static_cast<std::uint32_t>(names_.size())).first->second;
 }
 
-FleetLinks::FleetLinks(const RunConfig::Fleet& fleet) {
+FleetLinks::FleetLinks(const spec::RunSpec::Fleet& fleet) {
   std::unordered_map<std::string, std::size_t> table_of;
   for (std::size_t t = 0; t < fleet.machine.size(); ++t) table_of.emplace(fleet.machine[t].name, t);
   std::vector<std::set<std::uint32_t>> named(fleet.machine.size());  // machines of each table that links name alone
   for (const auto& link : fleet.link)
     for (const auto& name : link.between) {
-      if (const auto at = table_of.find(name); at != table_of.end() && fleet.machine[at->second].count == 1) named[at->second].insert(0);
+      if (const auto at = table_of.find(name); at != table_of.end() && fleet.machine[at->second].count == 1)
+        named[at->second].insert(0);
       const auto numbered = numbered_name(name);
       const auto at = numbered ? table_of.find(numbered->first) : table_of.end();
-      if (at != table_of.end() && fleet.machine[at->second].count > 1 && numbered->second < fleet.machine[at->second].count) named[at->second].insert(numbered->second);
+      if (at != table_of.end() && fleet.machine[at->second].count > 1 &&
+          numbered->second < fleet.machine[at->second].count)
+        named[at->second].insert(numbered->second);
     }
   for (std::size_t t = 0; t < fleet.machine.size(); ++t) {
     const auto& table = fleet.machine[t];
@@ -108,4 +110,4 @@ FleetLinks::Choice FleetLinks::between(std::uint32_t a, std::uint32_t b) const {
   return choice;
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::config

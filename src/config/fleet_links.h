@@ -9,18 +9,20 @@
 #include <utility>
 #include <vector>
 
-#include "config/run_config.h"
+#include "spec/run_spec.h"
 
-namespace isthmus {
+namespace isthmus::config {
 
 // "gpu.3", or "gpu" of a table with one machine.
-std::string machine_name(const RunConfig::Machine& table, std::uint32_t number);
+std::string machine_name(const spec::RunSpec::Machine& table, std::uint32_t number);
 
-// "gpu" and 3 of "gpu.3"; nothing of a name that is not written like this. Which numbers there are is the table's to say.
+// "gpu" and 3 of "gpu.3"; nothing of a name that is not written like this. Which numbers there are is the table's to
+// say.
 std::optional<std::pair<std::string, std::uint32_t>> numbered_name(const std::string& name);
 
-// Which [[fleet.link]] joins two machines. A link names machines, tables or regions; where several reach a pair, the one
-// whose names are narrower counts: machine 2, table 1, region 0, added up. Machines that no link tells apart form a site.
+// Which [[fleet.link]] joins two machines. A link names machines, tables or regions; where several reach a pair, the
+// one whose names are narrower counts: machine 2, table 1, region 0, added up. Machines that no link tells apart form a
+// site.
 class FleetLinks {
  public:
   struct Site {
@@ -33,9 +35,9 @@ class FleetLinks {
     std::optional<std::size_t> rival;  // another one that is as narrow
   };
 
-  // Names that nobody has are left out, and so is the second link of two for the same names. Takes time and memory for tables and
-  // links, not for each machine.
-  explicit FleetLinks(const RunConfig::Fleet& fleet);
+  // Names that nobody has are left out, and so is the second link of two for the same names. Takes time and memory for
+  // tables and links, not for each machine.
+  explicit FleetLinks(const spec::RunSpec::Fleet& fleet);
 
   const std::vector<Site>& sites() const { return sites_; }
   std::uint32_t site_of(std::size_t table, std::uint32_t number) const;
@@ -52,7 +54,8 @@ class FleetLinks {
   std::uint32_t id(const std::string& name);
 
   std::vector<Site> sites_;
-  std::vector<std::array<std::uint32_t, 3>> chain_;  // per site, ids of region, table and machine; kNone: as the one before
+  std::vector<std::array<std::uint32_t, 3>>
+      chain_;  // per site, ids of region, table and machine; kNone: as the one before
   // Per table: the site of the machines that no link names alone, or kNone, and of those that one does.
   std::vector<std::uint32_t> rest_;
   std::vector<std::map<std::uint32_t, std::uint32_t>> alone_;
@@ -61,4 +64,4 @@ class FleetLinks {
   std::vector<std::pair<std::size_t, std::size_t>> repeated_;
 };
 
-}  // namespace isthmus
+}  // namespace isthmus::config

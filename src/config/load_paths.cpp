@@ -11,9 +11,9 @@
 #include "config/quoted.h"
 #include "config/run_document.h"
 #include "config/schema_check.h"
-#include "config/step_limits.h"
+#include "spec/step_limits.h"
 
-namespace isthmus {
+namespace isthmus::config {
 
 namespace {
 
@@ -24,26 +24,39 @@ void check_visits(const PathsConfig& paths, const ProblemList& problems, const A
   if (!problems.sound({"stages", "visits", "end", "skips_in_a_row"})) return;
   const bool last = paths.end == "last_stage";
   const std::size_t least = last && stages > 1 ? 2 : 1;
-  if (paths.visits > stages) return add("visits", fmt::format("visits is {}", paths.visits), fmt::format("at most the {} stages", stages));
-  if (paths.visits < least) return add("visits", fmt::format("visits is {}", paths.visits), "at least 2: neither the first stage is skipped nor the last, which has the loss");
+  if (paths.visits > stages)
+    return add("visits", fmt::format("visits is {}", paths.visits), fmt::format("at most the {} stages", stages));
+  if (paths.visits < least)
+    return add("visits", fmt::format("visits is {}", paths.visits),
+               "at least 2: neither the first stage is skipped nor the last, which has the loss");
   const std::size_t gaps = last ? paths.visits - 1 : paths.visits;
   if (stages - paths.visits > gaps * paths.skips_in_a_row)
     add("visits", fmt::format("visits is {}, of {} stages", paths.visits, stages),
-        fmt::format("as many that they leave out at most {} between them, skips_in_a_row = {} at a time", gaps * paths.skips_in_a_row, paths.skips_in_a_row));
+        fmt::format("as many that they leave out at most {} between them, skips_in_a_row = {} at a time",
+                    gaps * paths.skips_in_a_row, paths.skips_in_a_row));
   if (!problems.sound({"stages[0]", "microbatches"})) return;
   const double visits = path_visits(paths);
   if (visits > kPathVisitsMax)
-    return add("microbatches", fmt::format("{} microbatches at each of {} nodes make {:.0f} visits", paths.microbatches, paths.stages[0], visits), fmt::format("at most {}", kPathVisitsMax));
-  if (!problems.sound({"forward_seconds", "backward", "loss", "microbatch_bytes", "link.slowest_mbps", "link.slowest_rtt_ms", "link.overhead_seconds"})) return;
+    return add("microbatches",
+               fmt::format("{} microbatches at each of {} nodes make {:.0f} visits", paths.microbatches,
+                           paths.stages[0], visits),
+               fmt::format("at most {}", kPathVisitsMax));
+  if (!problems.sound({"forward_seconds", "backward", "loss", "microbatch_bytes", "link.slowest_mbps",
+                       "link.slowest_rtt_ms", "link.overhead_seconds"}))
+    return;
   const double compute = paths.forward_seconds * (1 + paths.backward + paths.loss);
-  const double transfers = 2 * (paths.link.slowest_rtt_ms / 2000 + paths.link.overhead_seconds + static_cast<double>(paths.microbatch_bytes) * 8 / (paths.link.slowest_mbps * 1e6));
-  if (const double seconds = visits * (compute + transfers); seconds > kStepSecondsMax)
-    add("microbatches", fmt::format("all visits one after the other take {:.2g} s", seconds), fmt::format("at most {:.0e} s", kStepSecondsMax));
+  const double transfers = 2 * (paths.link.slowest_rtt_ms / 2000 + paths.link.overhead_seconds +
+                                static_cast<double>(paths.microbatch_bytes) * 8 / (paths.link.slowest_mbps * 1e6));
+  if (const double seconds = visits * (compute + transfers); seconds > spec::kStepSecondsMax)
+    add("microbatches", fmt::format("all visits one after the other take {:.2g} s", seconds),
+        fmt::format("at most {:.0e} s", spec::kStepSecondsMax));
 }
 
 // What the schema cannot say.
 void check_paths(const PathsConfig& paths, const RunDocument& document, ProblemList& problems) {
-  const auto add = [&](const std::string& path, std::string what, std::string expected) { problems.add(document.place(path), path, std::move(what), std::move(expected)); };
+  const auto add = [&](const std::string& path, std::string what, std::string expected) {
+    problems.add(document.place(path), path, std::move(what), std::move(expected));
+  };
   if (problems.sound({"stages"})) {
     if (const auto nodes = std::accumulate(paths.stages.begin(), paths.stages.end(), 0u); nodes > kPathNodesMax)
       add("stages", fmt::format("the stages have {} nodes", nodes), fmt::format("at most {}", kPathNodesMax));
@@ -51,26 +64,34 @@ void check_paths(const PathsConfig& paths, const RunDocument& document, ProblemL
   check_visits(paths, problems, add);
   if (problems.sound({"link"})) {
     // Each only where both ends can be read.
-    if (problems.sound({"link.fastest_rtt_ms", "link.slowest_rtt_ms"}) && paths.link.fastest_rtt_ms >= paths.link.slowest_rtt_ms)
-      add("link.slowest_rtt_ms", fmt::format("link.slowest_rtt_ms is {}", paths.link.slowest_rtt_ms), fmt::format("above link.fastest_rtt_ms = {}", paths.link.fastest_rtt_ms));
+    if (problems.sound({"link.fastest_rtt_ms", "link.slowest_rtt_ms"}) &&
+        paths.link.fastest_rtt_ms >= paths.link.slowest_rtt_ms)
+      add("link.slowest_rtt_ms", fmt::format("link.slowest_rtt_ms is {}", paths.link.slowest_rtt_ms),
+          fmt::format("above link.fastest_rtt_ms = {}", paths.link.fastest_rtt_ms));
     if (problems.sound({"link.fastest_mbps", "link.slowest_mbps"}) && paths.link.fastest_mbps < paths.link.slowest_mbps)
-      add("link.slowest_mbps", fmt::format("link.slowest_mbps is {}", paths.link.slowest_mbps), fmt::format("at most link.fastest_mbps = {}", paths.link.fastest_mbps));
+      add("link.slowest_mbps", fmt::format("link.slowest_mbps is {}", paths.link.slowest_mbps),
+          fmt::format("at most link.fastest_mbps = {}", paths.link.fastest_mbps));
   }
   std::map<std::string, std::size_t> named;
   for (std::size_t i = 0; i < paths.region.size(); ++i) {
     const std::string name = fmt::format("region[{}].name", i);
     if (!problems.sound({name})) continue;
     if (const auto [at, added] = named.emplace(paths.region[i].name, i); !added)
-      add(name, fmt::format("a second region is called {}", quoted(paths.region[i].name)), fmt::format("another name than that of region[{}]", at->second));
+      add(name, fmt::format("a second region is called {}", quoted(paths.region[i].name)),
+          fmt::format("another name than that of region[{}]", at->second));
   }
   for (std::size_t i = 0; i < paths.region.size(); ++i)
-    if (const std::string path = fmt::format("region[{}].rtt_ms", i); problems.sound({path}) && paths.region[i].rtt_ms.size() != i)
-      add(path, fmt::format("{} has {} entries", path, paths.region[i].rtt_ms.size()), fmt::format("{}, one for each region above", i));
+    if (const std::string path = fmt::format("region[{}].rtt_ms", i);
+        problems.sound({path}) && paths.region[i].rtt_ms.size() != i)
+      add(path, fmt::format("{} has {} entries", path, paths.region[i].rtt_ms.size()),
+          fmt::format("{}, one for each region above", i));
 }
 
 }  // namespace
 
-double path_visits(const PathsConfig& paths) { return static_cast<double>(paths.stages[0]) * paths.microbatches * paths.visits; }
+double path_visits(const PathsConfig& paths) {
+  return static_cast<double>(paths.stages[0]) * paths.microbatches * paths.visits;
+}
 
 tl::expected<PathsConfig, std::vector<Problem>> load_paths(const std::string& path) {
   const auto text = config_file_text(path, "a path planning case");
@@ -114,11 +135,12 @@ tl::expected<PathsConfig, std::vector<Problem>> load_paths(const std::string& pa
     const std::string region = fmt::format("region[{}]", i);
     read(region + ".name", paths.region[i].name);
     paths.region[i].rtt_ms.resize(entries(region + ".rtt_ms"));
-    for (std::size_t j = 0; j < paths.region[i].rtt_ms.size(); ++j) read(fmt::format("{}.rtt_ms[{}]", region, j), paths.region[i].rtt_ms[j]);
+    for (std::size_t j = 0; j < paths.region[i].rtt_ms.size(); ++j)
+      read(fmt::format("{}.rtt_ms[{}]", region, j), paths.region[i].rtt_ms[j]);
   }
   check_paths(paths, *document, problems);
   if (!problems.empty()) return tl::unexpected(problems.take());
   return paths;
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::config

@@ -5,7 +5,6 @@
 #include <map>
 #include <set>
 
-#include "config/boundary_form.h"
 #include "config/config_file.h"
 #include "config/nearest.h"
 #include "config/problem_list.h"
@@ -13,18 +12,25 @@
 #include "config/run_document.h"
 #include "config/schema_check.h"
 #include "config/sweep_config.h"
+#include "spec/boundary_form.h"
 
-namespace isthmus {
+namespace isthmus::config {
 
 namespace {
 
 // Keys that decide which tokens a run sees, and in which order.
-constexpr const char* kProtocol[] = {"run.steps", "data.", "model.context", "model.vocabulary", "train.sequences_per_microbatch",
-                                     "train.microbatches_per_step", "train.evaluation_microbatches"};
+constexpr const char* kProtocol[] = {"run.steps",
+                                     "data.",
+                                     "model.context",
+                                     "model.vocabulary",
+                                     "train.sequences_per_microbatch",
+                                     "train.microbatches_per_step",
+                                     "train.evaluation_microbatches"};
 
 // Keys that the sweep itself sets, and the reason.
-constexpr std::pair<const char*, const char*> kReserved[] = {{"run.seed", "`seeds`, the same for every row"},
-                                                             {"pipeline.threads", "no such override: every run has one thread"}};
+constexpr std::pair<const char*, const char*> kReserved[] = {
+    {"run.seed", "`seeds`, the same for every row"},
+    {"pipeline.threads", "no such override: every run has one thread"}};
 
 std::string row_path(std::size_t row) { return fmt::format("row[{}]", row); }
 
@@ -95,7 +101,8 @@ class SweepLoader {
     for (std::size_t i = 0; i < size("row"); ++i) {
       const std::string path = row_path(i) + ".name";
       const std::string name = text(path);
-      if (!name.empty() && !seen.insert(name).second) add(path, fmt::format("there are two rows {}", quoted(name)), "another name");
+      if (!name.empty() && !seen.insert(name).second)
+        add(path, fmt::format("there are two rows {}", quoted(name)), "another name");
       sweep_.row.push_back({name, read_absence(row_path(i) + ".absent"), {}, {}});
     }
   }
@@ -139,7 +146,8 @@ class SweepLoader {
       if (!sound(entry)) continue;
       const std::string override_text = text(entry);
       for (const auto& [key, instead] : kReserved)
-        if (override_text.starts_with(std::string(key) + "=")) add(entry, fmt::format("{} sets {}", path, key), instead);
+        if (override_text.starts_with(std::string(key) + "="))
+          add(entry, fmt::format("{} sets {}", path, key), instead);
       overrides.push_back(override_text);
     }
     return overrides;
@@ -162,9 +170,12 @@ class SweepLoader {
       auto& row = sweep_.row[i];
       for (const std::uint64_t seed : sweep_.seeds) {
         overrides[i].push_back(fmt::format("run.seed={}", seed));
-        const auto run = load_run(run_file, overrides[i]);
+        auto run = load_run(run_file, overrides[i]);
         overrides[i].pop_back();
         if (run) {
+          // Runs are kept in a folder of the sweep's, and compared with those of an earlier one.
+          make_absolute(overrides[i], "data.train=", run->host.data.train);
+          make_absolute(overrides[i], "data.validation=", run->host.data.validation);
           check_device(i, *run);
           check_absence(i, *run);
           row.runs.push_back(*run);
@@ -179,27 +190,39 @@ class SweepLoader {
     check_protocol();
   }
 
-  void check_device(std::size_t row, const RunConfig& run) {
-    if (run.pipeline.device == "emulated" && problems_.sound({row_path(row) + ".set"}))
-      add(row_path(row) + ".set", fmt::format("row {}: pipeline.device is \"emulated\"", isthmus::quoted(sweep_.row[row].name)),
+  // The path of an override starts at the folder of the sweep's file.
+  void make_absolute(const std::vector<std::string>& overrides, std::string_view key, std::string& path) const {
+    const bool overridden = std::ranges::any_of(overrides, [&](const auto& text) { return text.starts_with(key); });
+    const auto from = overridden ? std::filesystem::path(path_).parent_path() : std::filesystem::path();
+    path = std::filesystem::absolute(from / path).lexically_normal().string();
+  }
+
+  void check_device(std::size_t row, const spec::RunConfig& run) {
+    if (run.emulated.devices && problems_.sound({row_path(row) + ".set"}))
+      add(row_path(row) + ".set",
+          fmt::format("row {}: pipeline.device is \"emulated\"", config::quoted(sweep_.row[row].name)),
           "cpu or cuda: an emulated device computes no loss");
     if (!run.fleet.machine.empty() && problems_.sound({"base"}))
-      problems_.add(document_.place("base"), "base", "the base run has a fleet", "a run without [[fleet.machine]]: a sweep compares one layer map with another");
+      problems_.add(document_.place("base"), "base", "the base run has a fleet",
+                    "a run without [[fleet.machine]]: a sweep compares one layer map with another");
   }
 
   // Once for all seeds.
-  void check_absence(std::size_t row, const RunConfig& run) {
+  void check_absence(std::size_t row, const spec::RunConfig& run) {
     const auto& absence = sweep_.row[row].absence;
     const std::string path = row_path(row) + ".absent";
     if (!absence || run.run.seed != sweep_.seeds.front() || !problems_.sound({path})) return;
     const auto stages = run.pipeline.stage.size();
     if (stages < 3 || absence->stage > stages - 2)
       add(path + ".stage", fmt::format("stage {} is absent, of {} stages", absence->stage, stages),
-          stages < 3 ? "three stages at least: the first and the last are never skipped" : fmt::format("1 to {}: the first and the last are never skipped", stages - 2));
+          stages < 3 ? "three stages at least: the first and the last are never skipped"
+                     : fmt::format("1 to {}: the first and the last are never skipped", stages - 2));
     if (absence->from > run.run.steps)
-      add(path + ".from", fmt::format("absent.from is {}", absence->from), fmt::format("at most run.steps = {}", run.run.steps));
-    if (!boundary_form(run.boundary.codec).shared())
-      add(path, fmt::format("a stage is absent with boundary.codec = \"{}\"", run.boundary.codec), "a codec whose boundaries all mean the same, not bottleneck or learned");
+      add(path + ".from", fmt::format("absent.from is {}", absence->from),
+          fmt::format("at most run.steps = {}", run.run.steps));
+    if (!spec::boundary_form(run.boundary.codec).shared())
+      add(path, fmt::format("a stage is absent with boundary.codec = \"{}\"", run.boundary.codec),
+          "a codec whose boundaries all mean the same, not bottleneck or learned");
   }
 
   void note(std::size_t row, const Problem& problem) {
@@ -216,7 +239,7 @@ class SweepLoader {
         const std::string path = row_path(row) + ".set";
         const std::string where = all && document_.has("set") ? "set" : document_.has(path) ? path : row_path(row);
         Problem told = problem;
-        if (!all) told.what = fmt::format("row {}: {}", isthmus::quoted(sweep_.row[row].name), told.what);
+        if (!all) told.what = fmt::format("row {}: {}", config::quoted(sweep_.row[row].name), told.what);
         if (problem.file == "--set")
           problems_.add(document_.place(where), std::move(told.what), std::move(told.expected));
         else
@@ -231,10 +254,17 @@ class SweepLoader {
     const auto first = std::ranges::find_if(sweep_.row, loaded);
     for (std::size_t i = 0; i < sweep_.row.size(); ++i) {
       if (!loaded(sweep_.row[i])) continue;
-      for (const auto& difference : differences(first->runs.front(), sweep_.row[i].runs.front()))
+      auto different = differences(first->runs.front(), sweep_.row[i].runs.front());
+      const auto &data = first->runs.front().host.data, &other = sweep_.row[i].runs.front().host.data;
+      if (data.train != other.train)
+        different.push_back(fmt::format("data.train: {} / {}", quoted(data.train), quoted(other.train)));
+      if (data.validation != other.validation)
+        different.push_back(fmt::format("data.validation: {} / {}", quoted(data.validation), quoted(other.validation)));
+      for (const auto& difference : different)
         if (std::ranges::any_of(kProtocol, [&](const char* key) { return difference.starts_with(key); }))
           add(row_path(i) + ".set",
-              fmt::format("rows {} and {} differ in {}", isthmus::quoted(first->name), isthmus::quoted(sweep_.row[i].name), difference),
+              fmt::format("rows {} and {} differ in {}", config::quoted(first->name),
+                          config::quoted(sweep_.row[i].name), difference),
               "equal tokens in every row");
     }
   }
@@ -264,4 +294,4 @@ tl::expected<SweepConfig, std::vector<Problem>> load_sweep(const std::string& pa
   return SweepLoader(path, *document).load();
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::config

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
-namespace isthmus {
+namespace isthmus::config {
 
 namespace {
 
@@ -40,4 +40,4 @@ std::optional<std::string> nearest(const std::string& word, const std::vector<st
   return best;
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::config

@@ -4,10 +4,10 @@
 #include <string>
 #include <vector>
 
-namespace isthmus {
+namespace isthmus::config {
 
-// A case for the path planners, as its file says it (configs/paths.schema.json). Filled and checked by load_paths; const
-// from then on. Links are the same both ways.
+// A case for the path planners, as its file says it (configs/paths.schema.json). Filled and checked by load_paths;
+// const from then on. Links are the same both ways.
 struct PathsConfig {
   struct Link {
     double fastest_mbps = 0;
@@ -20,7 +20,7 @@ struct PathsConfig {
     std::string name;
     std::vector<double> rtt_ms;  // to the regions before it
   };
-  std::string name;  // the file's, without .toml
+  std::string name;                   // the file's, without .toml
   std::vector<std::uint32_t> stages;  // nodes of each
   std::uint32_t visits = 1;
   std::uint32_t skips_in_a_row = 2;
@@ -37,4 +37,4 @@ struct PathsConfig {
   std::vector<Region> region;
 };
 
-}  // namespace isthmus
+}  // namespace isthmus::config

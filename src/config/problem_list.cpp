@@ -6,7 +6,7 @@
 #include <limits>
 #include <tuple>
 
-namespace isthmus {
+namespace isthmus::config {
 
 namespace {
 
@@ -18,8 +18,7 @@ constexpr std::size_t kShown = 100;
 std::string Problem::text() const {
   const std::string place = line > 0 ? fmt::format("{}:{}:{}", file, line, column) : file;
   // A suggestion asks; what was expected is stated.
-  return fmt::format("{}: {}, {}{}", place, what, expected.ends_with('?') ? "" : "expected ",
-                     expected);
+  return fmt::format("{}: {}, {}{}", place, what, expected.ends_with('?') ? "" : "expected ", expected);
 }
 
 void ProblemList::add(Place place, std::string what, std::string expected) {
@@ -27,12 +26,13 @@ void ProblemList::add(Place place, std::string what, std::string expected) {
     ++left_out_;
     return;
   }
-  problems_.push_back({place.is_override ? "--set" : place.file.empty() ? file_ : place.file, place.line, place.column,
-                       std::move(what), std::move(expected)});
+  problems_.push_back({place.is_override    ? "--set"
+                       : place.file.empty() ? file_
+                                            : place.file,
+                       place.line, place.column, std::move(what), std::move(expected)});
 }
 
-void ProblemList::add(Place place, const std::string& path, std::string what,
-                      std::string expected) {
+void ProblemList::add(Place place, const std::string& path, std::string what, std::string expected) {
   unsound_.insert(path);
   add(place, std::move(what), std::move(expected));
 }
@@ -62,4 +62,4 @@ std::vector<Problem> ProblemList::take() {
   return std::move(problems_);
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::config

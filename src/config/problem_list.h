@@ -8,7 +8,7 @@
 
 #include "config/load_run.h"
 
-namespace isthmus {
+namespace isthmus::config {
 
 // Where something was written.
 struct Place {
@@ -33,7 +33,8 @@ class ProblemList {
   bool empty() const { return problems_.empty(); }
   // More are counted, but their sentences would be thrown away.
   bool is_full() const;
-  // In the order of the file, then those of a second file and of the overrides; the first hundred and a word about the rest.
+  // In the order of the file, then those of a second file and of the overrides; the first hundred and a word about the
+  // rest.
   std::vector<Problem> take();
 
  private:
@@ -43,4 +44,4 @@ class ProblemList {
   std::set<std::string, std::less<>> unsound_;
 };
 
-}  // namespace isthmus
+}  // namespace isthmus::config

@@ -4,7 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
-namespace isthmus {
+namespace isthmus::config {
 
 std::string quoted(const std::string& text) {
   if (text.size() > 80) return fmt::format("of {} bytes", text.size());
@@ -13,4 +13,4 @@ std::string quoted(const std::string& text) {
   return Json(text).dump(-1, ' ', true, Json::error_handler_t::replace);
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::config

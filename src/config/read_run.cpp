@@ -6,8 +6,9 @@
 #include <charconv>
 
 #include "config/run_fields.h"
+#include "spec/learning_rate.h"
 
-namespace isthmus {
+namespace isthmus::config {
 
 namespace {
 
@@ -35,7 +36,7 @@ void assign(T& member, const toml::node& node) {
 }
 
 // "first:end", which the schema's pattern has vouched for.
-void assign_layers(RunConfig::Stage& stage, const std::string& text) {
+void assign_layers(spec::RunConfig::Stage& stage, const std::string& text) {
   const char* const end = text.data() + text.size();
   const auto first = std::from_chars(text.data(), end, stage.first_layer);
   std::from_chars(first.ptr + 1, end, stage.end_layer);
@@ -43,24 +44,24 @@ void assign_layers(RunConfig::Stage& stage, const std::string& text) {
 
 }  // namespace
 
-RunConfig read_run(const RunDocument& document, const ProblemList& problems) {
-  RunConfig run;
+spec::RunConfig read_run(const RunDocument& document, const ProblemList& problems) {
+  spec::RunConfig run;
   const auto sound_node = [&](const std::string& path) {
     return problems.sound({path}) ? document.find(path) : nullptr;
   };
   for_each_field(run, [&](const char* section, const char* key, auto& member) {
     if (const auto* node = sound_node(fmt::format("{}.{}", section, key))) assign(member, *node);
   });
+  run.emulated.devices = run.host.device == "emulated";
   // Only a warm-up that was asked for can be too long for a short run.
   if (!document.has("train.warmup_steps"))
-    run.train.warmup_steps = std::min(run.train.warmup_steps, run.run.steps);
+    run.train.warmup_steps = std::min(run.train.warmup_steps, spec::schedule_steps(run));
   if (const auto* stages = sound_node("pipeline.stage")) {
     for (std::size_t i = 0; i < stages->as_array()->size(); ++i) {
-      RunConfig::Stage stage;
+      spec::RunConfig::Stage stage;
       const std::string path = fmt::format("pipeline.stage[{}]", i);
       if (const auto* node = sound_node(path + ".replicas")) assign(stage.replicas, *node);
-      if (const auto* node = sound_node(path + ".layers"))
-        assign_layers(stage, node->as_string()->get());
+      if (const auto* node = sound_node(path + ".layers")) assign_layers(stage, node->as_string()->get());
       run.pipeline.stage.push_back(stage);
     }
   }
@@ -86,4 +87,4 @@ RunConfig read_run(const RunDocument& document, const ProblemList& problems) {
   return run;
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::config

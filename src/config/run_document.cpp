@@ -5,10 +5,11 @@
 #include <algorithm>
 #include <iterator>
 
-#include "config/boundary_form.h"
 #include "config/quoted.h"
+#include "config/schema_check.h"
+#include "spec/boundary_form.h"
 
-namespace isthmus {
+namespace isthmus::config {
 
 namespace {
 
@@ -47,15 +48,29 @@ std::optional<toml::table> parse_value(const std::string& text) {
     }
   };
   if (auto parsed = parse(text)) return parsed;
-  if (text.empty() || text.find_first_of("'\"\\[]{}=#\n\r") != std::string::npos)
-    return std::nullopt;
+  if (text.empty() || text.find_first_of("'\"\\[]{}=#\n\r") != std::string::npos) return std::nullopt;
   return parse('"' + text + '"');
+}
+
+// Another file than the run file; what is wrong with it goes to `refuse(place, what)`.
+template <class Refuse>
+std::optional<toml::table> parse_other(std::string_view text, const std::string& file, const Refuse& refuse) {
+  const auto at = [&](Place place, const std::string& what) {
+    place.file = file;
+    refuse(place, what);
+    return std::nullopt;
+  };
+  if (auto refused = refusal(text)) return at({refused->line, refused->column}, refused->what);
+  try {
+    return toml::parse(text, file);
+  } catch (const toml::parse_error& error) {
+    return at(RunDocument::place_of(error.source()), std::string(error.description()));
+  }
 }
 
 }  // namespace
 
-std::optional<RunDocument> RunDocument::parse(std::string_view text,
-                                              const std::vector<std::string>& overrides,
+std::optional<RunDocument> RunDocument::parse(std::string_view text, const std::vector<std::string>& overrides,
                                               ProblemList& problems) {
   if (auto refused = refusal(text)) {
     problems.add({refused->line, refused->column}, refused->what, refused->expected);
@@ -73,25 +88,65 @@ std::optional<RunDocument> RunDocument::parse(std::string_view text,
   return document;
 }
 
+void RunDocument::take_host(std::string_view text, const std::string& file, ProblemList& problems) {
+  auto host = parse_other(text, file, [&](const Place& place, const std::string& what) {
+    problems.add(place, what, "a host file: [data], [pipeline] and [recovery] with this machine's own keys");
+  });
+  if (!host) return;
+  check_against_schema(*host, host_schema(), problems);
+  const auto* device = find("pipeline.device");
+  const bool emulated = device && device->value<std::string_view>() == "emulated";
+  for (const auto& [section, schema] : host_schema().at("properties").items())
+    for (const auto& [key, ignored] : schema.at("properties").items()) {
+      const std::string path = section + "." + key;
+      auto* value = host->at_path(path).node();
+      if (!value || !problems.sound({path}) || is_override(path)) continue;
+      if (path == "pipeline.device" && emulated) {
+        problems.add(place_of(value->source()), path, "pipeline.device in a run whose devices are all emulated",
+                     "no such key");
+        continue;
+      }
+      put(section, key, *value);
+    }
+}
+
+void RunDocument::take_open(std::string_view text, const std::string& file, ProblemList& problems) {
+  auto earlier = parse_other(text, file, [&](const Place& place, const std::string& what) {
+    problems.add(place, what, "the run that was begun; restore the file");
+  });
+  if (!earlier) return;
+  std::vector<std::pair<const char*, const char*>> keys = {{"train", "warmup_steps"}, {"train", "schedule_steps"}};
+  // How replicas agree follows from the link, if the file does not say it.
+  if (!has("sync.mode"))
+    for (const char* key : {"mode", "every", "learning_rate", "momentum"}) keys.emplace_back("sync", key);
+  for (const auto& [section, key] : keys) {
+    const std::string path = fmt::format("{}.{}", section, key);
+    if (auto* value = earlier->at_path(path).node(); value && !has(path)) put(section, key, *value);
+  }
+}
+
+void RunDocument::put(const std::string& section, const std::string& key, toml::node& value) {
+  auto* table = root_.insert(section, toml::table()).first->second.as_table();
+  // Not a table: that is a problem of the file, which the schema finds.
+  if (!table) return;
+  // A node that is moved remembers where it was written, and in which file.
+  value.visit([&](auto& node) { table->insert_or_assign(key, std::move(node)); });
+}
+
 void RunDocument::take_fleet(std::string_view text, const std::string& file, ProblemList& problems) {
   const std::string expected = "[[fleet.machine]] and [[fleet.link]] tables, as in the fleet.toml of a run";
   // Nothing is said of the fleet in the run file, which does not count.
-  const auto refuse = [&](Place place, std::string what) {
-    place.file = file;
+  const auto refuse = [&](const Place& place, const std::string& what) {
     root_.erase("fleet");
-    problems.add(place, "fleet", std::move(what), expected);
+    problems.add(place, "fleet", what, expected);
   };
-  if (auto refused = refusal(text)) return refuse({refused->line, refused->column}, refused->what);
-  toml::table other;
-  try {
-    other = toml::parse(text, file);
-  } catch (const toml::parse_error& error) {
-    return refuse(place_of(error.source()), std::string(error.description()));
-  }
-  for (auto&& [key, node] : other)
-    if (key != "fleet") problems.add(place_of(key.source()), fmt::format("unknown table {}", quoted(std::string(key.str()))), expected);
-  auto* fleet = other.get("fleet");
-  if (!fleet) return refuse({}, "there is no [[fleet.machine]]");
+  auto other = parse_other(text, file, refuse);
+  if (!other) return;
+  for (auto&& [key, node] : *other)
+    if (key != "fleet")
+      problems.add(place_of(key.source()), fmt::format("unknown table {}", quoted(std::string(key.str()))), expected);
+  auto* fleet = other->get("fleet");
+  if (!fleet) return refuse({0, 0, false, file}, "there is no [[fleet.machine]]");
   // A node that is moved remembers where it was written, and in which file.
   fleet->visit([&](auto& node) { root_.insert_or_assign("fleet", std::move(node)); });
   drop_from_file("pipeline", "replicas");
@@ -111,16 +166,15 @@ void RunDocument::override_with(const std::string& text, ProblemList& problems) 
     return refuse(fmt::format("the override {} sets nothing", quoted(text)), "section.key=value");
   const std::string section = text.substr(0, dot);
   const std::string key = text.substr(dot + 1, equals - dot - 1);
-  if (section == "pipeline" &&
-      (key == "stage" || key.starts_with("stage[") || key.starts_with("stage.")))
+  if (section == "pipeline" && (key == "stage" || key.starts_with("stage[") || key.starts_with("stage.")))
     return refuse("pipeline.stage cannot be set on the command line",
                   "the layer map in the run file, or pipeline.layout=auto and pipeline.stages=N");
   if (section == "fleet")
-    return refuse("the fleet cannot be set on the command line", "[[fleet.machine]] and [[fleet.link]] in the run file");
+    return refuse("the fleet cannot be set on the command line",
+                  "[[fleet.machine]] and [[fleet.link]] in the run file");
   auto parsed = parse_value(text.substr(equals + 1));
   if (!parsed)
-    return refuse(fmt::format("the override {} cannot be read", quoted(text)),
-                  "a TOML value or a word after the =");
+    return refuse(fmt::format("the override {} cannot be read", quoted(text)), "a TOML value or a word after the =");
   auto* table = root_.insert(section, toml::table()).first->second.as_table();
   // Not a table: that is a problem of the file, which the schema finds.
   if (!table) return;
@@ -134,7 +188,7 @@ void RunDocument::drop_replaced() {
     return node && is_override(path) && node->value<std::string_view>() == choice;
   };
   if (const auto* codec = find("boundary.codec"); codec && is_override("boundary.codec")) {
-    const BoundaryForm form = boundary_form(codec->value<std::string_view>().value_or(""));
+    const spec::BoundaryForm form = spec::boundary_form(codec->value<std::string_view>().value_or(""));
     if (!form.narrow) drop_from_file("boundary", "rank");
     if (!form.constrained) drop_from_file("boundary", "factored_layers");
     if (!form.sparse) drop_from_file("boundary", "error_feedback");
@@ -153,13 +207,9 @@ void RunDocument::drop_from_file(const std::string& section, const std::string& 
   if (table && !is_override(section + "." + key)) table->erase(key);
 }
 
-bool RunDocument::is_override(const std::string& path) const {
-  return has(path) && place(path).is_override;
-}
+bool RunDocument::is_override(const std::string& path) const { return has(path) && place(path).is_override; }
 
-const toml::node* RunDocument::find(const std::string& path) const {
-  return root_.at_path(path).node();
-}
+const toml::node* RunDocument::find(const std::string& path) const { return root_.at_path(path).node(); }
 
 Place RunDocument::place(const std::string& path) const {
   if (const auto* node = find(path)) return place_of(node->source());
@@ -174,4 +224,4 @@ Place RunDocument::place_of(const toml::source_region& region) {
   return {line, static_cast<int>(region.begin.column), line == 0, region.path ? *region.path : std::string()};
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::config

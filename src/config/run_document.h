@@ -9,7 +9,7 @@
 
 #include "config/problem_list.h"
 
-namespace isthmus {
+namespace isthmus::config {
 
 inline constexpr std::size_t kRunFileBytesMax = 1 << 20;
 
@@ -19,12 +19,18 @@ class RunDocument {
  public:
   // Nothing if the text is no TOML; the reason is then in `problems`, as are overrides that cannot
   // be understood.
-  static std::optional<RunDocument> parse(std::string_view text,
-                                          const std::vector<std::string>& overrides,
+  static std::optional<RunDocument> parse(std::string_view text, const std::vector<std::string>& overrides,
                                           ProblemList& problems);
 
-  // Machines and links of another file in the place of this one's. They are the replicas, so that those of this file go as
-  // well.
+  // What one machine decides for itself, from a file of its own: in the place of this one's, not of an override.
+  void take_host(std::string_view text, const std::string& file, ProblemList& problems);
+
+  // Of a run that goes on, as its folder holds it: values that this file leaves open and that would otherwise follow
+  // from keys which a continuation may change.
+  void take_open(std::string_view text, const std::string& file, ProblemList& problems);
+
+  // Machines and links of another file in the place of this one's. They are the replicas, so that those of this file go
+  // as well.
   void take_fleet(std::string_view text, const std::string& file, ProblemList& problems);
 
   const toml::table& root() const { return root_; }
@@ -38,6 +44,8 @@ class RunDocument {
   static Place place_of(const toml::source_region& region);
 
  private:
+  // Moves the value here.
+  void put(const std::string& section, const std::string& key, toml::node& value);
   void override_with(const std::string& text, ProblemList& problems);
   void drop_replaced();
   void drop_from_file(const std::string& section, const std::string& key);
@@ -46,4 +54,4 @@ class RunDocument {
   toml::table root_;
 };
 
-}  // namespace isthmus
+}  // namespace isthmus::config

@@ -1,14 +1,14 @@
 #pragma once
 
-#include "config/run_config.h"
+#include "spec/run_config.h"
 
-namespace isthmus {
+namespace isthmus::config {
 
 // Calls visit(section, key, member) for every scalar of a run, in the order of the file: the one
 // list that loading, writing and comparing share. [[pipeline.stage]] and the fleet are not scalars and
-// are treated apart.
-template <class Run, class Visit>
-void for_each_field(Run& r, Visit&& visit) {
+// are treated apart. First what all must agree on, then what is the machine's own.
+template <class Spec, class Visit>
+void for_each_spec_field(Spec& r, Visit&& visit) {
   visit("run", "name", r.run.name);
   visit("run", "seed", r.run.seed);
   visit("run", "steps", r.run.steps);
@@ -22,8 +22,10 @@ void for_each_field(Run& r, Visit&& visit) {
   visit("model", "token_path", r.model.token_path);
   visit("model", "token_window", r.model.token_window);
   visit("model", "token_width", r.model.token_width);
-  visit("data", "train", r.data.train);
-  visit("data", "validation", r.data.validation);
+  visit("data", "train_digest", r.data.train.digest);
+  visit("data", "train_bytes", r.data.train.bytes);
+  visit("data", "validation_digest", r.data.validation.digest);
+  visit("data", "validation_bytes", r.data.validation.bytes);
   visit("train", "sequences_per_microbatch", r.train.sequences_per_microbatch);
   visit("train", "microbatches_per_step", r.train.microbatches_per_step);
   visit("train", "optimizer", r.train.optimizer);
@@ -31,6 +33,7 @@ void for_each_field(Run& r, Visit&& visit) {
   visit("train", "writer_learning_rate", r.train.writer_learning_rate);
   visit("train", "momentum", r.train.momentum);
   visit("train", "warmup_steps", r.train.warmup_steps);
+  visit("train", "schedule_steps", r.train.schedule_steps);
   visit("train", "final_learning_rate", r.train.final_learning_rate);
   visit("train", "beta1", r.train.beta1);
   visit("train", "beta2", r.train.beta2);
@@ -61,10 +64,6 @@ void for_each_field(Run& r, Visit&& visit) {
   visit("pipeline", "routing", r.pipeline.routing);
   visit("pipeline", "skip_share", r.pipeline.skip_share);
   visit("pipeline", "credits", r.pipeline.credits);
-  visit("pipeline", "device", r.pipeline.device);
-  visit("pipeline", "threads", r.pipeline.threads);
-  visit("pipeline", "activation_mb", r.pipeline.activation_mb);
-  visit("pipeline", "recompute", r.pipeline.recompute);
   visit("sync", "mode", r.sync.mode);
   visit("sync", "every", r.sync.every);
   visit("sync", "share", r.sync.share);
@@ -88,12 +87,26 @@ void for_each_field(Run& r, Visit&& visit) {
   visit("emulated", "slow_after", r.emulated.slow_after);
   visit("checkpoint", "every", r.checkpoint.every);
   visit("checkpoint", "keep", r.checkpoint.keep);
-  visit("recovery", "journal_mb", r.recovery.journal_mb);
-  visit("recovery", "replace", r.recovery.replace);
   visit("recovery", "skip_after_s", r.recovery.skip_after_s);
   visit("recovery", "skip_steps", r.recovery.skip_steps);
   visit("recovery", "rebalance", r.recovery.rebalance);
   visit("recovery", "rollback_after", r.recovery.rollback_after);
+}
+template <class Host, class Visit>
+void for_each_host_field(Host& h, Visit&& visit) {
+  visit("data", "train", h.data.train);
+  visit("data", "validation", h.data.validation);
+  visit("pipeline", "device", h.device);
+  visit("pipeline", "threads", h.threads);
+  visit("pipeline", "activation_mb", h.activation_mb);
+  visit("pipeline", "recompute", h.recompute);
+  visit("recovery", "journal_mb", h.journal_mb);
+  visit("recovery", "replace", h.replace);
+}
+template <class Run, class Visit>
+void for_each_field(Run& r, Visit&& visit) {
+  for_each_spec_field(r, visit);
+  for_each_host_field(r.host, visit);
 }
 
 // The same for the scalars of a [[fleet.machine]] and of a [[fleet.link]]: visit(key, member).
@@ -118,4 +131,4 @@ void for_each_link_field(Link& l, Visit&& visit) {
   visit("latency_ms", l.latency_ms);
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::config

@@ -11,7 +11,7 @@
 #include "config/quoted.h"
 #include "config/run_schema.h"
 
-namespace isthmus {
+namespace isthmus::config {
 
 using nlohmann::json;
 
@@ -69,11 +69,9 @@ std::string range_text(const json& s) {
     return fmt::format("{} to {}", number_text(s["minimum"]), number_text(s["maximum"]));
   std::vector<std::string> parts;
   if (s.contains("minimum")) parts.push_back("at least " + number_text(s["minimum"]));
-  if (s.contains("exclusiveMinimum"))
-    parts.push_back("above " + number_text(s["exclusiveMinimum"]));
+  if (s.contains("exclusiveMinimum")) parts.push_back("above " + number_text(s["exclusiveMinimum"]));
   if (s.contains("maximum")) parts.push_back("at most " + number_text(s["maximum"]));
-  if (s.contains("exclusiveMaximum"))
-    parts.push_back("below " + number_text(s["exclusiveMaximum"]));
+  if (s.contains("exclusiveMaximum")) parts.push_back("below " + number_text(s["exclusiveMaximum"]));
   return fmt::format("{}", fmt::join(parts, " and "));
 }
 
@@ -82,22 +80,25 @@ std::string count_text(const json& s) {
   const std::string type = s.at("items").at("type");
   const int most = s.at("maxItems").get<int>();
   const int least = s.value("minItems", 0);
-  const std::string count = least == most ? fmt::format("{}", most) : s.contains("minItems") ? fmt::format("{} to {}", least, most)
-                                                   : fmt::format("at most {}", most);
-  return fmt::format("{} {}", count, type == "object" ? "tables" : type == "integer" ? "whole numbers" : type == "number" ? "numbers" : "texts");
+  const std::string count = least == most            ? fmt::format("{}", most)
+                            : s.contains("minItems") ? fmt::format("{} to {}", least, most)
+                                                     : fmt::format("at most {}", most);
+  return fmt::format("{} {}", count,
+                     type == "object"    ? "tables"
+                     : type == "integer" ? "whole numbers"
+                     : type == "number"  ? "numbers"
+                                         : "texts");
 }
 
 // What may stand where this schema holds.
 std::string expectation(const json& s) {
   if (s.contains("enum"))
-    return fmt::format("one of \"{}\"",
-                       fmt::join(s["enum"].get<std::vector<std::string>>(), "\", \""));
+    return fmt::format("one of \"{}\"", fmt::join(s["enum"].get<std::vector<std::string>>(), "\", \""));
   if (s.contains("patternErrorMessage")) return s["patternErrorMessage"];
   std::vector<std::string> words;
   for (const auto& type : types_of(s)) {
     if (type == "integer" || type == "number")
-      words.push_back(
-          fmt::format("{} {}", type == "integer" ? "a whole number," : "a number,", range_text(s)));
+      words.push_back(fmt::format("{} {}", type == "integer" ? "a whole number," : "a number,", range_text(s)));
     else if (type == "string")
       words.push_back(fmt::format("a text of at most {} bytes", s.at("maxLength").get<int>()));
     else if (type == "boolean")
@@ -113,8 +114,7 @@ std::string expectation(const json& s) {
 bool in_range(const toml::node& node, const json& s) {
   // Not node.value<double>(): that is nothing for an integer without an exact double.
   const auto* integer = node.as_integer();
-  const double value =
-      integer ? static_cast<double>(integer->get()) : node.as_floating_point()->get();
+  const double value = integer ? static_cast<double>(integer->get()) : node.as_floating_point()->get();
   const auto bound = [&](const char* keyword) { return s.at(keyword).get<double>(); };
   return std::isfinite(value) && !(s.contains("minimum") && value < bound("minimum")) &&
          !(s.contains("maximum") && value > bound("maximum")) &&
@@ -126,8 +126,7 @@ bool may_be(const std::string& text, const json& s) {
   if (s.contains("enum")) return std::ranges::count(s["enum"], json(text)) > 0;
   // Before the pattern: std::regex recurses once per character.
   if (text.size() > s.at("maxLength").get<std::size_t>()) return false;
-  return !s.contains("pattern") ||
-         std::regex_match(text, std::regex(s["pattern"].get<std::string>()));
+  return !s.contains("pattern") || std::regex_match(text, std::regex(s["pattern"].get<std::string>()));
 }
 
 class SchemaCheck {
@@ -156,8 +155,7 @@ class SchemaCheck {
       return refuse(node, schema, path);
     if (const auto* table = node.as_table()) return check_table(*table, schema, path);
     if (const auto* array = node.as_array()) return check_array(*array, schema, path);
-    if (const auto* text = node.as_string(); text && !may_be(text->get(), schema))
-      refuse(node, schema, path);
+    if (const auto* text = node.as_string(); text && !may_be(text->get(), schema)) refuse(node, schema, path);
     if (node.is_number() && !in_range(node, schema)) refuse(node, schema, path);
   }
 
@@ -165,23 +163,21 @@ class SchemaCheck {
     if (array.size() > schema.at("maxItems").get<std::size_t>() ||
         array.size() < schema.value("minItems", std::size_t{0}))
       return problems_.add(RunDocument::place_of(array.source()), path,
-                           fmt::format("{} has {} entries", path, array.size()),
-                           expectation(schema));
+                           fmt::format("{} has {} entries", path, array.size()), expectation(schema));
     for (std::size_t i = 0; i < array.size(); ++i)
       check_value(*array.get(i), schema.at("items"), fmt::format("{}[{}]", path, i));
   }
 
   void refuse(const toml::node& node, const json& schema, const std::string& path) {
-    problems_.add(RunDocument::place_of(node.source()), path,
-                  fmt::format("{} is {}", path, shown(node)), expectation(schema));
+    problems_.add(RunDocument::place_of(node.source()), path, fmt::format("{} is {}", path, shown(node)),
+                  expectation(schema));
   }
 
   void add_missing(Place place, const std::string& path, const json& schema) {
     problems_.add(place, path, fmt::format("{} is missing", path), expectation(schema));
   }
 
-  void add_unknown(Place place, const std::string& name, const std::string& path,
-                   const json& known) {
+  void add_unknown(Place place, const std::string& name, const std::string& path, const json& known) {
     const std::string in = path.empty() ? "" : " in " + path;
     problems_.add(place, fmt::format("unknown key {}{}", quoted(name), in),
                   problems_.is_full() ? "" : suggestion(name, path, known));
@@ -209,6 +205,11 @@ const json& run_schema() {
   return parsed;
 }
 
+const json& host_schema() {
+  static const json parsed = json::parse(kHostSchema);
+  return parsed;
+}
+
 const json& sweep_schema() {
   static const json parsed = json::parse(kSweepSchema);
   return parsed;
@@ -223,4 +224,4 @@ void check_against_schema(const toml::table& root, const json& schema, ProblemLi
   SchemaCheck(schema, problems).check_table(root, schema, "");
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::config

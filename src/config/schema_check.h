@@ -5,10 +5,12 @@
 #include "config/problem_list.h"
 #include "config/run_document.h"
 
-namespace isthmus {
+namespace isthmus::config {
 
-// configs/run.schema.json, sweep.schema.json and paths.schema.json as they were when the program was built.
+// configs/run.schema.json, host.schema.json, sweep.schema.json and paths.schema.json as they were when the program was
+// built.
 const nlohmann::json& run_schema();
+const nlohmann::json& host_schema();
 const nlohmann::json& sweep_schema();
 const nlohmann::json& paths_schema();
 
@@ -18,4 +20,4 @@ const nlohmann::json& paths_schema();
 // use (the tests compare its verdicts with valijson's).
 void check_against_schema(const toml::table& root, const nlohmann::json& schema, ProblemList& problems);
 
-}  // namespace isthmus
+}  // namespace isthmus::config

@@ -7,11 +7,11 @@
 #include <vector>
 
 #include "config/load_run.h"
-#include "config/run_config.h"
+#include "spec/run_config.h"
 
-namespace isthmus {
+namespace isthmus::config {
 
-// A stage that nobody serves in some steps of a run, so that they go without it (scheduler/step_paths.h).
+// A stage that nobody serves in some steps of a run, so that they go without it (protocol/step_paths.h).
 struct Absence {
   std::uint32_t stage = 0;  // neither the first nor the last
   std::uint64_t from = 1;   // step
@@ -32,7 +32,7 @@ struct SweepConfig {
     std::string name;
     std::optional<Absence> absence;
     std::optional<std::size_t> reference;  // index of the row that its gap is measured against
-    std::vector<RunConfig> runs;           // resolved, one per seed
+    std::vector<spec::RunConfig> runs;     // resolved, one per seed
   };
   std::string name;  // the file's, without .toml
   std::vector<std::uint64_t> seeds;
@@ -46,4 +46,4 @@ struct SweepConfig {
 // train and are evaluated on. Every run has pipeline.threads = 1: as many runs as cores go side by side.
 tl::expected<SweepConfig, std::vector<Problem>> load_sweep(const std::string& path);
 
-}  // namespace isthmus
+}  // namespace isthmus::config

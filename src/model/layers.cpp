@@ -4,7 +4,10 @@
 
 #include <cmath>
 
-namespace isthmus {
+#include "model/deferred_weight.h"
+#include "spec/attention_chunk.h"
+
+namespace isthmus::model {
 
 namespace {
 
@@ -12,25 +15,6 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 constexpr double kEpsilon = 1e-5;
-
-template <class T>
-std::int64_t as_number(T* pointer) {
-  return reinterpret_cast<std::int64_t>(pointer);
-}
-template <class T>
-T* as_pointer(AutogradContext* ctx, const char* name) {
-  return reinterpret_cast<T*>(ctx->saved_data[name].toInt());
-}
-
-void leave(AutogradContext* ctx, WeightWork::Kind kind, at::Tensor input, at::Tensor gradient) {
-  as_pointer<WeightWorkList>(ctx, "work")->push_back(
-      {kind, as_pointer<Parameter>(ctx, "parameter"), std::move(input), std::move(gradient)});
-}
-
-void remember(AutogradContext* ctx, Parameter& parameter, WeightWorkList* work) {
-  ctx->saved_data["parameter"] = as_number(&parameter);
-  ctx->saved_data["work"] = as_number(work);
-}
 
 struct Linear : torch::autograd::Function<Linear> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& input, std::int64_t parameter, std::int64_t work) {
@@ -42,8 +26,8 @@ struct Linear : torch::autograd::Function<Linear> {
   static variable_list backward(AutogradContext* ctx, variable_list gradients) {
     const at::Tensor input = ctx->get_saved_variables()[0];
     const at::Tensor gradient = gradients[0].contiguous();
-    leave(ctx, WeightWork::Kind::kLinear, input, gradient);
-    return {at::mm(gradient, as_pointer<Parameter>(ctx, "parameter")->compute), {}, {}};
+    leave(ctx, {.kind = WeightWork::Kind::kLinear, .input = input, .gradient = gradient});
+    return {at::mm(gradient, remembered_parameter(ctx).compute), {}, {}};
   }
 };
 
@@ -57,13 +41,14 @@ struct LinearTransposed : torch::autograd::Function<LinearTransposed> {
   static variable_list backward(AutogradContext* ctx, variable_list gradients) {
     const at::Tensor input = ctx->get_saved_variables()[0];
     const at::Tensor gradient = gradients[0].contiguous();
-    leave(ctx, WeightWork::Kind::kLinear, gradient, input);
-    return {at::mm(gradient, as_pointer<Parameter>(ctx, "parameter")->compute.t()), {}, {}};
+    leave(ctx, {.kind = WeightWork::Kind::kLinear, .input = gradient, .gradient = input});
+    return {at::mm(gradient, remembered_parameter(ctx).compute.t()), {}, {}};
   }
 };
 
 struct RmsNorm : torch::autograd::Function<RmsNorm> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& input, std::int64_t parameter, std::int64_t work, std::int64_t out) {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& input, std::int64_t parameter, std::int64_t work,
+                            std::int64_t out) {
     auto& weight = *reinterpret_cast<Parameter*>(parameter);
     const at::Tensor x = input.to(at::kFloat);
     const at::Tensor inverse = x.square().mean(-1, true).add_(kEpsilon).rsqrt_();
@@ -77,8 +62,8 @@ struct RmsNorm : torch::autograd::Function<RmsNorm> {
     const auto saved = ctx->get_saved_variables();
     const at::Tensor& normed = saved[0];
     const at::Tensor gradient = gradients[0].to(at::kFloat);
-    leave(ctx, WeightWork::Kind::kReady, {}, (gradient * normed).sum(0));
-    const at::Tensor scaled = gradient * as_pointer<Parameter>(ctx, "parameter")->compute;
+    leave(ctx, {.kind = WeightWork::Kind::kReady, .gradient = (gradient * normed).sum(0)});
+    const at::Tensor scaled = gradient * remembered_parameter(ctx).compute;
     const at::Tensor along = (scaled * normed).mean(-1, true);
     const at::Tensor result = (scaled - normed * along).mul_(saved[1]);
     return {result.to(static_cast<at::ScalarType>(ctx->saved_data["type"].toInt())), {}, {}, {}};
@@ -86,14 +71,15 @@ struct RmsNorm : torch::autograd::Function<RmsNorm> {
 };
 
 struct TableRows : torch::autograd::Function<TableRows> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor&, const at::Tensor& ids, std::int64_t parameter, std::int64_t work) {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor&, const at::Tensor& ids, std::int64_t parameter,
+                            std::int64_t work) {
     auto& table = *reinterpret_cast<Parameter*>(parameter);
     ctx->save_for_backward({ids});
     remember(ctx, table, reinterpret_cast<WeightWorkList*>(work));
     return table.master.index_select(0, ids);
   }
   static variable_list backward(AutogradContext* ctx, variable_list gradients) {
-    leave(ctx, WeightWork::Kind::kTable, ctx->get_saved_variables()[0], gradients[0]);
+    leave(ctx, {.kind = WeightWork::Kind::kTable, .input = ctx->get_saved_variables()[0], .gradient = gradients[0]});
     return {{}, {}, {}, {}};
   }
 };
@@ -123,8 +109,7 @@ at::Tensor rotate(const at::Tensor& x, const RotaryTables& rotary) {
 
 // Softmax attention in query chunks. A chunk sees only the keys up to its end, which saves the half of the scores that
 // the mask would throw away; for short contexts on a CPU that is twice as fast as the flash kernel.
-constexpr std::int64_t kChunk = 64;
-constexpr std::int64_t kChunkedContextMax = 1024;
+constexpr std::int64_t kChunk = spec::kAttentionChunk;
 
 at::Tensor chunked_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
   const std::int64_t context = q.size(2);
@@ -176,10 +161,12 @@ at::Tensor attention(const at::Tensor& qkv, std::int64_t sequences, std::int64_t
   const std::int64_t rows = qkv.size(0), hidden = qkv.size(1) / 3, context = rows / sequences;
   const at::Tensor split = qkv.view({sequences, context, 3 * heads, hidden / heads}).transpose(1, 2);
   const at::Tensor qk = rotate(split.narrow(1, 0, 2 * heads), rotary);
-  const at::Tensor q = qk.narrow(1, 0, heads), k = qk.narrow(1, heads, heads), v = split.narrow(1, 2 * heads, heads);
-  const bool chunked = qkv.is_cpu() && context % kChunk == 0 && context <= kChunkedContextMax;
-  const at::Tensor mixed = chunked ? chunked_attention(q, k, v)
-                                   : at::scaled_dot_product_attention(q, k, v, {}, 0.0, /*is_causal=*/true);
+  // One copy of each now, or matmul would make one for every chunk and keep it for the backward pass.
+  const at::Tensor q = qk.narrow(1, 0, heads).contiguous(), k = qk.narrow(1, heads, heads).contiguous(),
+                   v = split.narrow(1, 2 * heads, heads).contiguous();
+  const bool chunked = qkv.is_cpu() && context % kChunk == 0 && context <= spec::kChunkedContextMax;
+  const at::Tensor mixed =
+      chunked ? chunked_attention(q, k, v) : at::scaled_dot_product_attention(q, k, v, {}, 0.0, /*is_causal=*/true);
   return mixed.transpose(1, 2).reshape({rows, hidden});
 }
 
@@ -187,4 +174,4 @@ at::Tensor cross_entropy_sum(const at::Tensor& logits, const at::Tensor& labels)
   return at::cross_entropy_loss(logits.to(at::kFloat), labels, {}, at::Reduction::Sum);
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::model

@@ -5,7 +5,7 @@
 #include "model/parameter.h"
 #include "model/weight_work.h"
 
-namespace isthmus {
+namespace isthmus::model {
 
 // Differentiable pieces of the decoder. Parameters are no autograd leaves: backward returns the gradient of the input
 // only and leaves the weight's share in `work` (null: no gradients are wanted). Rows are tokens; fp32 or bf16 as the
@@ -36,4 +36,4 @@ at::Tensor attention(const at::Tensor& qkv, std::int64_t sequences, std::int64_t
 // Sum of cross entropies over rows, fp32. logits: rows × vocabulary; labels: rows, int64.
 at::Tensor cross_entropy_sum(const at::Tensor& logits, const at::Tensor& labels);
 
-}  // namespace isthmus
+}  // namespace isthmus::model

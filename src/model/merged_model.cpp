@@ -8,20 +8,22 @@
 #include <utility>
 
 #include "compress/subspace.h"
-#include "config/boundary_form.h"
+#include "spec/boundary_form.h"
 
-namespace isthmus {
+namespace isthmus::model {
 
 namespace {
 
-using Border = BoundaryForm::Border;
+using Border = spec::BoundaryForm::Border;
 
-at::Tensor as_tensor(const NamedTensor& tensor) {
+at::Tensor as_tensor(const store::NamedTensor& tensor) {
   return at::from_blob(const_cast<std::uint8_t*>(tensor.bytes.data()), tensor.shape, at::kFloat);
 }
 
 at::Tensor matrix(const std::vector<float>& values, std::int64_t columns) {
-  return at::from_blob(const_cast<float*>(values.data()), {static_cast<std::int64_t>(values.size()) / columns, columns}, at::kFloat).clone();
+  return at::from_blob(const_cast<float*>(values.data()), {static_cast<std::int64_t>(values.size()) / columns, columns},
+                       at::kFloat)
+      .clone();
 }
 
 void add(MergedModel& model, const std::string& name, const at::Tensor& values) {
@@ -32,36 +34,43 @@ void add(MergedModel& model, const std::string& name, const at::Tensor& values) 
 }
 
 // The i-th of `count` matrices that stand on each other.
-NamedTensor part(const NamedTensor& stacked, std::size_t i, std::int64_t count, std::string name) {
+store::NamedTensor part(const store::NamedTensor& stacked, std::size_t i, std::int64_t count, std::string name) {
   const std::size_t bytes = stacked.bytes.size() / static_cast<std::size_t>(count);
   return {std::move(name), {stacked.shape[0] / count, stacked.shape[1]}, stacked.bytes.subspan(i * bytes, bytes)};
 }
 
 }  // namespace
 
-bool is_llama(const RunConfig& run) {
-  const BoundaryForm form = boundary_form(run.boundary.codec);
+bool is_llama(const spec::RunSpec& run) {
+  const spec::BoundaryForm form = spec::boundary_form(run.boundary.codec);
   const bool loses = form.sparse || (form.border != Border::kNone && !form.constrained);
   return run.pipeline.stage.size() == 1 || (run.model.token_path == "none" && !form.private_basis && !loses);
 }
 
-MergedModel llama_model(const RunConfig& run, const std::map<std::string, NamedTensor>& weights) {
+MergedModel llama_model(const spec::RunSpec& run, const std::map<std::string, store::NamedTensor>& weights) {
   const auto& m = run.model;
-  const BoundaryForm form = boundary_form(run.boundary.codec);
+  const spec::BoundaryForm form = spec::boundary_form(run.boundary.codec);
   MergedModel model;
   std::optional<at::Tensor> basis;  // what coefficients are seen through, double
   if (form.coefficients)
-    basis = (form.private_basis ? as_tensor(weights.at("basis.0.matrix")) : matrix(subspace_basis(run.run.seed, m.hidden, run.boundary.rank), run.boundary.rank))
+    basis = (form.private_basis
+                 ? as_tensor(weights.at("basis.0.matrix"))
+                 : matrix(compress::subspace_basis(run.run.seed, m.hidden, run.boundary.rank), run.boundary.rank))
                 .to(at::kDouble);
   at::Tensor table = as_tensor(weights.at("embedding.table")).to(at::kDouble);
   if (basis) table = at::mm(table, basis->t());
-  if (form.fixed_base) table = table + matrix(fixed_embedding(run.run.seed, m.vocabulary, m.hidden), m.hidden);
+  if (form.fixed_base)
+    table = table + matrix(compress::fixed_embedding(run.run.seed, m.vocabulary, m.hidden), m.hidden);
   add(model, "model.embed_tokens.weight", table);
 
   for (std::uint32_t l = 0; l < m.layers; ++l) {
-    const auto own = [&](const char* name) -> const NamedTensor& { return weights.at(fmt::format("layer.{}.{}", l, name)); };
+    const auto own = [&](const char* name) -> const store::NamedTensor& {
+      return weights.at(fmt::format("layer.{}.{}", l, name));
+    };
     const auto theirs = [&](const char* name) { return fmt::format("model.layers.{}.{}.weight", l, name); };
-    const auto keep = [&](const char* from, const char* to) { model.tensors.push_back({theirs(to), own(from).shape, own(from).bytes}); };
+    const auto keep = [&](const char* from, const char* to) {
+      model.tensors.push_back({theirs(to), own(from).shape, own(from).bytes});
+    };
     const auto keep_writer = [&](const char* from, const char* to) {
       if (basis && l < *run.boundary.factored_layers)
         add(model, theirs(to), at::mm(*basis, as_tensor(own(from)).to(at::kDouble)));
@@ -73,23 +82,27 @@ MergedModel llama_model(const RunConfig& run, const std::map<std::string, NamedT
       model.tensors.push_back(part(own("qkv"), i++, 3, theirs(name)));
     keep_writer("attention_out", "self_attn.o_proj");
     keep("mlp_norm", "post_attention_layernorm");
-    for (std::size_t i = 0; const char* name : {"mlp.gate_proj", "mlp.up_proj"}) model.tensors.push_back(part(own("gate_up"), i++, 2, theirs(name)));
+    for (std::size_t i = 0; const char* name : {"mlp.gate_proj", "mlp.up_proj"})
+      model.tensors.push_back(part(own("gate_up"), i++, 2, theirs(name)));
     keep_writer("down", "mlp.down_proj");
   }
-  for (const auto& [from, to] : {std::pair("head.norm", "model.norm.weight"), std::pair("head.matrix", "lm_head.weight")})
+  for (const auto& [from, to] :
+       {std::pair("head.norm", "model.norm.weight"), std::pair("head.matrix", "lm_head.weight")})
     model.tensors.push_back({to, weights.at(from).shape, weights.at(from).bytes});
   return model;
 }
 
-MergedModel isthmus_model(const RunConfig& run, const std::map<std::string, NamedTensor>& weights) {
+MergedModel isthmus_model(const spec::RunSpec& run, const std::map<std::string, store::NamedTensor>& weights) {
   const auto& m = run.model;
-  const BoundaryForm form = boundary_form(run.boundary.codec);
+  const spec::BoundaryForm form = spec::boundary_form(run.boundary.codec);
   MergedModel model;
   for (const auto& [name, tensor] : weights) model.tensors.push_back(tensor);
   if (form.border == Border::kFixed || (form.coefficients && !form.private_basis))
-    add(model, "fixed.basis", matrix(subspace_basis(run.run.seed, m.hidden, run.boundary.rank), run.boundary.rank));
-  if (form.fixed_base) add(model, "fixed.embedding", matrix(fixed_embedding(run.run.seed, m.vocabulary, m.hidden), m.hidden));
+    add(model, "fixed.basis",
+        matrix(compress::subspace_basis(run.run.seed, m.hidden, run.boundary.rank), run.boundary.rank));
+  if (form.fixed_base)
+    add(model, "fixed.embedding", matrix(compress::fixed_embedding(run.run.seed, m.vocabulary, m.hidden), m.hidden));
   return model;
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::model

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace isthmus {
+namespace isthmus::model {
 
 at::Tensor orthogonalized(const at::Tensor& matrix, at::ScalarType arithmetic) {
   // The quintic's coefficients trade exactness for the slope at zero (Jordan et al.).
@@ -20,12 +20,12 @@ at::Tensor orthogonalized(const at::Tensor& matrix, at::ScalarType arithmetic) {
   return (tall ? x.t() : x).to(at::kFloat).contiguous();
 }
 
-void muon_step(const at::Tensor& weight, const at::Tensor& momentum, const at::Tensor& gradient, double learning_rate, double momentum_share,
-               double decay, at::ScalarType arithmetic) {
+void muon_step(const at::Tensor& weight, const at::Tensor& momentum, const at::Tensor& gradient, double learning_rate,
+               double momentum_share, double decay, at::ScalarType arithmetic) {
   momentum.mul_(momentum_share).add_(gradient);
   const double size = 0.2 * std::sqrt(static_cast<double>(std::max(weight.size(0), weight.size(1))));
   const at::Tensor update = orthogonalized(gradient + momentum * momentum_share, arithmetic);
   weight.mul_(1 - learning_rate * decay).add_(update, -learning_rate * size);
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::model

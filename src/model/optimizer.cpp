@@ -8,7 +8,7 @@
 #include "model/arithmetic.h"
 #include "model/muon.h"
 
-namespace isthmus {
+namespace isthmus::model {
 
 void Optimizer::step(std::vector<Parameter>& parameters, const GradientSums& sums, double scale, double learning_rate) {
   ++steps_;
@@ -19,10 +19,11 @@ void Optimizer::step(std::vector<Parameter>& parameters, const GradientSums& sum
     const double factor = p.spec.writes ? t.writer_learning_rate : 1.0;
     if (p.moments.size() == 1) {
       const at::Tensor gradient = sums.value(p);
-      const auto weights = p.master.chunk(p.spec.stacked), momenta = p.moments[0].chunk(p.spec.stacked), gradients = gradient.chunk(p.spec.stacked);
+      const auto weights = p.master.chunk(p.spec.stacked), momenta = p.moments[0].chunk(p.spec.stacked),
+                 gradients = gradient.chunk(p.spec.stacked);
       for (std::size_t i = 0; i < weights.size(); ++i)
-        muon_step(weights[i], momenta[i], scale == 1.0 ? gradients[i] : gradients[i].mul(scale), learning_rate * factor, t.momentum,
-                  t.weight_decay / factor, arithmetic(run_));
+        muon_step(weights[i], momenta[i], scale == 1.0 ? gradients[i] : gradients[i].mul(scale), learning_rate * factor,
+                  t.momentum, t.weight_decay / factor, arithmetic(run_));
     } else {
       groups[{factor, p.spec.decays()}].push_back(&p);
     }
@@ -34,7 +35,8 @@ void Optimizer::step(std::vector<Parameter>& parameters, const GradientSums& sum
   }
 }
 
-void Optimizer::adamw_step(std::vector<Parameter*> parameters, const GradientSums& sums, double scale, double learning_rate, double decay) {
+void Optimizer::adamw_step(std::vector<Parameter*> parameters, const GradientSums& sums, double scale,
+                           double learning_rate, double decay) {
   std::vector<at::Tensor> weights, gradients, averages, squares, steps;
   for (Parameter* p : parameters) {
     const at::Tensor gradient = sums.value(*p);
@@ -46,8 +48,9 @@ void Optimizer::adamw_step(std::vector<Parameter*> parameters, const GradientSum
     steps.push_back(at::full({}, static_cast<double>(steps_), p->master.options()));
   }
   const auto& t = run_.train;
-  at::_fused_adamw_(weights, gradients, averages, squares, {}, steps, learning_rate, t.beta1, t.beta2, decay, t.epsilon, /*amsgrad=*/false,
+  at::_fused_adamw_(weights, gradients, averages, squares, {}, steps, learning_rate, t.beta1, t.beta2, decay, t.epsilon,
+                    /*amsgrad=*/false,
                     /*maximize=*/false);
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::model

@@ -3,17 +3,17 @@
 #include <cstdint>
 #include <vector>
 
-#include "config/run_config.h"
 #include "model/parameter.h"
 #include "model/weight_work.h"
+#include "spec/run_config.h"
 
-namespace isthmus {
+namespace isthmus::model {
 
 // The run's optimizer: AdamW for everything, or Muon for the matrices that map one stream to another and AdamW for the
 // rest. One learning rate for both.
 class Optimizer {
  public:
-  explicit Optimizer(const RunConfig& run) : run_(run) {}
+  explicit Optimizer(const spec::RunConfig& run) : run_(run) {}
 
   // One step with the summed gradients times `scale`. Updates the masters only.
   void step(std::vector<Parameter>& parameters, const GradientSums& sums, double scale, double learning_rate);
@@ -24,9 +24,10 @@ class Optimizer {
 
  private:
   // AdamW (Loshchilov and Hutter, 2019) with libtorch's fused kernels; decoupled weight decay.
-  void adamw_step(std::vector<Parameter*> parameters, const GradientSums& sums, double scale, double learning_rate, double decay);
-  const RunConfig run_;
+  void adamw_step(std::vector<Parameter*> parameters, const GradientSums& sums, double scale, double learning_rate,
+                  double decay);
+  const spec::RunConfig run_;
   std::uint64_t steps_ = 0;
 };
 
-}  // namespace isthmus
+}  // namespace isthmus::model

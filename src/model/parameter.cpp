@@ -9,18 +9,18 @@
 #include "compress/subspace.h"
 #include "model/arithmetic.h"
 
-namespace isthmus {
+namespace isthmus::model {
 
 namespace {
 
-using Kind = TensorSpec::Kind;
+using Kind = spec::TensorSpec::Kind;
 
-at::Tensor initial_values(const RunConfig& run, const TensorSpec& spec) {
+at::Tensor initial_values(const spec::RunConfig& run, const spec::TensorSpec& spec) {
   if (spec.kind == Kind::kNorm) return at::ones({spec.rows}, at::kFloat);
   at::Tensor values = at::empty({spec.rows, spec.columns}, at::kFloat);
   float* const out = values.data_ptr<float>();
   if (spec.kind == Kind::kBasis || spec.kind == Kind::kEncoder || spec.kind == Kind::kDecoder) {
-    std::ranges::copy(subspace_basis(run.run.seed, spec.rows, spec.columns), out);
+    std::ranges::copy(compress::subspace_basis(run.run.seed, spec.rows, spec.columns), out);
     return values;
   }
   const CounterRandom random(run.run.seed, spec.name());
@@ -31,10 +31,10 @@ at::Tensor initial_values(const RunConfig& run, const TensorSpec& spec) {
 
 }  // namespace
 
-std::vector<Parameter> make_parameters(const RunConfig& run, std::uint32_t first_layer, std::uint32_t end_layer) {
-  const at::Device device = run.pipeline.device == "cuda" ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
+std::vector<Parameter> make_parameters(const spec::RunConfig& run, std::uint32_t first_layer, std::uint32_t end_layer) {
+  const at::Device device = run.host.device == "cuda" ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
   std::vector<Parameter> parameters;
-  for (const auto& spec : stage_tensors(run, first_layer, end_layer)) {
+  for (const auto& spec : spec::stage_tensors(run, first_layer, end_layer)) {
     Parameter p;
     p.spec = spec;
     p.name = spec.name();
@@ -43,7 +43,8 @@ std::vector<Parameter> make_parameters(const RunConfig& run, std::uint32_t first
     // at a boundary.
     const bool wide = spec.kind == Kind::kNorm || spec.kind == Kind::kEncoder || spec.kind == Kind::kDecoder;
     p.compute = wide ? p.master : p.master.to(arithmetic(run));
-    for (std::uint32_t i = 0; i < optimizer_moments(run, spec); ++i) p.moments.push_back(at::zeros_like(p.master));
+    for (std::uint32_t i = 0; i < spec::optimizer_moments(run, spec); ++i)
+      p.moments.push_back(at::zeros_like(p.master));
     parameters.push_back(std::move(p));
   }
   return parameters;
@@ -54,4 +55,4 @@ void refresh_compute_copies(std::vector<Parameter>& parameters) {
     if (!p.compute.is_same(p.master)) p.compute.copy_(p.master);
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::model

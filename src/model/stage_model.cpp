@@ -8,13 +8,14 @@
 
 #include "compress/subspace.h"
 #include "model/arithmetic.h"
+#include "model/head_loss.h"
 
-namespace isthmus {
+namespace isthmus::model {
 
 namespace {
 
-using Kind = TensorSpec::Kind;
-using Border = BoundaryForm::Border;
+using Kind = spec::TensorSpec::Kind;
+using Border = spec::BoundaryForm::Border;
 
 // The order of stage_tensors().
 enum LayerPart : std::size_t { kAttentionNorm, kQkv, kAttentionOut, kMlpNorm, kGateUp, kDown, kPartsPerLayer };
@@ -25,9 +26,9 @@ at::Tensor as_matrix(const std::vector<float>& values, std::int64_t rows, std::i
 
 }  // namespace
 
-StageModel::StageModel(const RunConfig& run, std::uint32_t first_layer, std::uint32_t end_layer)
+StageModel::StageModel(const spec::RunConfig& run, std::uint32_t first_layer, std::uint32_t end_layer)
     : run_(run),
-      form_(boundary_form(run.boundary.codec)),
+      form_(spec::boundary_form(run.boundary.codec)),
       first_layer_(first_layer),
       end_layer_(end_layer),
       compute_(arithmetic(run)),
@@ -41,11 +42,14 @@ StageModel::StageModel(const RunConfig& run, std::uint32_t first_layer, std::uin
     if (p.spec.kind == Kind::kDecoder) decoder_ = &p;
   }
   if (form_.border == Border::kFixed || (form_.coefficients && !form_.private_basis)) {
-    wide_basis_ = as_matrix(subspace_basis(run.run.seed, m.hidden, run.boundary.rank), m.hidden, run.boundary.rank).to(device());
+    wide_basis_ =
+        as_matrix(compress::subspace_basis(run.run.seed, m.hidden, run.boundary.rank), m.hidden, run.boundary.rank)
+            .to(device());
     basis_ = wide_basis_.to(compute_);
   }
   if (form_.fixed_base)
-    embedding_ = as_matrix(fixed_embedding(run.run.seed, m.vocabulary, m.hidden), m.vocabulary, m.hidden).to(device(), compute_);
+    embedding_ = as_matrix(compress::fixed_embedding(run.run.seed, m.vocabulary, m.hidden), m.vocabulary, m.hidden)
+                     .to(device(), compute_);
   rotary_ = rotary_tables(m.context, m.hidden / m.heads, at::empty({0}, at::TensorOptions(device()).dtype(compute_)));
   settle();
 }
@@ -63,8 +67,10 @@ Parameter& StageModel::of_layer(std::size_t layer, std::size_t which) {
 void StageModel::settle() {
   const at::NoGradGuard no_graph;
   for (auto& p : parameters_) {
-    if (p.spec.in_subspace == TensorSpec::InSubspace::kColumns) p.master.copy_(at::mm(wide_basis_, at::mm(wide_basis_.t(), p.master)));
-    if (p.spec.in_subspace == TensorSpec::InSubspace::kRows) p.master.copy_(at::mm(at::mm(p.master, wide_basis_), wide_basis_.t()));
+    if (p.spec.in_subspace == spec::TensorSpec::InSubspace::kColumns)
+      p.master.copy_(at::mm(wide_basis_, at::mm(wide_basis_.t(), p.master)));
+    if (p.spec.in_subspace == spec::TensorSpec::InSubspace::kRows)
+      p.master.copy_(at::mm(at::mm(p.master, wide_basis_), wide_basis_.t()));
   }
   // The nearest point of the Stiefel manifold along the step: the Q of QR, with the signs that keep R's diagonal
   // positive.
@@ -90,7 +96,8 @@ at::Tensor StageModel::token_path(const at::Tensor& ids, const at::Tensor& ancho
   std::vector<at::Tensor> window;
   for (std::int64_t back = 0; back < m.token_window; ++back) {
     const std::int64_t missing = std::min(back, context);
-    window.push_back(missing == 0 ? each : at::constant_pad_nd(each.narrow(1, 0, context - missing), {0, 0, missing, 0}));
+    window.push_back(missing == 0 ? each
+                                  : at::constant_pad_nd(each.narrow(1, 0, context - missing), {0, 0, missing, 0}));
   }
   const at::Tensor seen = at::cat(window, -1).view({sequences * context, -1});
   return linear(at::gelu(linear(seen, find(unit + "in"), work), "tanh"), find(unit + "out"), work);
@@ -131,7 +138,8 @@ at::Tensor StageModel::widened(const at::Tensor& base, const at::Tensor& input, 
 
 at::Tensor StageModel::attention_part(std::size_t layer, const at::Tensor& x, WeightWorkList* work) {
   const at::Tensor normed = rms_norm(x, of_layer(layer, kAttentionNorm), compute_, work);
-  const at::Tensor mixed = attention(linear(normed, of_layer(layer, kQkv), work), x.size(0) / run_.model.context, run_.model.heads, rotary_);
+  const at::Tensor mixed =
+      attention(linear(normed, of_layer(layer, kQkv), work), x.size(0) / run_.model.context, run_.model.heads, rotary_);
   return linear(mixed, of_layer(layer, kAttentionOut), work).to(at::kFloat);
 }
 
@@ -140,7 +148,8 @@ at::Tensor StageModel::mlp_part(std::size_t layer, const at::Tensor& x, WeightWo
   return linear(swiglu(linear(normed, of_layer(layer, kGateUp), work)), of_layer(layer, kDown), work).to(at::kFloat);
 }
 
-at::Tensor StageModel::run_layer(std::uint32_t l, bool is_z, const at::Tensor& base, const at::Tensor& stream, WeightWorkList* work) {
+at::Tensor StageModel::run_layer(std::uint32_t l, bool is_z, const at::Tensor& base, const at::Tensor& stream,
+                                 WeightWorkList* work) {
   const at::Tensor mixed = stream + attention_part(l, is_z ? residual(base, stream, work) : stream, work);
   return mixed + mlp_part(l, is_z ? residual(base, mixed, work) : mixed, work);
 }
@@ -168,15 +177,16 @@ at::Tensor StageModel::run_layers(const at::Tensor& ids, const at::Tensor& input
 }
 
 at::Tensor StageModel::logits(const at::Tensor& ids, const at::Tensor& input, WeightWorkList* work) {
-  return run_head(run_layers(ids, input, work), work);
+  return linear(head_input(run_layers(ids, input, work), work), find("head.matrix"), work);
 }
 
-at::Tensor StageModel::run_head(const at::Tensor& x, WeightWorkList* work) {
-  return linear(rms_norm(x, find("head.norm"), compute_, work), find("head.matrix"), work);
+at::Tensor StageModel::head_input(const at::Tensor& x, WeightWorkList* work) {
+  return rms_norm(x, find("head.norm"), compute_, work);
 }
 
-at::Tensor StageModel::loss(const at::Tensor& ids, const at::Tensor& logits) const {
-  return cross_entropy_sum(logits, ids.narrow(1, 1, run_.model.context).reshape({-1}));
+at::Tensor StageModel::loss(const at::Tensor& ids, const at::Tensor& x, WeightWorkList* work) {
+  const at::Tensor labels = ids.narrow(1, 1, run_.model.context).reshape({-1});
+  return head_loss(head_input(x, work), find("head.matrix"), labels, work);
 }
 
 std::int64_t StageModel::columns_alone(Unit unit) const {
@@ -186,14 +196,14 @@ std::int64_t StageModel::columns_alone(Unit unit) const {
 
 at::Tensor StageModel::alone(Unit unit, const at::Tensor& ids, const at::Tensor& input, WeightWorkList* work) {
   if (unit == Unit::kEmbedding) return read_table(ids, input, work);
-  if (unit == Unit::kHead) return loss(ids, run_head(input, work));
+  if (unit == Unit::kHead) return loss(ids, input, work);
   const bool is_z = is_factored(first_layer_);
   return run_layer(first_layer_, is_z, is_z ? fixed_rows(ids) : at::Tensor(), input, work);
 }
 
 at::Tensor StageModel::forward(const at::Tensor& ids, const at::Tensor& input, WeightWorkList* work) {
   if (!has_head()) return run_layers(ids, input, work);
-  return loss(ids, logits(ids, input, work));
+  return loss(ids, run_layers(ids, input, work), work);
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::model

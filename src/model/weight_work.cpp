@@ -2,8 +2,12 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 
-namespace isthmus {
+#include "model/head_loss.h"
+#include "spec/logits_slice.h"
+
+namespace isthmus::model {
 
 namespace {
 
@@ -12,21 +16,25 @@ constexpr double kFixedPointMax = 524288.0;            // 2^19
 
 }  // namespace
 
-void GradientSums::add(Parameter& p, const at::Tensor& gradient) {
-  if (!fixed_point_) {
-    if (!p.sum.defined())
-      p.sum = gradient.to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
-    else
-      p.sum.add_(gradient);
+void GradientSums::add(Parameter& p, const at::Tensor& gradient, std::int64_t first_row) {
+  const bool whole = gradient.size(0) == p.master.size(0);
+  if (!fixed_point_ && !p.sum.defined() && whole) {
+    p.sum = gradient.to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
     return;
   }
-  if (!p.sum.defined()) p.sum = at::zeros(p.master.sizes(), p.master.options().dtype(at::kLong));
+  if (!p.sum.defined())
+    p.sum = at::zeros(p.master.sizes(), p.master.options().dtype(fixed_point_ ? at::kLong : at::kFloat));
+  at::Tensor sum = p.sum.narrow(0, first_row, gradient.size(0));
+  if (!fixed_point_) {
+    sum.add_(gradient);
+    return;
+  }
   const at::Tensor wide = gradient.to(at::kDouble);
   if (!(wide.abs().max().item<double>() < kFixedPointMax)) {
     finite_ = false;  // NaN compares false, too
     return;
   }
-  p.sum.add_(wide.mul_(kFixedPointScale).round_().to(at::kLong));
+  sum.add_(wide.mul_(kFixedPointScale).round_().to(at::kLong));
 }
 
 void GradientSums::add(const WeightWorkList& work) {
@@ -41,6 +49,14 @@ void GradientSums::add(const WeightWorkList& work) {
       case WeightWork::Kind::kTable: {
         at::Tensor rows = at::zeros(w.parameter->master.sizes(), w.parameter->master.options());
         add(*w.parameter, rows.index_add_(0, w.input, w.gradient.to(at::kFloat)));
+        break;
+      }
+      case WeightWork::Kind::kSlicedHead: {
+        const std::int64_t all = w.parameter->master.size(0);
+        const auto most = static_cast<std::int64_t>(
+            spec::logits_rows(static_cast<std::uint64_t>(all), static_cast<std::uint64_t>(w.input.size(0))));
+        for (std::int64_t first = 0; first < all; first += most)
+          add(*w.parameter, head_gradient(w, first, std::min(most, all - first)), first);
         break;
       }
     }
@@ -70,4 +86,4 @@ void GradientSums::clear(std::vector<Parameter>& parameters) {
   finite_ = true;
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::model

@@ -2,18 +2,21 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
 #include <vector>
 
 #include "model/parameter.h"
 
-namespace isthmus {
+namespace isthmus::model {
 
 // One weight gradient that the backward pass left to be computed later (the W of F / I / W).
 struct WeightWork {
-  enum class Kind { kLinear, kReady, kTable } kind;
-  Parameter* parameter;
-  at::Tensor input;     // linear: rows × in;  table: row ids
-  at::Tensor gradient;  // linear: rows × out;  ready: the gradient itself;  table: rows × width
+  enum class Kind { kLinear, kReady, kTable, kSlicedHead } kind;
+  Parameter* parameter = nullptr;
+  at::Tensor input;     // linear, head: rows × in;  table: row ids
+  at::Tensor gradient;  // linear: rows × out;  ready: the gradient itself;  table: rows × width;  head: of the loss
+  at::Tensor labels;    // head: rows
+  at::Tensor log_sums;  // head: rows; of the exponentials of a row's logits
 };
 using WeightWorkList = std::vector<WeightWork>;
 
@@ -36,9 +39,10 @@ class GradientSums {
   void clear(std::vector<Parameter>& parameters);
 
  private:
-  void add(Parameter& parameter, const at::Tensor& gradient);
+  // To all of the parameter's rows, or to those from `first_row` on.
+  void add(Parameter& parameter, const at::Tensor& gradient, std::int64_t first_row = 0);
   const bool fixed_point_;
   bool finite_ = true;
 };
 
-}  // namespace isthmus
+}  // namespace isthmus::model

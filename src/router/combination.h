@@ -6,7 +6,7 @@
 
 #include "router/worker_context.h"
 
-namespace isthmus {
+namespace isthmus::router {
 
 // Sums the gradients of a stage's replicas ("exact" mode; docs/protocol.md, "Combination"): reduce-scatter, then
 // all-gather. Slice j of the parameters belongs to the j-th live replica, which adds up everybody's part in the order
@@ -22,10 +22,10 @@ class Combination {
   void start(Time now);
   bool started() const { return started_; }
 
-  void closed(const CloseDone& done, Time now);
-  void received(const Part& part, Time now);
-  void received(const Total& total, Time now);
-  void added(const AddDone& done);
+  void closed(const protocol::CloseDone& done, Time now);
+  void received(const protocol::Part& part, Time now);
+  void received(const protocol::Total& total, Time now);
+  void added(const protocol::AddDone& done);
   // Connections may have lost parts.
   void resend(Time now);
   Time resend_due() const { return resend_due_; }
@@ -51,11 +51,11 @@ class Combination {
   std::size_t self_ = 0;
   SharedBytes sum_;
   bool finite_ = true;
-  std::map<std::size_t, SharedBytes> parts_;   // of my slice, by replica
+  std::map<std::size_t, SharedBytes> parts_;  // of my slice, by replica
   std::map<std::size_t, bool> part_finite_;
   std::map<std::size_t, SharedBytes> totals_;  // by slice
   bool total_finite_ = true;
   Time resend_due_ = kNever;
 };
 
-}  // namespace isthmus
+}  // namespace isthmus::router

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace isthmus {
+namespace isthmus::router {
 
 namespace {
 
@@ -11,9 +11,9 @@ constexpr double kConspicuous = 2.5;
 
 }  // namespace
 
-void DevicePace::began(Operation operation, Time now) { running_ = Running{operation, now}; }
+void DevicePace::began(protocol::Operation operation, Time now) { running_ = Running{operation, now}; }
 
-void DevicePace::ended(Operation operation, Duration took) {
+void DevicePace::ended(protocol::Operation operation, Duration took) {
   running_.reset();
   Kind& kind = kinds_[static_cast<std::size_t>(operation)];
   const double sample = to_seconds(took);
@@ -34,7 +34,8 @@ void DevicePace::ended(Operation operation, Duration took) {
     kind.fast.reset();
     slow_.reset();
   } else {
-    kind.average += kAverage * (std::clamp(sample, kind.average / kConspicuous, kind.average * kConspicuous) - kind.average);
+    kind.average +=
+        kAverage * (std::clamp(sample, kind.average / kConspicuous, kind.average * kConspicuous) - kind.average);
     slow_ = slow ? std::optional(ratio) : std::nullopt;
     kind.fast = fast ? std::optional(sample) : std::nullopt;
   }
@@ -53,7 +54,9 @@ double DevicePace::factor(Time now) const {
   return ratio >= kConspicuous ? std::max(ratio, *slow_) : 1;
 }
 
-double DevicePace::seconds(Operation operation, Time now) const { return kind(operation).average * factor(now); }
+double DevicePace::seconds(protocol::Operation operation, Time now) const {
+  return kind(operation).average * factor(now);
+}
 
 double DevicePace::service(Time now) const {
   double all = 0;
@@ -72,4 +75,4 @@ Time DevicePace::next_due(Time now) const {
   return running_->since + isthmus::seconds(at * usual) + Duration(1);
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::router

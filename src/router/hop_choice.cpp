@@ -4,7 +4,7 @@
 #include <set>
 #include <tuple>
 
-namespace isthmus {
+namespace isthmus::router {
 
 namespace {
 
@@ -39,9 +39,9 @@ void LinkEstimate::fit() {
   latency_ = seconds(std::max(0.0, median(rests)));
 }
 
-std::vector<SessionId> HopChoice::set_members(const std::vector<const Member*>& members, Time now) {
+std::vector<SessionId> HopChoice::set_members(const std::vector<const protocol::Member*>& members, Time now) {
   std::set<SessionId> live;
-  for (const Member* member : members) live.insert(member->session);
+  for (const protocol::Member* member : members) live.insert(member->session);
   std::erase_if(replicas_, [&](const auto& entry) { return !live.contains(entry.first); });
   std::vector<double> ready;
   for (const auto& [session, replica] : replicas_) ready.push_back(to_seconds(std::max(now, replica.ready)));
@@ -73,13 +73,16 @@ Time HopChoice::finish(SessionId session, std::uint64_t bytes, Time now) const {
   return std::max(arrives, replica.ready) + service_of(replica);
 }
 
-SessionId HopChoice::choose(const std::vector<const Member*>& among, const std::vector<SessionId>& suspected, std::uint64_t bytes, Time now,
-                            SessionId avoid) {
-  const auto last_resort = [&](SessionId session) { return session == avoid || std::ranges::find(suspected, session) != suspected.end(); };
-  const bool finish_time = routing_ == Routing::kFinishTime;
+SessionId HopChoice::choose(const std::vector<const protocol::Member*>& among, const std::vector<SessionId>& suspected,
+                            std::uint64_t bytes, Time now, SessionId avoid) {
+  const auto last_resort = [&](SessionId session) {
+    return session == avoid || std::ranges::find(suspected, session) != suspected.end();
+  };
+  const bool finish_time = routing_ == protocol::Routing::kFinishTime;
   const auto when = [&](SessionId session) { return finish_time ? finish(session, bytes, now) : Time{}; };
   std::pair<bool, Time> first{true, kNever};
-  for (const Member* member : among) first = std::min(first, {last_resort(member->session), when(member->session)});
+  for (const protocol::Member* member : among)
+    first = std::min(first, {last_resort(member->session), when(member->session)});
 
   using Rank = std::tuple<std::uint32_t, std::size_t, std::uint32_t>;
   std::optional<std::pair<Rank, SessionId>> best;
@@ -89,7 +92,8 @@ SessionId HopChoice::choose(const std::vector<const Member*>& among, const std::
     if (last_resort(session) != first.first || when(session) > first.second + service_of(replica) / kAlike) continue;
     // Unconfirmed ones break the ties of the first moments, when nobody has said how fast it is.
     const std::size_t turn = (i + among.size() - self_.value % among.size()) % among.size();
-    const std::pair candidate{finish_time ? Rank{replica.unconfirmed, turn, replica.given} : Rank{replica.given, turn, 0}, session};
+    const std::pair candidate{
+        finish_time ? Rank{replica.unconfirmed, turn, replica.given} : Rank{replica.given, turn, 0}, session};
     if (!best || candidate < *best) best = candidate;
   }
   return best->second;
@@ -111,10 +115,11 @@ void HopChoice::give_back(SessionId session) {
 
 void HopChoice::confirmed(SessionId session, std::uint64_t bytes) {
   bytes_in_flight_ -= std::min(bytes, bytes_in_flight_);
-  if (const auto at = replicas_.find(session); at != replicas_.end() && at->second.unconfirmed > 0) --at->second.unconfirmed;
+  if (const auto at = replicas_.find(session); at != replicas_.end() && at->second.unconfirmed > 0)
+    --at->second.unconfirmed;
 }
 
-void HopChoice::receipt(SessionId session, const Load& load, Time now) {
+void HopChoice::receipt(SessionId session, const protocol::Load& load, Time now) {
   const auto at = replicas_.find(session);
   if (at == replicas_.end()) return;
   Replica& replica = at->second;
@@ -127,4 +132,4 @@ void HopChoice::measured(SessionId session, std::uint64_t bytes, Duration time) 
   if (const auto at = replicas_.find(session); at != replicas_.end()) at->second.link.sample(bytes, time);
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::router

@@ -7,7 +7,7 @@
 
 #include "base/digest.h"
 
-namespace isthmus {
+namespace isthmus::router {
 
 namespace {
 
@@ -20,20 +20,21 @@ constexpr std::size_t kWaitingMax = 4096;
 constexpr Duration kStalled = seconds(30);
 
 SharedBytes piece_of(const SharedBytes& whole, std::uint32_t index) {
-  const std::size_t first = std::min<std::size_t>(std::size_t{index} * kPieceBytes, whole->size());
-  const std::size_t end = std::min<std::size_t>(first + kPieceBytes, whole->size());
-  return share(Bytes(whole->begin() + static_cast<std::ptrdiff_t>(first), whole->begin() + static_cast<std::ptrdiff_t>(end)));
+  const std::size_t first = std::min<std::size_t>(std::size_t{index} * protocol::kPieceBytes, whole->size());
+  return whole.part(first, std::min<std::size_t>(protocol::kPieceBytes, whole->size() - first));
 }
 
 // Of an update that does not count there is nothing but a weight of 0 in front of what is not there.
 bool is_weightless(ByteView update) {
-  return update.size() >= kWeightBytes && std::ranges::all_of(update.first(kWeightBytes), [](std::uint8_t byte) { return byte == 0; });
+  return update.size() >= kWeightBytes &&
+         std::ranges::all_of(update.first(kWeightBytes), [](std::uint8_t byte) { return byte == 0; });
 }
 
-SharedBytes joined(const std::map<std::uint32_t, SharedBytes>& pieces) {
-  Bytes whole;
-  for (const auto& [index, piece] : pieces) whole.insert(whole.end(), piece->begin(), piece->end());
-  return share(std::move(whole));
+SharedBytes joined_in_order(std::map<std::uint32_t, SharedBytes>& pieces) {
+  std::vector<SharedBytes> all;
+  for (auto& [index, piece] : pieces) all.push_back(std::move(piece));
+  pieces.clear();
+  return joined(all);
 }
 
 }  // namespace
@@ -50,7 +51,7 @@ std::uint64_t OuterExchange::agreement_bytes(std::uint32_t slice) const { return
 
 std::vector<SessionId> OuterExchange::members() const {
   std::vector<SessionId> sessions;
-  for (const Member* member : context_.own_stage()) sessions.push_back(member->session);
+  for (const protocol::Member* member : context_.own_stage()) sessions.push_back(member->session);
   return sessions;
 }
 
@@ -67,7 +68,9 @@ bool OuterExchange::owns(std::uint32_t slice, SessionId session) const {
   return std::ranges::find(all, session) != all.end();
 }
 
-OuterExchange::Sibling& OuterExchange::sibling(SessionId session) { return siblings_.try_emplace(session, context_).first->second; }
+OuterExchange::Sibling& OuterExchange::sibling(SessionId session) {
+  return siblings_.try_emplace(session, context_).first->second;
+}
 
 SharedBytes OuterExchange::update_of(SessionId session, std::uint32_t slice) const {
   if (session == context_.session) return own_.empty() ? nullptr : own_[slice];
@@ -80,7 +83,8 @@ SharedBytes OuterExchange::update_of(SessionId session, std::uint32_t slice) con
 void OuterExchange::accuse(SessionId session, std::string what) {
   if (session == context_.session) return;
   // One is enough.
-  if (std::ranges::find(offences_, session, &Offence::session) == offences_.end()) offences_.push_back({session, version_, std::move(what)});
+  if (std::ranges::find(offences_, session, &protocol::Offence::session) == offences_.end())
+    offences_.push_back({session, version_, std::move(what)});
 }
 
 void OuterExchange::begin(std::uint64_t version) {
@@ -88,7 +92,7 @@ void OuterExchange::begin(std::uint64_t version) {
   version_ = version;
   offences_.clear();
   for (std::size_t s = 0; s < update_bytes(version).size(); ++s) slices_.emplace_back(context_);
-  context_.run(RunUpdate{version});
+  context_.run(protocol::RunUpdate{version});
 }
 
 void OuterExchange::pursue(std::uint64_t version, Time now) {
@@ -111,7 +115,7 @@ void OuterExchange::adopt_members(std::uint32_t slice) {
   s.agreement = {};
   s.number = 0;
   s.asked = s.disputed = s.settled = false;
-  s.made.reset();
+  s.made = nullptr;
   s.digest.clear();
   for (auto& [session, sibling] : siblings_) sibling.verdicts.erase(slice);
 }
@@ -119,23 +123,25 @@ void OuterExchange::adopt_members(std::uint32_t slice) {
 void OuterExchange::want(std::uint32_t slice) {
   Slice& s = slices_[slice];
   const bool own = owns(slice, context_.session);
-  const Piece first{PieceKind::kOwnUpdate, version_, 0, 0, slice};
+  const protocol::Piece first{protocol::PieceKind::kOwnUpdate, version_, 0, 0, slice};
   if (own || s.disputed)
     for (const SessionId session : s.members)
-      if (session != context_.session && !update_of(session, slice) && sibling(session).updates[slice].pieces.empty()) sibling(session).requests.want(first);
+      if (session != context_.session && !update_of(session, slice) && sibling(session).updates[slice].pieces.empty())
+        sibling(session).requests.want(first);
   if (!has_owners(slice)) return;
   for (const SessionId owner : owners(slice))
-    if (owner != context_.session && !sibling(owner).verdicts.contains(slice)) sibling(owner).requests.want({PieceKind::kVerdict, version_, 0, 0, slice});
+    if (owner != context_.session && !sibling(owner).verdicts.contains(slice))
+      sibling(owner).requests.want({protocol::PieceKind::kVerdict, version_, 0, 0, slice});
   if (own || s.disputed || s.agreement.whole) return;
-  for (std::uint32_t i = 0; i < piece_count(agreement_bytes(slice)); ++i)
-    if (!s.agreement.pieces.contains(i)) s.requests.want({PieceKind::kAgreement, version_, 0, i, slice});
+  for (std::uint32_t i = 0; i < protocol::piece_count(agreement_bytes(slice)); ++i)
+    if (!s.agreement.pieces.contains(i)) s.requests.want({protocol::PieceKind::kAgreement, version_, 0, i, slice});
 }
 
 void OuterExchange::settle(std::uint32_t slice) {
   Slice& s = slices_[slice];
   if (s.settled || s.asked) return;
   if (owns(slice, context_.session) || s.disputed) {
-    RunAgree agree{version_, slice, 0, {}};
+    protocol::RunAgree agree{version_, slice, 0, {}};
     for (const SessionId session : s.members) {
       const SharedBytes update = update_of(session, slice);
       if (!update) return;
@@ -152,7 +158,7 @@ void OuterExchange::settle(std::uint32_t slice) {
     if (!siblings_.at(owner).verdicts.contains(slice) && !context_.view.suspects(owner)) return;
   s.asked = true;
   s.number = ++agreements_;
-  context_.run(RunTake{version_, slice, s.number, s.agreement.whole});
+  context_.run(protocol::RunTake{version_, slice, s.number, s.agreement.whole});
 }
 
 // Owners whose word differs from each other's, or from what was made here.
@@ -165,7 +171,8 @@ void OuterExchange::compare(std::uint32_t slice) {
     const bool made_here = s.settled && (s.disputed || owns(slice, context_.session));
     if (made_here && verdict != s.digest) {
       accuse(owner, fmt::format("what it made of slice {} is not what the updates add up to", slice));
-    } else if (!made_here && !s.digest.empty() && verdict != s.digest && !s.disputed && !owns(slice, context_.session)) {
+    } else if (!made_here && !s.digest.empty() && verdict != s.digest && !s.disputed &&
+               !owns(slice, context_.session)) {
       s.disputed = true;
       s.asked = s.settled = false;
       s.number = 0;
@@ -177,7 +184,7 @@ void OuterExchange::compare(std::uint32_t slice) {
 }
 
 void OuterExchange::ask(Time now) {
-  for (const Member* member : context_.own_stage())
+  for (const protocol::Member* member : context_.own_stage())
     if (member->session != context_.session) {
       Sibling& from = sibling(member->session);
       if (from.heard == Time{}) from.heard = now;
@@ -188,20 +195,21 @@ void OuterExchange::ask(Time now) {
     Slice& s = slices_[slice];
     if (s.requests.empty()) continue;
     ++under_way;
-    std::vector<const Member*> sources;
+    std::vector<const protocol::Member*> sources;
     for (const SessionId owner : owners(slice))
-      if (const Member* member = context_.view.find(owner); member && !context_.view.suspects(owner)) sources.push_back(member);
+      if (const protocol::Member* member = context_.view.find(owner); member && !context_.view.suspects(owner))
+        sources.push_back(member);
     s.requests.ask(sources, now);
   }
 }
 
-void OuterExchange::updated(UpdateDone done, Time now) {
+void OuterExchange::updated(protocol::UpdateDone done, Time now) {
   if (done.version != version_ || done.updates.size() != slices_.size()) return;
   own_ = std::move(done.updates);
   pursue(version_, now);
 }
 
-void OuterExchange::agreed(AgreeDone done, Time now) {
+void OuterExchange::agreed(protocol::AgreeDone done, Time now) {
   if (done.version != version_ || done.slice >= slices_.size() || slices_[done.slice].number != done.number) return;
   Slice& s = slices_[done.slice];
   s.asked = false;
@@ -221,8 +229,8 @@ void OuterExchange::agreed(AgreeDone done, Time now) {
   pursue(version_, now);
 }
 
-bool OuterExchange::received(const Fetch& fetch, PeerId from, std::uint64_t version, Time now) {
-  const Member* asker = context_.view.find(fetch.from);
+bool OuterExchange::received(const protocol::Fetch& fetch, PeerId from, std::uint64_t version, Time now) {
+  const protocol::Member* asker = context_.view.find(fetch.from);
   if (!asker || asker->peer != from || asker->stage != context_.identity.stage || fetch.to != context_.session ||
       fetch.timeline != context_.view.timeline() || fetch.piece.slice >= update_bytes(fetch.piece.version).size())
     return false;
@@ -233,66 +241,70 @@ bool OuterExchange::received(const Fetch& fetch, PeerId from, std::uint64_t vers
   return true;
 }
 
-bool OuterExchange::answer(const Fetch& fetch, const Member& asker) {
-  const Piece& piece = fetch.piece;
+bool OuterExchange::answer(const protocol::Fetch& fetch, const protocol::Member& asker) {
+  const protocol::Piece& piece = fetch.piece;
   if (version_ == 0 || piece.version != version_ || piece.slice >= slices_.size()) return false;
-  Chunk chunk{context_.session, fetch.from, context_.view.timeline(), piece, "", {}, {}};
+  protocol::Chunk chunk{context_.session, fetch.from, context_.view.timeline(), piece, "", {}, {}};
   const Slice& s = slices_[piece.slice];
-  if (piece.kind == PieceKind::kOwnUpdate) {
+  if (piece.kind == protocol::PieceKind::kOwnUpdate) {
     if (own_.empty()) return false;
     chunk.tensor.values = piece_of(own_[piece.slice], piece.index);
   } else {
     // Of the same members: whoever was told of others since then asks again.
     if (!s.settled || !owns(piece.slice, context_.session) || s.members != members()) return false;
     chunk.digest = s.digest;
-    if (piece.kind == PieceKind::kAgreement) chunk.tensor.values = piece_of(s.made, piece.index);
+    if (piece.kind == protocol::PieceKind::kAgreement) chunk.tensor.values = piece_of(s.made, piece.index);
   }
-  context_.run(SendMessage{asker.peer, std::move(chunk)});
+  context_.run(protocol::SendMessage{asker.peer, std::move(chunk)});
   return true;
 }
 
 void OuterExchange::serve() {
   std::erase_if(waiting_, [&](const auto& waiting) {
-    const Fetch& fetch = waiting.second;
-    const Member* asker = context_.view.find(fetch.from);
+    const protocol::Fetch& fetch = waiting.second;
+    const protocol::Member* asker = context_.view.find(fetch.from);
     return !asker || fetch.piece.version < version_ || answer(fetch, *asker);
   });
 }
 
-bool OuterExchange::received(const Chunk& chunk, PeerId from, Time now) {
-  const Piece& piece = chunk.piece;
+bool OuterExchange::received(const protocol::Chunk& chunk, PeerId from, Time now) {
+  const protocol::Piece& piece = chunk.piece;
   const auto at = siblings_.find(chunk.from);
-  if (version_ == 0 || piece.version != version_ || piece.slice >= slices_.size() || at == siblings_.end()) return false;
+  if (version_ == 0 || piece.version != version_ || piece.slice >= slices_.size() || at == siblings_.end())
+    return false;
   Sibling& source = at->second;
   Slice& s = slices_[piece.slice];
-  const std::uint64_t size = chunk.tensor.values ? chunk.tensor.values->size() : 0;
-  const std::uint64_t begins = std::uint64_t{piece.index} * kPieceBytes;
-  const auto fits = [&](std::uint64_t whole) { return begins < whole && begins + size == std::min(whole, begins + kPieceBytes); };
-  if (piece.kind == PieceKind::kVerdict) {
+  const std::uint64_t size = chunk.tensor.values->size();
+  const std::uint64_t begins = std::uint64_t{piece.index} * protocol::kPieceBytes;
+  const auto fits = [&](std::uint64_t whole) {
+    return begins < whole && begins + size == std::min(whole, begins + protocol::kPieceBytes);
+  };
+  if (piece.kind == protocol::PieceKind::kVerdict) {
     if (!source.requests.arrived(piece, from)) return false;
     source.verdicts[piece.slice] = chunk.digest;
-  } else if (piece.kind == PieceKind::kOwnUpdate) {
+  } else if (piece.kind == protocol::PieceKind::kOwnUpdate) {
     const bool weightless = piece.index == 0 && size == kWeightBytes;
     if ((!weightless && !fits(slice_bytes(piece.slice))) || !source.requests.arrived(piece, from)) return false;
     Arriving& update = source.updates[piece.slice];
     update.pieces[piece.index] = chunk.tensor.values;
-    const std::uint32_t all = weightless ? 1 : piece_count(slice_bytes(piece.slice));
+    const std::uint32_t all = weightless ? 1 : protocol::piece_count(slice_bytes(piece.slice));
     if (piece.index == 0)
-      for (std::uint32_t i = 1; i < all; ++i) source.requests.want({PieceKind::kOwnUpdate, version_, 0, i, piece.slice});
+      for (std::uint32_t i = 1; i < all; ++i)
+        source.requests.want({protocol::PieceKind::kOwnUpdate, version_, 0, i, piece.slice});
     if (update.pieces.size() == all) {
-      update.whole = joined(update.pieces);
+      update.whole = joined_in_order(update.pieces);
       if (is_weightless(*update.whole)) update.whole = share(Bytes(kWeightBytes, 0));
-      update.pieces.clear();
     }
   } else {
     if (!fits(agreement_bytes(piece.slice)) || !s.requests.arrived(piece, from)) return false;
     source.verdicts[piece.slice] = chunk.digest;
     s.agreement.pieces[piece.index] = chunk.tensor.values;
-    if (s.agreement.pieces.size() == piece_count(agreement_bytes(piece.slice))) {
-      const SharedBytes whole = joined(s.agreement.pieces);
-      s.agreement.pieces.clear();
-      if (digest_hex(*whole) == chunk.digest) s.agreement.whole = whole;
-      else s.disputed = true;
+    if (s.agreement.pieces.size() == protocol::piece_count(agreement_bytes(piece.slice))) {
+      const SharedBytes whole = joined_in_order(s.agreement.pieces);
+      if (digest_hex(*whole) == chunk.digest)
+        s.agreement.whole = whole;
+      else
+        s.disputed = true;
     }
   }
   source.heard = now;
@@ -316,7 +328,8 @@ std::string OuterExchange::waiting_for() const {
   for (std::uint32_t slice = 0; slice < slices_.size(); ++slice)
     for (const SessionId session : slices_[slice].members)
       if (owns(slice, context_.session) && !update_of(session, slice))
-        if (const Member* member = context_.view.find(session)) return fmt::format("the update of worker {}", member->peer);
+        if (const protocol::Member* member = context_.view.find(session))
+          return fmt::format("the update of worker {}", member->peer);
   return "what its siblings agree on";
 }
 
@@ -324,7 +337,8 @@ std::vector<SessionId> OuterExchange::stalled(Time now) const {
   std::vector<SessionId> sessions;
   if (!context_.view.preparing || complete()) return sessions;
   for (const auto& [session, sibling] : siblings_)
-    if (context_.view.find(session) && !sibling.requests.empty() && now - sibling.heard >= kStalled) sessions.push_back(session);
+    if (context_.view.find(session) && !sibling.requests.empty() && now - sibling.heard >= kStalled)
+      sessions.push_back(session);
   return sessions;
 }
 
@@ -345,4 +359,4 @@ Time OuterExchange::next_due() const {
   return due;
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::router

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace isthmus {
+namespace isthmus::router {
 
 namespace {
 
@@ -12,7 +12,8 @@ constexpr std::size_t kInFlight = 4;  // per source
 
 // A source sends at a quarter of its uplink, so this many pieces may stand before the one that was asked for.
 Duration PieceRequests::patience() const {
-  const double piece = static_cast<double>(std::max(kPieceBytes, context_.plan.forward_bytes + context_.plan.token_bytes));
+  const double piece =
+      static_cast<double>(std::max(protocol::kPieceBytes, context_.plan.forward_bytes + context_.plan.token_bytes));
   return 2 * context_.identity.ask_after + seconds(4.0 * kInFlight * piece * 2 / context_.identity.bytes_per_second);
 }
 
@@ -21,12 +22,12 @@ void PieceRequests::clear() {
   sources_.clear();
 }
 
-void PieceRequests::want(const Piece& piece) { wanted_.try_emplace(piece); }
+void PieceRequests::want(const protocol::Piece& piece) { wanted_.try_emplace(piece); }
 
-void PieceRequests::ask(const std::vector<const Member*>& sources, Time now) {
+void PieceRequests::ask(const std::vector<const protocol::Member*>& sources, Time now) {
   std::map<PeerId, std::size_t> in_flight;
   sources_.clear();
-  for (const Member* source : sources) {
+  for (const protocol::Member* source : sources) {
     in_flight[source->peer] = 0;
     sources_.insert(source->peer);
   }
@@ -37,8 +38,8 @@ void PieceRequests::ask(const std::vector<const Member*>& sources, Time now) {
   }
   for (auto& [piece, wanted] : wanted_) {
     if (wanted.asked != kCoordinator) continue;
-    const Member* best = nullptr;
-    for (const Member* source : sources)
+    const protocol::Member* best = nullptr;
+    for (const protocol::Member* source : sources)
       if (!wanted.absent.contains(source->peer) && in_flight[source->peer] < kInFlight &&
           (!best || in_flight[source->peer] < in_flight[best->peer]))
         best = source;
@@ -46,18 +47,19 @@ void PieceRequests::ask(const std::vector<const Member*>& sources, Time now) {
     wanted.asked = best->peer;
     wanted.asked_at = now;
     ++in_flight[best->peer];
-    context_.run(SendMessage{best->peer, Fetch{context_.session, best->session, context_.view.timeline(), piece}});
+    context_.run(protocol::SendMessage{
+        best->peer, protocol::Fetch{context_.session, best->session, context_.view.timeline(), piece}});
   }
 }
 
-bool PieceRequests::arrived(const Piece& piece, PeerId from) {
+bool PieceRequests::arrived(const protocol::Piece& piece, PeerId from) {
   const auto at = wanted_.find(piece);
   if (at == wanted_.end() || at->second.asked != from) return false;
   wanted_.erase(at);
   return true;
 }
 
-void PieceRequests::absent(const Piece& piece, PeerId from) {
+void PieceRequests::absent(const protocol::Piece& piece, PeerId from) {
   const auto at = wanted_.find(piece);
   if (at == wanted_.end() || at->second.asked != from) return;
   at->second.asked = kCoordinator;
@@ -69,7 +71,7 @@ void PieceRequests::forget_asked(PeerId peer) {
     if (wanted.asked == peer) wanted.asked = kCoordinator;
 }
 
-std::optional<Piece> PieceRequests::lost() const {
+std::optional<protocol::Piece> PieceRequests::lost() const {
   if (sources_.empty()) return std::nullopt;
   for (const auto& [piece, wanted] : wanted_)
     if (std::ranges::all_of(sources_, [&](PeerId source) { return wanted.absent.contains(source); })) return piece;
@@ -87,4 +89,4 @@ Time PieceRequests::next_due() const {
   return due;
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::router

@@ -7,7 +7,7 @@
 
 #include "router/worker_context.h"
 
-namespace isthmus {
+namespace isthmus::router {
 
 // Pieces a joining worker wants, and whom it has asked for which: several sources at once, a few pieces in flight at
 // each, another source when one stays silent. Resumes where it was when a source goes away.
@@ -16,19 +16,19 @@ class PieceRequests {
   explicit PieceRequests(WorkerContext& context) : context_(context) {}
 
   void clear();
-  void want(const Piece& piece);
-  bool wants(const Piece& piece) const { return wanted_.contains(piece); }
+  void want(const protocol::Piece& piece);
+  bool wants(const protocol::Piece& piece) const { return wanted_.contains(piece); }
   bool empty() const { return wanted_.empty(); }
   // Asks these members for what nobody was asked for yet.
-  void ask(const std::vector<const Member*>& sources, Time now);
+  void ask(const std::vector<const protocol::Member*>& sources, Time now);
   // True if this piece was asked of this peer: it is not wanted any more.
-  bool arrived(const Piece& piece, PeerId from);
+  bool arrived(const protocol::Piece& piece, PeerId from);
   // The peer does not have it.
-  void absent(const Piece& piece, PeerId from);
+  void absent(const protocol::Piece& piece, PeerId from);
   // The connection to the peer was made or lost: what was asked of it may never have arrived.
   void forget_asked(PeerId peer);
   // A piece that no source of the last ask() has.
-  std::optional<Piece> lost() const;
+  std::optional<protocol::Piece> lost() const;
   // Nobody had it then; somebody may have it now.
   void forget_absences();
   Time next_due() const;
@@ -42,8 +42,8 @@ class PieceRequests {
   Duration patience() const;
 
   WorkerContext& context_;
-  std::map<Piece, Wanted> wanted_;
+  std::map<protocol::Piece, Wanted> wanted_;
   std::set<PeerId> sources_;
 };
 
-}  // namespace isthmus
+}  // namespace isthmus::router

@@ -7,12 +7,12 @@
 #include "router/piece_requests.h"
 #include "router/worker_context.h"
 
-namespace isthmus {
+namespace isthmus::router {
 
 // How a worker that is not a member catches up with its stage's other replicas while training goes on: the stage's
 // combined gradients of the commits it missed, if the siblings still have them, otherwise a snapshot and then those.
-// A piece comes from any sibling, since all hold the same bits. Replicas that step on their own hold alike what they agreed
-// on, so that is what comes: the syncs it missed, or the weights of the last one.
+// A piece comes from any sibling, since all hold the same bits. Replicas that step on their own hold alike what they
+// agreed on, so that is what comes: the syncs it missed, or the weights of the last one.
 class SiblingFetch {
  public:
   explicit SiblingFetch(WorkerContext& context) : context_(context), requests_(context) {}
@@ -21,8 +21,8 @@ class SiblingFetch {
   // REQUIRES: not a member, behind, with live siblings. Call on every view and tick.
   void pursue(std::uint64_t version, Time now);
   // True if the message was one that this worker asked for. May move `version` on.
-  bool received(const Chunk& chunk, PeerId from, std::uint64_t& version, Time now);
-  void received(const Absent& absent, PeerId from, Time now);
+  bool received(const protocol::Chunk& chunk, PeerId from, std::uint64_t& version, Time now);
+  void received(const protocol::Absent& absent, PeerId from, Time now);
   // The snapshot, or the sync, is in the weights, or was not fit for it: then the next thing fetched is a snapshot.
   void restored(bool fit) {
     restoring_ = false;
@@ -33,7 +33,8 @@ class SiblingFetch {
   void forget_asked(PeerId peer) { requests_.forget_asked(peer); }
   Time next_due() const { return requests_.next_due(); }
   std::string progress() const;
-  // How far the newest snapshot was when another sibling began to give it or was lost, or when it was whole; for people.
+  // How far the newest snapshot was when another sibling began to give it or was lost, or when it was whole; for
+  // people.
   const std::string& news() const { return news_; }
 
  private:
@@ -55,20 +56,21 @@ class SiblingFetch {
   Wants wants_ = Wants::kNothing;
   bool restoring_ = false;
   bool distrusts_updates_ = false;
-  bool follows_ = false;  // a snapshot of this fetch is in the weights
-  std::uint64_t version_ = 0;             // of what is being fetched
-  std::uint64_t whole_ = 0;               // bytes of an update, once they are known
+  bool follows_ = false;       // a snapshot of this fetch is in the weights
+  std::uint64_t version_ = 0;  // of what is being fetched
+  std::uint64_t whole_ = 0;    // bytes of an update, once they are known
   std::map<std::uint32_t, SharedBytes> pieces_;
   struct Giver {
     PeerId peer;
     std::uint32_t pieces = 0;
     bool lost = false;  // no member any more
   };
-  std::map<SessionId, Giver> givers_;  // of the snapshot
+  // Pieces are of this snapshot. Who gave of one before that nobody else had is still named: people want to know.
+  std::map<SessionId, Giver> givers_;
   std::string news_;
   Time refused_{};  // by all siblings, the snapshot that was the newest
   std::string digest_;
-  Commit commit_;
+  protocol::Commit commit_;
 };
 
-}  // namespace isthmus
+}  // namespace isthmus::router

@@ -8,7 +8,7 @@
 #include "router/piece_requests.h"
 #include "router/worker_context.h"
 
-namespace isthmus {
+namespace isthmus::router {
 
 // Brings back a stage that has lost all its replicas, without rolling anybody else back: from the version of this
 // worker's checkpoint, every committed step again, with the inputs that the previous stage's journals hold and the
@@ -20,10 +20,10 @@ class StageRebuild {
   void stop();
   // REQUIRES: not a member, behind, no live replica of the stage. Call on every view and tick. May move `version` on.
   void pursue(std::uint64_t& version, Time now);
-  bool received(const Chunk& chunk, PeerId from, std::uint64_t& version, Time now);
-  void received(const Absent& absent, PeerId from);
+  bool received(const protocol::Chunk& chunk, PeerId from, std::uint64_t& version, Time now);
+  void received(const protocol::Absent& absent, PeerId from);
   // True if the result was of a repeated operation.
-  bool operation_done(const OperationDone& done);
+  bool operation_done(const protocol::OperationDone& done);
   void forget_asked(PeerId peer);
   Time next_due() const;
   // Why it cannot be done; empty while it may.
@@ -32,23 +32,23 @@ class StageRebuild {
 
  private:
   struct Microbatch {
-    std::optional<EncodedTensor> input;
-    std::optional<EncodedTensor> gradient;
+    std::optional<compress::EncodedTensor> input;
+    std::optional<compress::EncodedTensor> gradient;
     bool given = false;  // to the device
   };
-  void begin(const Commit& commit);
-  std::vector<const Member*> members_of(StageId stage) const;
+  void begin(const protocol::Commit& commit);
+  std::vector<const protocol::Member*> members_of(StageId stage) const;
   // Inputs are asked of the stages before, gradients of those behind, each of the stage on the microbatch's path.
   PieceRequests& of_stage(StageId stage) { return requests_.try_emplace(stage, context_).first->second; }
-  PieceRequests& of_piece(const Piece& piece);
+  PieceRequests& of_piece(const protocol::Piece& piece);
   void lose(const std::string& why, Time now);
   void run_ready();
 
   WorkerContext& context_;
   std::map<StageId, PieceRequests> requests_;
-  std::optional<Commit> commit_;  // of the step that is being repeated, as it concerns this stage
-  StepPaths paths_;               // of that step
-  JobTag tag_;
+  std::optional<protocol::Commit> commit_;  // of the step that is being repeated, as it concerns this stage
+  protocol::StepPaths paths_;               // of that step
+  protocol::JobTag tag_;
   std::uint64_t tries_ = 0;
   std::map<std::uint32_t, Microbatch> microbatches_;
   std::uint32_t running_ = 0;   // operations given to the device
@@ -59,4 +59,4 @@ class StageRebuild {
   std::string impossible_;
 };
 
-}  // namespace isthmus
+}  // namespace isthmus::router

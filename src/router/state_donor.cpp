@@ -2,29 +2,31 @@
 
 #include <algorithm>
 
-namespace isthmus {
+namespace isthmus::router {
 
 namespace {
 
-constexpr double kSnapshotShare = 0.25;  // of the uplink
+constexpr double kSnapshotShare = 0.25;      // of the uplink
 constexpr Duration kFollowed = seconds(30);  // after the last request
 constexpr Duration kUnused = seconds(5);     // a snapshot may make room for another, whoever may want it
 constexpr std::size_t kQueueMax = 256;
 constexpr std::size_t kSnapshotsMax = 2;
-constexpr std::size_t kUpdatesMax = 32;
+constexpr std::size_t kKeptUpdatesMax = 32;
 constexpr std::uint64_t kUpdateBytesMax = 512ull << 20;
 // Of small ones, as many as a member that was away may have missed.
 constexpr std::uint64_t kIdleUpdateBytesMax = 64ull << 20;
 
-// Piece `index` of what these make one after the other.
+// Piece `index` of what these make one after the other; a copy only where it lies in several.
 SharedBytes cut(const std::vector<SharedBytes>& parts, std::uint32_t index) {
-  const std::uint64_t first = index * kPieceBytes, end = first + kPieceBytes;
+  const std::uint64_t first = index * protocol::kPieceBytes, end = first + protocol::kPieceBytes;
   Bytes piece;
   std::uint64_t at = 0;
   for (const auto& part : parts) {
     const std::uint64_t from = std::clamp(first, at, at + part->size()) - at;
     const std::uint64_t to = std::clamp(end, at, at + part->size()) - at;
-    piece.insert(piece.end(), part->begin() + static_cast<std::ptrdiff_t>(from), part->begin() + static_cast<std::ptrdiff_t>(to));
+    const SharedBytes within = part.part(from, to - from);
+    if (piece.empty() && (to - from == protocol::kPieceBytes || (&part == &parts.back() && to > from))) return within;
+    piece.insert(piece.end(), within->begin(), within->end());
     at += part->size();
   }
   return share(std::move(piece));
@@ -38,51 +40,60 @@ void StateDonor::forget() {
   updates_.clear();
 }
 
-const Member* StateDonor::find(SessionId session) const {
-  const Member* member = context_.view.find_joining(session);
+const protocol::Member* StateDonor::find(SessionId session) const {
+  const protocol::Member* member = context_.view.find_joining(session);
   return member ? member : context_.view.find(session);
 }
 
 // One that is only about to ask will want what comes after its snapshot.
 bool StateDonor::is_followed(Time now) const {
-  return now < followed_until_ || std::ranges::any_of(context_.view.joining, [&](const Member& m) { return m.stage == context_.identity.stage; });
+  return now < followed_until_ || std::ranges::any_of(context_.view.joining, [&](const protocol::Member& m) {
+           return m.stage == context_.identity.stage;
+         });
 }
 
-void StateDonor::received(const Fetch& fetch, PeerId from, std::uint64_t version, Time now) {
-  const Member* asker = find(fetch.from);
-  if (!asker || asker->peer != from || fetch.to != context_.session || fetch.timeline != context_.view.timeline()) return;
+void StateDonor::received(const protocol::Fetch& fetch, PeerId from, std::uint64_t version, Time now) {
+  const protocol::Member* asker = find(fetch.from);
+  if (!asker || asker->peer != from || fetch.to != context_.session || fetch.timeline != context_.view.timeline())
+    return;
   const Request request{fetch.from, fetch.piece};
-  const bool journal = fetch.piece.kind == PieceKind::kInput || fetch.piece.kind == PieceKind::kGradient;
+  const bool journal =
+      fetch.piece.kind == protocol::PieceKind::kInput || fetch.piece.kind == protocol::PieceKind::kGradient;
   if (journal) {
-    // Inputs are asked for by a stage after this one, gradients by one before. The path of that step may have left one out.
+    // Inputs are asked for by a stage after this one, gradients by one before. The path of that step may have left one
+    // out.
     const bool later = asker->stage > context_.identity.stage;
     const std::uint32_t distance = context_.distance(asker->stage);
-    if (distance == 0 || distance > context_.plan.reach() || later != (fetch.piece.kind == PieceKind::kInput)) return;
-    context_.run(RunRecall{fetch.from, fetch.piece});
+    if (distance == 0 || distance > context_.plan.reach() || later != (fetch.piece.kind == protocol::PieceKind::kInput))
+      return;
+    context_.run(protocol::RunRecall{fetch.from, fetch.piece});
     return;
   }
   // Nobody but a sibling gets weights.
   if (asker->stage != context_.identity.stage || !context_.live()) return;
   // Replicas that step on their own have in common what they agreed on last.
-  const bool snapshot = fetch.piece.kind == PieceKind::kSnapshot;
+  const bool snapshot = fetch.piece.kind == protocol::PieceKind::kSnapshot;
   const std::uint64_t newest = context_.local() ? context_.plan.last_sync(version) : version;
   const auto kept = updates_.find(fetch.piece.version);
   const std::uint64_t bytes = snapshot ? context_.stage_plan().state_bytes
-                              : context_.local() ? (kept == updates_.end() ? kPieceBytes : kept->second.bytes())
-                                                 : context_.stage_plan().parameters * context_.plan.total_width;
-  if (fetch.piece.index >= piece_count(bytes)) return;
+                              : context_.local()
+                                  ? (kept == updates_.end() ? protocol::kPieceBytes : kept->second.bytes())
+                                  : context_.stage_plan().parameters * context_.plan.total_width;
+  if (fetch.piece.index >= protocol::piece_count(bytes)) return;
   followed_until_ = now + kFollowed;
   for (auto& [version, taken] : snapshots_)
     if (!snapshot || version != fetch.piece.version) taken.askers.erase(fetch.from);
   if (fetch.piece.version > newest) return;  // not yet: it will be asked again
-  const bool have = snapshot ? snapshots_.contains(fetch.piece.version) || (fetch.piece.version == newest && take_snapshot(newest, now))
+  const bool have = snapshot ? snapshots_.contains(fetch.piece.version) ||
+                                   (fetch.piece.version == newest && take_snapshot(newest, now))
                              : kept != updates_.end();
   if (!have) {
     refuse(request);
     return;
   }
   if (snapshot) snapshots_.at(fetch.piece.version).askers.insert(fetch.from);
-  const bool queued = std::ranges::any_of(queue_, [&](const Request& r) { return r.asker == request.asker && r.piece == request.piece; });
+  const bool queued = std::ranges::any_of(
+      queue_, [&](const Request& r) { return r.asker == request.asker && r.piece == request.piece; });
   if (!queued && queue_.size() < kQueueMax) queue_.push_back(request);
   serve(now);
 }
@@ -101,11 +112,11 @@ bool StateDonor::take_snapshot(std::uint64_t version, Time now) {
     snapshots_.erase(free);
   }
   snapshots_[version] = Snapshot{version, nullptr, "", now, {}};
-  context_.run(RunSnapshot{version});
+  context_.run(protocol::RunSnapshot{version});
   return true;
 }
 
-void StateDonor::snapshot_done(const SnapshotDone& done, Time now) {
+void StateDonor::snapshot_done(const protocol::SnapshotDone& done, Time now) {
   const auto at = snapshots_.find(done.version);
   if (at == snapshots_.end()) return;
   at->second.state = done.state;
@@ -119,13 +130,13 @@ std::uint64_t StateDonor::Update::bytes() const {
   return sum;
 }
 
-void StateDonor::applied(const Commit& commit, std::vector<SharedBytes> totals) {
+void StateDonor::applied(const protocol::Commit& commit, std::vector<SharedBytes> totals) {
   if (totals.empty()) {
     updates_.clear();  // a gap: what came before is of no use without this one
     return;
   }
   updates_[commit.step.value] = {commit, std::move(totals)};
-  forget_updates(kUpdatesMax, kUpdateBytesMax);
+  forget_updates(kKeptUpdatesMax, kUpdateBytesMax);
 }
 
 // But the newest few.
@@ -139,28 +150,29 @@ void StateDonor::forget_updates(std::size_t most, std::uint64_t bytes_max) {
 }
 
 void StateDonor::refuse(const Request& request) {
-  if (const Member* asker = find(request.asker))
-    context_.run(SendMessage{asker->peer, Absent{context_.session, request.asker, context_.view.timeline(), request.piece}});
+  if (const protocol::Member* asker = find(request.asker))
+    context_.run(protocol::SendMessage{
+        asker->peer, protocol::Absent{context_.session, request.asker, context_.view.timeline(), request.piece}});
 }
 
-void StateDonor::send(const Request& request, Chunk chunk, Time now) {
-  const Member* asker = find(request.asker);
+void StateDonor::send(const Request& request, protocol::Chunk chunk, Time now) {
+  const protocol::Member* asker = find(request.asker);
   if (!asker) return;
   chunk.from = context_.session;
   chunk.to = request.asker;
   chunk.timeline = context_.view.timeline();
   chunk.piece = request.piece;
   const double bytes = static_cast<double>(chunk.tensor.bytes());
-  const double share = request.piece.kind == PieceKind::kSnapshot ? kSnapshotShare : 1.0;
+  const double share = request.piece.kind == protocol::PieceKind::kSnapshot ? kSnapshotShare : 1.0;
   free_at_ = std::max(free_at_, now) + seconds(bytes / (share * context_.identity.bytes_per_second));
-  context_.run(SendMessage{asker->peer, std::move(chunk)});
+  context_.run(protocol::SendMessage{asker->peer, std::move(chunk)});
 }
 
 void StateDonor::serve(Time now) {
   while (!queue_.empty() && free_at_ <= now) {
     const Request request = queue_.front();
-    Chunk chunk;
-    if (request.piece.kind == PieceKind::kSnapshot) {
+    protocol::Chunk chunk;
+    if (request.piece.kind == protocol::PieceKind::kSnapshot) {
       const auto at = snapshots_.find(request.piece.version);
       if (at != snapshots_.end() && !at->second.state) return;  // still being taken
       if (at == snapshots_.end()) {
@@ -188,16 +200,16 @@ void StateDonor::serve(Time now) {
 }
 
 // A stage that waits for its journal holds up everybody: no pace for it.
-void StateDonor::recalled(const RecallDone& done) {
+void StateDonor::recalled(const protocol::RecallDone& done) {
   const Request request{done.asker, done.piece};
   if (!done.found) {
     refuse(request);
     return;
   }
-  const Member* asker = find(done.asker);
+  const protocol::Member* asker = find(done.asker);
   if (!asker) return;
-  Chunk chunk{context_.session, done.asker, context_.view.timeline(), done.piece, "", {}, done.tensor};
-  context_.run(SendMessage{asker->peer, std::move(chunk)});
+  protocol::Chunk chunk{context_.session, done.asker, context_.view.timeline(), done.piece, "", {}, done.tensor};
+  context_.run(protocol::SendMessage{asker->peer, std::move(chunk)});
 }
 
 void StateDonor::tick(Time now) {
@@ -206,7 +218,7 @@ void StateDonor::tick(Time now) {
   snapshots_.clear();
   // Nobody follows, but one that was away may come back.
   if (context_.local())
-    forget_updates(kUpdatesMax, kIdleUpdateBytesMax);
+    forget_updates(kKeptUpdatesMax, kIdleUpdateBytesMax);
   else
     forget_updates(1, kUpdateBytesMax);
 }
@@ -214,8 +226,9 @@ void StateDonor::tick(Time now) {
 Time StateDonor::next_due() const {
   if (queue_.empty()) return kNever;
   const auto snapshot = snapshots_.find(queue_.front().piece.version);
-  const bool being_taken = queue_.front().piece.kind == PieceKind::kSnapshot && snapshot != snapshots_.end() && !snapshot->second.state;
+  const bool being_taken = queue_.front().piece.kind == protocol::PieceKind::kSnapshot &&
+                           snapshot != snapshots_.end() && !snapshot->second.state;
   return being_taken ? kNever : free_at_;
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::router

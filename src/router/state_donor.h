@@ -10,7 +10,7 @@
 
 #include "router/worker_context.h"
 
-namespace isthmus {
+namespace isthmus::router {
 
 // What a worker gives to those that join: a snapshot of its stage and the combined gradients of the steps after it, to
 // siblings; its journal, to a neighbour stage that is rebuilt. A snapshot takes at most a quarter of the
@@ -21,21 +21,21 @@ class StateDonor {
 
   // Other weights now: nothing kept so far fits.
   void forget();
-  void received(const Fetch& fetch, PeerId from, std::uint64_t version, Time now);
-  // The worker applied this commit; `totals` is the stage's combined gradient in slices, empty if it is not at hand. Where
-  // replicas step on their own: what they agreed on, after syncs only.
-  void applied(const Commit& commit, std::vector<SharedBytes> totals);
+  void received(const protocol::Fetch& fetch, PeerId from, std::uint64_t version, Time now);
+  // The worker applied this commit; `totals` is the stage's combined gradient in slices, empty if it is not at hand.
+  // Where replicas step on their own: what they agreed on, after syncs only.
+  void applied(const protocol::Commit& commit, std::vector<SharedBytes> totals);
   // Somebody is catching up, so totals of coming steps are wanted.
   bool is_followed(Time now) const;
-  void snapshot_done(const SnapshotDone& done, Time now);
-  void recalled(const RecallDone& done);
+  void snapshot_done(const protocol::SnapshotDone& done, Time now);
+  void recalled(const protocol::RecallDone& done);
   void tick(Time now);
   Time next_due() const;
 
  private:
   struct Request {
     SessionId asker;
-    Piece piece;
+    protocol::Piece piece;
   };
   struct Snapshot {
     std::uint64_t version = 0;
@@ -45,13 +45,13 @@ class StateDonor {
     std::set<SessionId> askers;  // that have asked for nothing else since
   };
   struct Update {
-    Commit commit;
+    protocol::Commit commit;
     std::vector<SharedBytes> totals;
     std::uint64_t bytes() const;
   };
-  const Member* find(SessionId session) const;
+  const protocol::Member* find(SessionId session) const;
   void refuse(const Request& request);
-  void send(const Request& request, Chunk chunk, Time now);
+  void send(const Request& request, protocol::Chunk chunk, Time now);
   void serve(Time now);
   void forget_updates(std::size_t most, std::uint64_t bytes_max);
   bool is_wanted(const Snapshot& snapshot, Time now) const;
@@ -65,4 +65,4 @@ class StateDonor {
   Time free_at_{};  // when the next piece may leave
 };
 
-}  // namespace isthmus
+}  // namespace isthmus::router

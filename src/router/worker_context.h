@@ -1,42 +1,44 @@
 #pragma once
 
+#include <set>
 #include <utility>
 #include <vector>
 
 #include "base/ids.h"
 #include "base/time.h"
-#include "router/effects.h"
-#include "scheduler/plan.h"
-#include "scheduler/step_paths.h"
-#include "scheduler/view.h"
-#include "wire/message.h"
+#include "protocol/effects.h"
+#include "protocol/message.h"
+#include "protocol/plan.h"
+#include "protocol/step_paths.h"
+#include "protocol/view.h"
 
-namespace isthmus {
+namespace isthmus::router {
 
 // Who a worker is and what its link is like; fixed for its process.
 struct WorkerIdentity {
   PeerId peer;
   StageId stage;
   ReplicaId replica;
-  Endpoints endpoints;
+  protocol::Endpoints endpoints;
   // After this long without the answer a successor owes, ask for it: at least twice the time in which an uplink
   // moves a whole step's boundary traffic, so that slow is not taken for lost.
   Duration ask_after = seconds(2);
   // Its uplink, as the run file says it; what it sends to joiners is paced by it.
   double bytes_per_second = 10e6;
-  DeviceFigures device;
+  protocol::DeviceFigures device;
 };
 
 // What the parts of a worker's state machine share: the newest view, this life's session, and the effects so far.
 struct WorkerContext {
-  const Plan plan;
+  const protocol::Plan plan;
   const WorkerIdentity identity;
-  View view;
-  StepPaths paths;  // of the view's step
+  protocol::View view;
+  protocol::StepPaths paths;  // of the view's step
   SessionId session;
-  std::vector<WorkerEffect> effects;
+  std::vector<protocol::WorkerEffect> effects;
+  std::set<PeerId> connected;  // whose connection is up (router/connections.h)
 
-  const StagePlan& stage_plan() const { return plan.stages[identity.stage.value]; }
+  const protocol::StagePlan& stage_plan() const { return plan.stages[identity.stage.value]; }
   // The stage's replicas take steps of their own between syncs.
   bool local() const { return stage_plan().local; }
   // The running step's commit is one.
@@ -46,10 +48,12 @@ struct WorkerContext {
   bool live() const { return view.find(session) != nullptr; }
   bool training(MicrobatchId m) const { return plan.is_training(view.step, m); }
   // Who may get the microbatch next. REQUIRES: not the tail.
-  std::vector<const Member*> next_stage(MicrobatchId m) const { return view.replicas_of(paths.next(m, identity.stage)); }
+  std::vector<const protocol::Member*> next_stage(MicrobatchId m) const {
+    return view.replicas_of(paths.next(m, identity.stage));
+  }
   // Who may get any microbatch next.
-  std::vector<const Member*> successors() const {
-    std::vector<const Member*> members;
+  std::vector<const protocol::Member*> successors() const {
+    std::vector<const protocol::Member*> members;
     for (const auto& member : view.live)
       if (member.stage > identity.stage && distance(member.stage) <= plan.reach()) members.push_back(&member);
     return members;
@@ -59,16 +63,19 @@ struct WorkerContext {
   }
   // Microbatches of the step that visit this stage.
   std::uint32_t expected() const { return paths.stages() == 0 ? 0 : paths.count(identity.stage); }
-  std::vector<const Member*> own_stage() const { return view.replicas_of(identity.stage); }
-  Commit for_own_stage(const Commit& commit) const { return StepPaths(plan, commit.step, commit.absent).for_stage(commit, identity.stage); }
-  StepTag tag_to(SessionId to) const { return {session, to, view.epoch, view.step, view.attempt}; }
-  JobTag job_tag() const { return {view.step, view.attempt, session}; }
+  std::vector<const protocol::Member*> own_stage() const { return view.replicas_of(identity.stage); }
+  protocol::Commit for_own_stage(const protocol::Commit& commit) const {
+    return protocol::StepPaths(plan, commit.step, commit.absent).for_stage(commit, identity.stage);
+  }
+  protocol::StepTag tag_to(SessionId to) const { return {session, to, view.epoch, view.step, view.attempt}; }
+  protocol::JobTag job_tag() const { return {view.step, view.attempt, session}; }
 
   // To a live member; nothing if it is none.
-  void send_to(SessionId to, Message message) {
-    if (const Member* member = view.find(to)) effects.push_back(SendMessage{member->peer, std::move(message)});
+  void send_to(SessionId to, protocol::Message message) {
+    if (const protocol::Member* member = view.find(to))
+      effects.push_back(protocol::SendMessage{member->peer, std::move(message)});
   }
-  void run(WorkerEffect job) { effects.push_back(std::move(job)); }
+  void run(protocol::WorkerEffect job) { effects.push_back(std::move(job)); }
 };
 
-}  // namespace isthmus
+}  // namespace isthmus::router

@@ -1,9 +1,11 @@
 #include "sim/arithmetic.h"
 
 #include <algorithm>
+#include <bit>
+#include <utility>
 
 #include "base/little_endian.h"
-#include "scheduler/step_paths.h"
+#include "protocol/step_paths.h"
 
 namespace isthmus::sim {
 
@@ -15,16 +17,28 @@ std::uint64_t mix(std::uint64_t a, std::uint64_t b) {
   return x ^ (x >> 31);
 }
 
-EncodedTensor encode(std::uint64_t number) {
+compress::EncodedTensor encode(std::uint64_t number) {
   Bytes bytes;
   append_le(bytes, number);
   return {share(std::move(bytes)), nullptr};
 }
 
-std::uint64_t decode(const EncodedTensor& tensor) {
+std::uint64_t decode(const compress::EncodedTensor& tensor) {
   if (!tensor.values || tensor.values->size() != 8) return 0;
   ByteView in = *tensor.values;
   return *take_le<std::uint64_t>(in);
+}
+
+SharedBytes to_bytes(const Weights& numbers) {
+  Bytes bytes;
+  for (const auto n : numbers) append_le(bytes, n);
+  return share(std::move(bytes));
+}
+
+Weights from_bytes(ByteView bytes) {
+  Weights numbers;
+  while (const auto number = take_le<std::uint64_t>(bytes)) numbers.push_back(*number);
+  return numbers;
 }
 
 Weights initial_weights(std::uint64_t seed, StageId stage, std::uint64_t parameters) {
@@ -39,22 +53,26 @@ std::uint64_t fingerprint(const Weights& weights) {
   return all;
 }
 
-std::uint64_t head_input(std::uint64_t seed, StepId step, MicrobatchId m) { return mix(mix(seed, step.value), m.value); }
+std::uint64_t head_input(std::uint64_t seed, StepId step, MicrobatchId m) {
+  return mix(mix(seed, step.value), m.value);
+}
 std::uint64_t forward(std::uint64_t input, std::uint64_t weights) { return mix(mix(input, weights), 1); }
 std::uint64_t loss_gradient(std::uint64_t input, std::uint64_t weights) { return mix(mix(input, weights), 2); }
 std::uint64_t input_gradient(std::uint64_t gradient, std::uint64_t input, std::uint64_t weights) {
   return mix(mix(gradient, input), mix(weights, 3));
 }
-std::uint64_t weight_gradient(std::uint64_t gradient, std::uint64_t input, std::uint64_t weights, std::uint64_t parameter) {
+std::uint64_t weight_gradient(std::uint64_t gradient, std::uint64_t input, std::uint64_t weights,
+                              std::uint64_t parameter) {
   return mix(mix(gradient, input), mix(weights, 4 + parameter));
 }
-void add_step(Weights& weights, const Weights& sum) {
-  for (std::size_t p = 0; p < weights.size(); ++p) weights[p] = mix(weights[p], sum[p]);
+void add_step(Weights& weights, const Weights& sum, double scale) {
+  const std::uint64_t factor = scale == 1 ? 0 : std::bit_cast<std::uint64_t>(scale);
+  for (std::size_t p = 0; p < weights.size(); ++p) weights[p] = mix(weights[p], sum[p] ^ factor);
 }
 
 bool is_bad_step(std::uint64_t seed, StepId step) { return mix(seed ^ 0xBAD, step.value) % 16 == 0; }
 
-Reference::Reference(const Plan& plan, std::uint64_t seed) : plan_(plan), seed_(seed) {
+Reference::Reference(const protocol::Plan& plan, std::uint64_t seed) : plan_(plan), seed_(seed) {
   versions_.emplace_back();
   for (std::uint32_t s = 0; s < plan.stages.size(); ++s)
     versions_[0].push_back(initial_weights(seed, StageId(s), plan.stages[s].parameters));
@@ -66,14 +84,14 @@ void Reference::taken(StepId step, const std::vector<StageId>& absent) {
   if (versions_.size() > step.value) versions_.resize(step.value);
 }
 
-void Reference::leave_out(const StepRange& steps) {
+void Reference::leave_out(const coordinator::StepRange& steps) {
   left_out_.push_back(steps);
   if (versions_.size() > steps.first.value) versions_.resize(steps.first.value);
 }
 
 void Reference::take_step() {
   const StepId step(versions_.size());
-  const StepPaths paths(plan_, step, absent_[step]);
+  const protocol::StepPaths paths(plan_, step, absent_[step]);
   std::vector<Weights> weights = versions_.back();
   const std::size_t stages = weights.size();
   std::vector<std::uint64_t> prints;
@@ -83,9 +101,12 @@ void Reference::take_step() {
     sums.emplace_back(w.size(), 0);
   }
   for (std::uint32_t m = 0; m < plan_.training_count(step); ++m) {
-    const auto visits = [&](std::size_t s) { return paths.visits(MicrobatchId(m), StageId(static_cast<std::uint32_t>(s))); };
+    const auto visits = [&](std::size_t s) {
+      return paths.visits(MicrobatchId(m), StageId(static_cast<std::uint32_t>(s)));
+    };
     std::vector<std::uint64_t> inputs = {head_input(seed_, step, MicrobatchId(m))};
-    for (std::size_t s = 0; s + 1 < stages; ++s) inputs.push_back(visits(s) ? forward(inputs[s], prints[s]) : inputs[s]);
+    for (std::size_t s = 0; s + 1 < stages; ++s)
+      inputs.push_back(visits(s) ? forward(inputs[s], prints[s]) : inputs[s]);
     std::uint64_t gradient = loss_gradient(inputs.back(), prints.back());
     for (std::size_t s = stages; s-- > 0;) {
       if (!visits(s)) continue;
@@ -93,10 +114,11 @@ void Reference::take_step() {
       gradient = input_gradient(gradient, inputs[s], prints[s]);
     }
   }
-  const bool left_out = std::ranges::any_of(left_out_, [&](const StepRange& steps) { return steps.contains(step); });
+  const bool left_out =
+      std::ranges::any_of(left_out_, [&](const coordinator::StepRange& steps) { return steps.contains(step); });
   if (plan_.training_count(step) > 0 && !left_out && !is_bad_step(seed_, step))
     for (std::uint32_t s = 0; s < stages; ++s)
-      if (paths.training_count(StageId(s)) > 0) add_step(weights[s], sums[s]);
+      if (paths.training_count(StageId(s)) > 0) add_step(weights[s], sums[s], paths.weight(StageId(s)));
   versions_.push_back(std::move(weights));
 }
 

@@ -8,10 +8,10 @@
 #include <vector>
 
 #include "base/time.h"
-#include "scheduler/coordinator.h"
-#include "scheduler/decisions.h"
-#include "scheduler/plan.h"
-#include "scheduler/report.h"
+#include "protocol/plan.h"
+#include "protocol/report.h"
+#include "scheduler/coordinator/coordinator.h"
+#include "scheduler/coordinator/decisions.h"
 #include "sim/arithmetic.h"
 
 namespace isthmus::sim {
@@ -20,18 +20,22 @@ namespace isthmus::sim {
 // leave the workers, the weights and the accumulators; shares no code with what it checks.
 class Checkers {
  public:
-  Checkers(const Plan& plan, std::uint64_t seed) : plan_(plan), reference_(plan, seed) {}
+  Checkers(const protocol::Plan& plan, std::uint64_t seed) : plan_(plan), reference_(plan, seed) {}
 
   // A record reached the log's disk. `sums`: what every live process has in its accumulator, by session.
-  void logged(const LogRecord& record, const std::map<SessionId, std::multiset<std::uint32_t>>& sums);
-  void reported(const Report& report);
-  // A worker's weights became those of `version`, by whatever way. Where replicas step on their own, nobody knows which they are.
+  void logged(const coordinator::LogRecord& record, const std::map<SessionId, std::multiset<std::uint32_t>>& sums);
+  void reported(const protocol::Report& report);
+  // A worker's weights became those of `version`, by whatever way. Where replicas step on their own, nobody knows which
+  // they are.
   void holds(PeerId peer, StageId stage, std::uint64_t version, const Weights& weights);
+  // A replica that steps on its own counts its microbatches as if they were all of the step's.
+  void weighs(PeerId peer, StepId step, double scale, std::size_t microbatches);
   // What replicas that step on their own agreed on became this by the commit: with all of its stage the same.
-  void agrees(PeerId peer, StageId stage, const Commit& commit, const Weights& anchor);
-  void bounds(PeerId peer, std::uint64_t custody_bytes, std::uint64_t custody_max, std::size_t held, std::size_t held_max);
+  void agrees(PeerId peer, StageId stage, const protocol::Commit& commit, const Weights& anchor);
+  void bounds(PeerId peer, std::uint64_t custody_bytes, std::uint64_t custody_max, std::size_t held,
+              std::size_t held_max);
   // The run is over, or its time is: `end` says how it ended, none that it has not, `late` after its last fault.
-  void over(const std::optional<RunEnded>& end, Duration late);
+  void over(const std::optional<coordinator::RunEnded>& end, Duration late);
   void violation(std::string what);
 
   const std::vector<std::string>& violations() const { return violations_; }
@@ -50,12 +54,13 @@ class Checkers {
     Reference reference;
     std::uint64_t version = 0;  // that it had come to
   };
-  const Plan plan_;
+  const protocol::Plan plan_;
   Reference reference_;
   std::vector<Past> past_;
-  std::uint64_t epoch_ = 0;   // decisions so far
-  std::uint64_t version_ = 0; // committed
-  std::uint64_t newest_ = 0;  // ever committed: a worker may not have heard of a rollback yet
+  std::uint64_t epoch_ = 0;         // decisions so far
+  std::uint64_t version_ = 0;       // committed
+  std::uint64_t newest_ = 0;        // ever committed: a worker may not have heard of a rollback yet
+  std::uint64_t bad_in_a_row_ = 0;  // training steps up to the last one that changed no weights
   std::uint64_t commits_ = 0;
   std::vector<Live> live_;
   std::map<PeerId, StageId> moved_;

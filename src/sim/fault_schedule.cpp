@@ -12,9 +12,25 @@ namespace isthmus::sim {
 
 namespace {
 
-constexpr std::array<const char*, kFaultKinds> kNames = {
-    "bandwidth", "latency", "jitter", "loss", "duplicate", "reorder", "corrupt", "partition", "one-way",
-    "clog", "cut", "freeze", "crash", "stage-crash", "slow", "coordinator-crash", "coordinator-freeze", "disk-full", "move"};
+constexpr std::array<const char*, kFaultKinds> kNames = {"bandwidth",
+                                                         "latency",
+                                                         "jitter",
+                                                         "loss",
+                                                         "duplicate",
+                                                         "reorder",
+                                                         "corrupt",
+                                                         "partition",
+                                                         "one-way",
+                                                         "clog",
+                                                         "cut",
+                                                         "freeze",
+                                                         "crash",
+                                                         "stage-crash",
+                                                         "slow",
+                                                         "coordinator-crash",
+                                                         "coordinator-freeze",
+                                                         "disk-full",
+                                                         "move"};
 
 }  // namespace
 
@@ -34,13 +50,16 @@ std::vector<FaultKind> fault_kinds(const std::string& comma_separated, std::stri
 }
 
 std::string Fault::text() const {
-  std::string who = kind == FaultKind::kStageCrash ? fmt::format("stage {}", stage) : peer == kCoordinator ? "coordinator" : fmt::format("worker {}", peer);
+  std::string who = kind == FaultKind::kStageCrash ? fmt::format("stage {}", stage)
+                    : peer == kCoordinator         ? "coordinator"
+                                                   : fmt::format("worker {}", peer);
   if (kind == FaultKind::kPartition || kind == FaultKind::kOneWay)
     who += other == kCoordinator ? ", coordinator" : fmt::format(", worker {}", other);
-  return fmt::format("{:.3f} s {} ({}) for {:.3f} s, strength {:.3f}", to_seconds(start), name_of(kind), who, to_seconds(length), strength);
+  return fmt::format("{:.3f} s {} ({}) for {:.3f} s, strength {:.3f}", to_seconds(start), name_of(kind), who,
+                     to_seconds(length), strength);
 }
 
-std::vector<Fault> draw_faults(const Plan& plan, std::uint64_t seed, const std::vector<FaultKind>& kinds,
+std::vector<Fault> draw_faults(const protocol::Plan& plan, std::uint64_t seed, const std::vector<FaultKind>& kinds,
                                std::uint32_t count, Time begin, Time end) {
   const CounterRandom random(seed, "faults");
   std::uint64_t drawn = 0;
@@ -60,24 +79,44 @@ std::vector<Fault> draw_faults(const Plan& plan, std::uint64_t seed, const std::
     const double u = uniform();
     double length = 0.2 + 6 * uniform() * uniform();
     switch (fault.kind) {
-      case FaultKind::kBandwidth: fault.strength = 2 + 30 * u; break;
-      case FaultKind::kLatency: fault.strength = 0.05 + 0.5 * u; break;
-      case FaultKind::kJitter: fault.strength = 0.02 + 0.5 * u; break;
+      case FaultKind::kBandwidth:
+        fault.strength = 2 + 30 * u;
+        break;
+      case FaultKind::kLatency:
+        fault.strength = 0.05 + 0.5 * u;
+        break;
+      case FaultKind::kJitter:
+        fault.strength = 0.02 + 0.5 * u;
+        break;
       case FaultKind::kLoss:
       case FaultKind::kDuplicate:
       case FaultKind::kReorder:
-      case FaultKind::kCorrupt: fault.strength = 0.01 + 0.3 * u; break;
-      case FaultKind::kSlow: fault.strength = 2 + 10 * u; break;
+      case FaultKind::kCorrupt:
+        fault.strength = 0.01 + 0.3 * u;
+        break;
+      case FaultKind::kSlow:
+        fault.strength = 2 + 10 * u;
+        break;
       case FaultKind::kCrash:
-      case FaultKind::kStageCrash: length = 0.05 + 3 * u; break;
+      case FaultKind::kStageCrash:
+        length = 0.05 + 3 * u;
+        break;
       case FaultKind::kCoordinatorCrash:
-      case FaultKind::kCoordinatorFreeze: length = 0.05 + 5 * u; fault.peer = kCoordinator; break;
-      case FaultKind::kFreeze: length = 0.2 + 8 * u; break;
-      case FaultKind::kCut: length = 0.05 + 2 * u; break;
+      case FaultKind::kCoordinatorFreeze:
+        length = 0.05 + 5 * u;
+        fault.peer = kCoordinator;
+        break;
+      case FaultKind::kFreeze:
+        length = 0.2 + 8 * u;
+        break;
+      case FaultKind::kCut:
+        length = 0.05 + 2 * u;
+        break;
       case FaultKind::kDiskFull:
         if (below(4) == 0) fault.peer = kCoordinator;
         break;
-      default: break;
+      default:
+        break;
     }
     fault.length = std::min<Duration>(seconds(length), end - fault.start);
     faults.push_back(fault);

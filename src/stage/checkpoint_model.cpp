@@ -8,46 +8,52 @@
 
 #include "compress/boundary_codec.h"
 #include "model/stage_model.h"
-#include "stage/whole_checkpoint.h"
+#include "store/whole_checkpoint.h"
 
-namespace isthmus {
+namespace isthmus::stage {
 
 struct CheckpointModel::Stages {
-  explicit Stages(const RunConfig& r) : run(r), codec(make_boundary_codec(run, Direction::kForward)), shape(boundary_shape(run)) {}
+  explicit Stages(const spec::RunConfig& r)
+      : run(r),
+        codec(compress::make_boundary_codec(run, compress::Direction::kForward)),
+        shape(compress::boundary_shape(run)) {}
 
   // What the next stage sees of what this one sends.
   Result<at::Tensor> across(const at::Tensor& output) const {
     const at::Tensor values = output.to(at::kFloat).contiguous();
     const auto numbers = static_cast<std::size_t>(values.numel());
     at::Tensor seen = torch::empty_like(values);
-    const auto status = codec->decode(codec->encode({values.const_data_ptr<float>(), numbers}, shape, 0), shape, {seen.data_ptr<float>(), numbers});
+    const auto status = codec->decode(codec->encode({values.const_data_ptr<float>(), numbers}, shape, 0), shape,
+                                      {seen.data_ptr<float>(), numbers});
     if (!status) return tl::unexpected(status.error());
     return seen;
   }
 
-  const RunConfig run;  // one sequence a microbatch
-  std::vector<StageModel> models;
-  const std::unique_ptr<BoundaryCodec> codec;
-  const BoundaryShape shape;
+  const spec::RunConfig run;  // one sequence a microbatch
+  std::vector<model::StageModel> models;
+  const std::unique_ptr<compress::BoundaryCodec> codec;
+  const compress::BoundaryShape shape;
 };
 
 CheckpointModel::CheckpointModel(std::unique_ptr<Stages> stages) : stages_(std::move(stages)) {}
 CheckpointModel::CheckpointModel(CheckpointModel&&) noexcept = default;
 CheckpointModel::~CheckpointModel() = default;
 
-Result<CheckpointModel> CheckpointModel::open(const RunConfig& trained, const std::string& folder, std::uint64_t version) {
+Result<CheckpointModel> CheckpointModel::open(const spec::RunConfig& trained, const std::string& folder,
+                                              std::uint64_t version) {
   const torch::NoGradGuard no_graph;
-  const auto whole = read_whole_checkpoint(trained, folder, version, Keep::kWeights);
+  const auto whole = store::read_whole_checkpoint(trained, folder, version, store::Keep::kWeights);
   if (!whole) return tl::unexpected(whole.error());
-  at::set_num_threads(static_cast<int>(std::max(1u, trained.pipeline.threads)));
-  RunConfig run = trained;
+  at::set_num_threads(static_cast<int>(std::max(1u, trained.host.threads)));
+  spec::RunConfig run = trained;
   run.train.sequences_per_microbatch = 1;
-  run.pipeline.device = "cpu";
+  run.host.device = "cpu";
   auto stages = std::make_unique<Stages>(run);
   for (const auto& stage : run.pipeline.stage) {
-    StageModel& model = stages->models.emplace_back(run, stage.first_layer, stage.end_layer);
-    for (auto& p : model.parameters()) std::memcpy(p.master.mutable_data_ptr(), whole->weights.at(p.name).bytes.data(), p.master.nbytes());
-    refresh_compute_copies(model.parameters());
+    model::StageModel& model = stages->models.emplace_back(run, stage.first_layer, stage.end_layer);
+    for (auto& p : model.parameters())
+      std::memcpy(p.master.mutable_data_ptr(), whole->weights.at(p.name).bytes.data(), p.master.nbytes());
+    model::refresh_compute_copies(model.parameters());
   }
   return CheckpointModel(std::move(stages));
 }
@@ -65,8 +71,11 @@ Result<std::vector<float>> CheckpointModel::next(std::span<const std::uint32_t> 
     if (!seen) return tl::unexpected(seen.error());
     stream = *seen;
   }
-  const at::Tensor last = models.back().logits(sequence, stream, nullptr)[static_cast<std::int64_t>(ids.size()) - 1].to(at::kFloat).contiguous();
+  const at::Tensor last = models.back()
+                              .logits(sequence, stream, nullptr)[static_cast<std::int64_t>(ids.size()) - 1]
+                              .to(at::kFloat)
+                              .contiguous();
   return std::vector<float>(last.const_data_ptr<float>(), last.const_data_ptr<float>() + last.numel());
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::stage

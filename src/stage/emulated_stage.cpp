@@ -9,11 +9,11 @@
 #include "base/counter_random.h"
 #include "base/digest.h"
 #include "base/little_endian.h"
-#include "scheduler/make_plan.h"
-#include "stage/checkpoint.h"
+#include "scheduler/planner/make_plan.h"
 #include "stage/device_memory.h"
+#include "stage/outer_optimizer.h"
 
-namespace isthmus {
+namespace isthmus::stage {
 
 namespace {
 
@@ -21,27 +21,32 @@ using Clock = std::chrono::steady_clock;
 // Numbers that move differently; then they begin anew.
 constexpr std::size_t kMovements = 65536;
 
-class EmulatedStage final : public StageCompute {
+class EmulatedStage final : public runner::StageCompute {
  public:
-  EmulatedStage(const RunConfig& run, const Plan& plan, StageId stage, ReplicaId replica, const std::string& folder, double slowdown)
+  EmulatedStage(const spec::RunSpec& run, const protocol::Plan& plan, StageId stage, ReplicaId replica, double slowdown)
       : run_(run),
         plan_(plan),
         stage_(stage),
-        place_{folder, stage, plan.stages[stage.value].first_layer, plan.stages[stage.value].end_layer, replica},
+        replica_(replica),
+        first_layer_(plan.stages[stage.value].first_layer),
+        end_layer_(plan.stages[stage.value].end_layer),
         slowdown_(slowdown) {
-    if (!is_local(run, stage)) return;
-    outer_ = std::make_unique<OuterOptimizer>(run, synced_tensors(run, stage), RehearsedLiar::of(run, stage, replica));
+    if (!planner::is_local(run, stage)) return;
+    outer_ = std::make_unique<OuterOptimizer>(run, planner::synced_tensors(run, stage),
+                                              RehearsedLiar::of(run, stage, replica));
     outer_->begin(std::vector<float>(run.emulated.parameters));
   }
 
   // The stage's times are those of all its layers.
-  DeviceFigures measure() override {
+  protocol::DeviceFigures measure() override {
     const auto& e = run_.emulated;
-    const OperationCosts stage{seconds(e.forward_ms * 1e-3), seconds(e.input_gradient_ms * 1e-3), seconds(e.weight_gradient_ms * 1e-3)};
-    return {.memory_bytes = available_memory(), .layer = stage * (slowdown() / (place_.end_layer - place_.first_layer))};
+    const protocol::OperationCosts stage{seconds(e.forward_ms * 1e-3), seconds(e.input_gradient_ms * 1e-3),
+                                         seconds(e.weight_gradient_ms * 1e-3)};
+    return {.memory_bytes = available_memory(), .layer = stage * (slowdown() / (end_layer_ - first_layer_))};
   }
 
-  Result<ForwardResult> forward(StepId step, MicrobatchId m, bool training, const EncodedTensor& input) override {
+  Result<ForwardResult> forward(StepId step, MicrobatchId m, bool training,
+                                const compress::EncodedTensor& input) override {
     const auto start = Clock::now();
     if (step > step_) {
       step_ = step;
@@ -53,7 +58,8 @@ class EmulatedStage final : public StageCompute {
     }
     ForwardResult result;
     if (stage_ == plan_.last_stage())
-      result.loss = MicrobatchLoss{m, static_cast<double>(plan_.tokens_per_microbatch), plan_.tokens_per_microbatch};
+      result.loss =
+          protocol::MicrobatchLoss{m, static_cast<double>(plan_.tokens_per_microbatch), plan_.tokens_per_microbatch};
     else
       result.output = {payload(name, plan_.forward_bytes), payload(name, plan_.token_bytes)};
     if (training) held_[m] = name;
@@ -61,12 +67,12 @@ class EmulatedStage final : public StageCompute {
     return result;
   }
 
-  Result<EncodedTensor> input_gradient(MicrobatchId m, const EncodedTensor& gradient) override {
+  Result<compress::EncodedTensor> input_gradient(MicrobatchId m, const compress::EncodedTensor& gradient) override {
     const auto start = Clock::now();
     const std::uint64_t name = ~held_.at(m);
     if (stage_ != plan_.last_stage())
       if (auto fits = check(gradient.values, name, plan_.backward_bytes); !fits) return tl::unexpected(fits.error());
-    EncodedTensor result;
+    compress::EncodedTensor result;
     if (stage_ != StageId(0)) result.values = payload(name, plan_.backward_bytes);
     take(start, run_.emulated.input_gradient_ms);
     return result;
@@ -102,12 +108,13 @@ class EmulatedStage final : public StageCompute {
 
   SharedBytes total() const override { return number(chosen_); }
 
-  OuterOptimizer* outer() override { return outer_.get(); }
+  runner::OuterStep* outer() override { return outer_.get(); }
 
   // Movements of the right number and size; what they are is nobody's.
   std::vector<SharedBytes> updates(std::uint64_t version) override {
     std::vector<float> weights = outer_->anchor();
-    const CounterRandom random(run_.run.seed + version, fmt::format("movements of stage {} replica {}", stage_, place_.replica));
+    const CounterRandom random(run_.run.seed + version,
+                               fmt::format("movements of stage {} replica {}", stage_, replica_));
     std::vector<float> movements(kMovements);
     for (std::size_t i = 0; i < kMovements; ++i) movements[i] = static_cast<float>(1e-3 * random.normal(i));
     for (std::size_t i = 0; i < weights.size(); ++i) weights[i] += movements[i % kMovements];
@@ -119,7 +126,7 @@ class EmulatedStage final : public StageCompute {
     outer_->apply(weights);
   }
 
-  void apply(const Commit& commit, double) override {
+  void apply(const protocol::Commit& commit, double) override {
     microbatches_ += in_sum_;
     // Where replicas step on their own, the weights of each are its own.
     if (outer_) return drop_step();
@@ -134,20 +141,18 @@ class EmulatedStage final : public StageCompute {
     sum_ = 0;
   }
 
-  Write save(std::uint64_t version, std::uint32_t timeline) const override {
-    return [=, place = place_, bytes = weights_bytes(), keep = run_.checkpoint.keep] {
-      return write_checkpoint(place, version, timeline, {{"weights", {2}, bytes}}, {}, keep);
-    };
+  store::StageTensors copy() const override {
+    const auto bytes = share(weights_bytes());
+    return {{{"weights", {2}, *bytes}}, {}, bytes.owner()};
   }
 
-  Result<std::uint32_t> load(std::uint64_t version) override {
-    const auto loaded = read_checkpoint(place_, version);
-    if (!loaded) return tl::unexpected(loaded.error());
-    const auto at = loaded->weights.tensors.find("weights");
-    if (at == loaded->weights.tensors.end() || at->second.bytes.size() != 8) return fail("the checkpoint is not of an emulated stage");
+  Status load(const store::LoadedCheckpoint& loaded) override {
+    const auto at = loaded.weights.tensors.find("weights");
+    if (at == loaded.weights.tensors.end() || at->second.bytes.size() != 8)
+      return fail("the checkpoint is not of an emulated stage");
     ByteView in = at->second.bytes;
     weights_ = *take_le<std::uint64_t>(in);
-    return loaded->timeline;
+    return {};
   }
 
   SharedBytes state() const override { return outer_ ? outer_->state() : number(weights_); }
@@ -159,8 +164,8 @@ class EmulatedStage final : public StageCompute {
     return {};
   }
 
-  std::vector<UnitDigest> weight_digests() const override {
-    std::vector<UnitDigest> digests;
+  std::vector<protocol::UnitDigest> weight_digests() const override {
+    std::vector<protocol::UnitDigest> digests;
     const std::string hex = outer_ ? outer_->digest() : digest_hex(weights_bytes());
     for (const auto& unit : units()) digests.push_back({unit, hex});
     return digests;
@@ -182,7 +187,7 @@ class EmulatedStage final : public StageCompute {
     return share(std::move(content));
   }
   static Status check(const SharedBytes& values, std::uint64_t name, std::uint64_t bytes) {
-    if (!values || values->size() != bytes) return fail("payload of {} bytes, expected {}", values ? values->size() : 0, bytes);
+    if (!values || values->size() != bytes) return fail("payload of {} bytes, expected {}", values->size(), bytes);
     if (bytes >= sizeof name && std::memcmp(values->data(), &name, sizeof name) != 0)
       return fail("payload of another microbatch than the one it is labelled with");
     return {};
@@ -214,7 +219,7 @@ class EmulatedStage final : public StageCompute {
   std::vector<std::string> units() const {
     std::vector<std::string> units;
     if (stage_ == StageId(0)) units.push_back("embedding");
-    for (auto l = place_.first_layer; l < place_.end_layer; ++l) units.push_back(fmt::format("layer.{}", l));
+    for (auto l = first_layer_; l < end_layer_; ++l) units.push_back(fmt::format("layer.{}", l));
     if (stage_ == plan_.last_stage()) units.push_back("head");
     return units;
   }
@@ -224,10 +229,12 @@ class EmulatedStage final : public StageCompute {
     return bytes;
   }
 
-  const RunConfig run_;
-  const Plan plan_;
+  const spec::RunSpec run_;
+  const protocol::Plan plan_;
   const StageId stage_;
-  const CheckpointPlace place_;
+  const ReplicaId replica_;
+  const std::uint32_t first_layer_;
+  const std::uint32_t end_layer_;
   std::map<MicrobatchId, std::uint64_t> held_;
   const double slowdown_;
   StepId step_;                   // the newest one that it has seen
@@ -236,16 +243,15 @@ class EmulatedStage final : public StageCompute {
   std::unique_ptr<OuterOptimizer> outer_;  // replicas that step on their own
   std::uint32_t in_sum_ = 0;               // microbatches of the step
   std::uint32_t microbatches_ = 0;         // since the last sync
-  std::uint64_t chosen_ = 0;  // what apply uses
+  std::uint64_t chosen_ = 0;               // what apply uses
   std::uint64_t weights_ = 0;
 };
 
 }  // namespace
 
-Result<std::unique_ptr<StageCompute>> make_emulated_stage(const RunConfig& run, const Plan& plan, StageId stage,
-                                                          ReplicaId replica, const std::string& checkpoint_folder,
-                                                          double slowdown) {
-  return std::unique_ptr<StageCompute>(new EmulatedStage(run, plan, stage, replica, checkpoint_folder, slowdown));
+std::unique_ptr<runner::StageCompute> make_emulated_stage(const spec::RunSpec& run, const protocol::Plan& plan,
+                                                          StageId stage, ReplicaId replica, double slowdown) {
+  return std::make_unique<EmulatedStage>(run, plan, stage, replica, slowdown);
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::stage

@@ -8,12 +8,12 @@
 
 #include "model/weight_work.h"
 
-namespace isthmus {
+namespace isthmus::stage {
 
 namespace {
 
 using Clock = std::chrono::steady_clock;
-using Unit = StageModel::Unit;
+using Unit = model::StageModel::Unit;
 
 constexpr Duration kOneRun = std::chrono::milliseconds(20);
 constexpr Duration kAllRuns = std::chrono::milliseconds(40);
@@ -35,14 +35,22 @@ class Stopwatch {
 };
 
 // F, I and W of so many sequences.
-OperationCosts time_once(StageModel& model, const RunConfig& run, Unit unit, std::int64_t sequences) {
+protocol::OperationCosts time_once(model::StageModel& model, const spec::RunSpec& run, Unit unit,
+                                   std::int64_t sequences) {
   const std::int64_t length = std::int64_t{run.model.context} + 1;
-  const at::Tensor ids = torch::arange(sequences * length, torch::TensorOptions(torch::kLong)).remainder(run.model.vocabulary).view({sequences, length}).to(model.device());
-  const at::Tensor input = torch::arange(sequences * run.model.context * model.columns_alone(unit), torch::TensorOptions(torch::kFloat))
-                               .sin().view({sequences * run.model.context, model.columns_alone(unit)}).to(model.device()).requires_grad_(true);
-  WeightWorkList work;
-  GradientSums sums(run.run.deterministic);
-  OperationCosts costs;
+  const at::Tensor ids = torch::arange(sequences * length, torch::TensorOptions(torch::kLong))
+                             .remainder(run.model.vocabulary)
+                             .view({sequences, length})
+                             .to(model.device());
+  const at::Tensor input =
+      torch::arange(sequences * run.model.context * model.columns_alone(unit), torch::TensorOptions(torch::kFloat))
+          .sin()
+          .view({sequences * run.model.context, model.columns_alone(unit)})
+          .to(model.device())
+          .requires_grad_(true);
+  model::WeightWorkList work;
+  model::GradientSums sums(run.run.deterministic);
+  protocol::OperationCosts costs;
   Stopwatch watch(model.device().is_cuda());
   const at::Tensor output = model.alone(unit, ids, input, &work);
   costs.forward = watch.lap();
@@ -55,32 +63,33 @@ OperationCosts time_once(StageModel& model, const RunConfig& run, Unit unit, std
   return costs;
 }
 
-OperationCosts time_unit(StageModel& model, const RunConfig& run, Unit unit) {
+protocol::OperationCosts time_unit(model::StageModel& model, const spec::RunSpec& run, Unit unit) {
   const std::int64_t all = run.train.sequences_per_microbatch;
   // The first run also pays for what is made once.
-  OperationCosts best = time_once(model, run, unit, 1);
+  protocol::OperationCosts best = time_once(model, run, unit, 1);
   if (best.total() > kTooLongToRepeat) return best * static_cast<double>(all);
   best = time_once(model, run, unit, 1);
   const std::int64_t sequences = std::clamp<std::int64_t>(kOneRun / std::max(best.total(), Duration(1)), 1, all);
   if (sequences > 1) best = {Duration::max(), Duration::max(), Duration::max()};
   Duration spent{};
   for (int i = 0; i < kRuns && spent < kAllRuns; ++i) {
-    const OperationCosts costs = time_once(model, run, unit, sequences);
+    const protocol::OperationCosts costs = time_once(model, run, unit, sequences);
     spent += costs.total();
-    best = {std::min(best.forward, costs.forward), std::min(best.input_gradient, costs.input_gradient), std::min(best.weight_gradient, costs.weight_gradient)};
+    best = {std::min(best.forward, costs.forward), std::min(best.input_gradient, costs.input_gradient),
+            std::min(best.weight_gradient, costs.weight_gradient)};
   }
   return best * (static_cast<double>(all) / static_cast<double>(sequences));
 }
 
 }  // namespace
 
-DeviceFigures time_layers(StageModel& model, const RunConfig& run) {
+protocol::DeviceFigures time_layers(model::StageModel& model, const spec::RunSpec& run) {
   const torch::AutoGradMode graph(true);
-  DeviceFigures device;
+  protocol::DeviceFigures device;
   device.layer = time_unit(model, run, Unit::kLayer);
   if (model.has_embedding()) device.embedding = time_unit(model, run, Unit::kEmbedding);
   if (model.has_head()) device.head = time_unit(model, run, Unit::kHead);
   return device;
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::stage

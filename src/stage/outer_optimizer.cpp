@@ -9,17 +9,20 @@
 #include "base/little_endian.h"
 #include "compress/update_likeness.h"
 
-namespace isthmus {
+namespace isthmus::stage {
 
 namespace {
 
-// Two updates that share so many of the places they could have chosen, and largely agree there, are one. Honest siblings share half of
-// the places at most, or, where all numbers moved by as much (a first step of AdamW), all of them with signs of their own.
+// Two updates that share so many of the places they could have chosen, and largely agree there, are one. Honest
+// siblings share half of the places at most, or, where all numbers moved by as much (a first step of AdamW), all of
+// them with signs of their own.
 constexpr double kAlike = 0.75;
 constexpr double kAgree = 0.95;
 
-CombineRule rule_of(const RunConfig::Sync& sync) {
-  return sync.rule == "median" ? CombineRule::kMedian : sync.rule == "trimmed" ? CombineRule::kTrimmed : CombineRule::kMean;
+compress::CombineRule rule_of(const spec::RunSpec::Sync& sync) {
+  return sync.rule == "median"    ? compress::CombineRule::kMedian
+         : sync.rule == "trimmed" ? compress::CombineRule::kTrimmed
+                                  : compress::CombineRule::kMean;
 }
 
 std::uint32_t weight_of(ByteView update) {
@@ -27,7 +30,9 @@ std::uint32_t weight_of(ByteView update) {
   return take_le<std::uint32_t>(in).value_or(0);
 }
 
-ByteView payload_of(ByteView update) { return update.subspan(std::min<std::size_t>(update.size(), kUpdateWeightBytes)); }
+ByteView payload_of(ByteView update) {
+  return update.subspan(std::min<std::size_t>(update.size(), compress::kUpdateWeightBytes));
+}
 
 std::vector<float> floats_of(ByteView bytes) {
   std::vector<float> values(bytes.size() / 4);
@@ -37,7 +42,8 @@ std::vector<float> floats_of(ByteView bytes) {
 
 }  // namespace
 
-OuterOptimizer::OuterOptimizer(const RunConfig& run, std::vector<std::uint64_t> tensors, std::unique_ptr<RehearsedLiar> liar)
+OuterOptimizer::OuterOptimizer(const spec::RunSpec& run, std::vector<std::uint64_t> tensors,
+                               std::unique_ptr<RehearsedLiar> liar)
     : sync_(run.sync),
       microbatches_max_(run.train.microbatches_per_step * run.sync.every),
       steps_(run.run.steps),
@@ -70,7 +76,8 @@ void OuterOptimizer::for_each_stretch(Visit&& visit) const {
   for (std::uint32_t s = 0; s < slices().count(); ++s)
     for (const auto& stretch : slices().stretches(s, version_)) {
       // Behind the end of the stage is padding.
-      if (stretch.first < anchor_.size()) visit(stretch.first, place, std::min(stretch.size, anchor_.size() - stretch.first));
+      if (stretch.first < anchor_.size())
+        visit(stretch.first, place, std::min(stretch.size, anchor_.size() - stretch.first));
       place += stretch.size;
     }
 }
@@ -83,7 +90,8 @@ void OuterOptimizer::begin_sync(std::uint64_t version) {
   told_before_.resize(slices().count());
 }
 
-std::vector<SharedBytes> OuterOptimizer::updates(std::uint64_t version, std::span<const float> weights, std::uint32_t microbatches) {
+std::vector<SharedBytes> OuterOptimizer::updates(std::uint64_t version, std::span<const float> weights,
+                                                 std::uint32_t microbatches) {
   begin_sync(version);
   const bool counts = warming_ == 0 && microbatches > 0;
   // In place where it can be: these are the largest arrays there are.
@@ -126,20 +134,22 @@ std::vector<SharedBytes> OuterOptimizer::updates(std::uint64_t version, std::spa
   return told;
 }
 
-OuterOptimizer::Agreement OuterOptimizer::agree(std::uint64_t version, std::uint32_t slice, const std::vector<SharedBytes>& updates) {
+OuterOptimizer::Agreement OuterOptimizer::agree(std::uint64_t version, std::uint32_t slice,
+                                                const std::vector<SharedBytes>& updates) {
   begin_sync(version);
-  const UpdateCodec& codec = slices().codec(slice);
-  std::vector<Update> given;
+  const compress::UpdateCodec& codec = slices().codec(slice);
+  std::vector<compress::Update> given;
   Agreement agreement;
   for (const auto& update : updates) {
     const std::uint32_t weight = weight_of(*update);
     // Nobody has seen more than there was.
     const bool possible = weight <= microbatches_max_;
     given.push_back({possible ? static_cast<double>(weight) : 0.0, payload_of(*update)});
-    agreement.offences.push_back(possible ? "" : fmt::format("it claims {} microbatches, there were {}", weight, microbatches_max_));
+    agreement.offences.push_back(
+        possible ? "" : fmt::format("it claims {} microbatches, there were {}", weight, microbatches_max_));
   }
   const std::span<float> common = std::span(common_).subspan(offset(slice), codec.numbers());
-  const auto findings = combine_updates(codec, given, rule_of(sync_), common);
+  const auto findings = compress::combine_updates(codec, given, rule_of(sync_), common);
   counted_ = 0;
   for (std::size_t i = 0; i < findings.size(); ++i) {
     counted_ += given[i].weight > 0 && findings[i].factor > 0;
@@ -159,18 +169,21 @@ OuterOptimizer::Agreement OuterOptimizer::agree(std::uint64_t version, std::uint
   return agreement;
 }
 
-// A replica that sends what another one, or itself, has sent already computed nothing. Dense updates of a model that still learns the
-// same thing everywhere are alike, too, so of these only equal ones are taken for copies.
-void OuterOptimizer::accuse_copies(std::uint32_t slice, const std::vector<SharedBytes>& updates, std::vector<std::string>& offences) const {
-  const UpdateCodec& codec = slices().codec(slice);
+// A replica that sends what another one, or itself, has sent already computed nothing. Dense updates of a model that
+// still learns the same thing everywhere are alike, too, so of these only equal ones are taken for copies.
+void OuterOptimizer::accuse_copies(std::uint32_t slice, const std::vector<SharedBytes>& updates,
+                                   std::vector<std::string>& offences) const {
+  const compress::UpdateCodec& codec = slices().codec(slice);
   const auto sound = [&](ByteView payload) { return codec.check(payload).has_value(); };
   const auto alike = [&](ByteView a, ByteView b) {
     if (!slices().sparse()) return std::ranges::equal(a, b);
-    return sound(b) && likeness(codec, a, b) >= kAlike && codec.overlap(a, b).product >= kAgree * std::sqrt(codec.norm2(a) * codec.norm2(b));
+    return sound(b) && compress::likeness(codec, a, b) >= kAlike &&
+           codec.overlap(a, b).product >= kAgree * std::sqrt(codec.norm2(a) * codec.norm2(b));
   };
   for (std::size_t i = 0; i < updates.size(); ++i) {
     const ByteView own = payload_of(*updates[i]);
-    if (!offences[i].empty() || !sound(own)) continue;
+    // Where steps are skipped nothing moves, with everybody alike.
+    if (!offences[i].empty() || !sound(own) || codec.norm2(own) == 0) continue;
     for (const auto& before : told_before_[slice])
       if (alike(own, payload_of(*before))) offences[i] = "it sent what was sent at the sync before";
     for (std::size_t j = 0; j < updates.size() && offences[i].empty(); ++j)
@@ -178,9 +191,10 @@ void OuterOptimizer::accuse_copies(std::uint32_t slice, const std::vector<Shared
   }
 }
 
-Result<OuterOptimizer::Agreement> OuterOptimizer::take(std::uint64_t version, std::uint32_t slice, const SharedBytes& agreement) {
+Result<OuterOptimizer::Agreement> OuterOptimizer::take(std::uint64_t version, std::uint32_t slice,
+                                                       const SharedBytes& agreement) {
   begin_sync(version);
-  const UpdateCodec& codec = slices().codec(slice);
+  const compress::UpdateCodec& codec = slices().codec(slice);
   if (auto sound = codec.check(*agreement); !sound) return tl::unexpected(sound.error());
   codec.decode(*agreement, 0, std::span(common_).subspan(offset(slice), codec.numbers()));
   return Agreement{agreement, digest_hex(*agreement), {}};
@@ -199,7 +213,7 @@ Status OuterOptimizer::take_all(std::uint64_t version, const SharedBytes& outcom
     if (slices().sparse()) {
       std::vector<SharedBytes> updates;
       while (!rest.empty()) {
-        auto update = next(weight_of(rest) == 0 ? kUpdateWeightBytes : slices().bytes(s));
+        auto update = next(weight_of(rest) == 0 ? compress::kUpdateWeightBytes : slices().bytes(s));
         if (!update) return tl::unexpected(update.error());
         updates.push_back(std::move(*update));
       }
@@ -217,16 +231,18 @@ Status OuterOptimizer::take_all(std::uint64_t version, const SharedBytes& outcom
 std::string OuterOptimizer::digest() const {
   // What decides it, momentum aside, which follows from all anchors so far.
   Checksum sum;
-  for (const auto* values : {&common_, &anchor_}) sum.update({reinterpret_cast<const std::uint8_t*>(values->data()), values->size() * 4});
+  for (const auto* values : {&common_, &anchor_})
+    sum.update({reinterpret_cast<const std::uint8_t*>(values->data()), values->size() * 4});
   return fmt::format("{:016x}", sum.value());
 }
 
 void OuterOptimizer::apply(std::span<float> weights) {
-  // A sparse mean that is taken twice makes up for replicas that told other numbers. It is never more than all told together; and the last
-  // one, when all is told, is where the replicas are.
+  // A sparse mean that is taken twice makes up for replicas that told other numbers. It is never more than all told
+  // together; and the last one, when all is told, is where the replicas are.
   const bool rest = regular_.sparse() && !slices().sparse();
   const double most = slices().sparse() ? counted_ : *sync_.learning_rate;
-  const auto rate = static_cast<float>(rest ? 1.0 : std::min(*sync_.learning_rate, most)), share = static_cast<float>(rest ? 0.0 : *sync_.momentum);
+  const auto rate = static_cast<float>(rest ? 1.0 : std::min(*sync_.learning_rate, most)),
+             share = static_cast<float>(rest ? 0.0 : *sync_.momentum);
   for_each_stretch([&](std::uint64_t at, std::uint64_t place, std::uint64_t size) {
     float* const anchor = anchor_.data() + at;
     const float* const common = common_.data() + place;
@@ -263,10 +279,11 @@ SharedBytes OuterOptimizer::state() const {
 }
 
 Status OuterOptimizer::restore(ByteView state) {
-  if (state.size() != state_bytes()) return fail("a state of {} bytes, this stage's has {}", state.size(), state_bytes());
+  if (state.size() != state_bytes())
+    return fail("a state of {} bytes, this stage's has {}", state.size(), state_bytes());
   set(floats_of(state.first(anchor_.size() * 4)), floats_of(state.subspan(anchor_.size() * 4)));
   warming_ = sync_.warmup;
   return {};
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::stage

@@ -8,61 +8,63 @@
 #include <set>
 #include <utility>
 
-#include "config/boundary_form.h"
-#include "config/stage_tensors.h"
 #include "model/parameter.h"
+#include "spec/boundary_form.h"
+#include "spec/stage_tensors.h"
 
-namespace isthmus {
+namespace isthmus::stage {
 
 namespace {
 
-using Kind = TensorSpec::Kind;
-using Border = BoundaryForm::Border;
+using Kind = spec::TensorSpec::Kind;
+using Border = spec::BoundaryForm::Border;
 
 class Recutting {
  public:
-  Recutting(const RunConfig& before, const WholeCheckpoint& checkpoint, const RunConfig& run)
-      : before_(before), checkpoint_(checkpoint), run_(run), form_(boundary_form(run.boundary.codec)) {}
+  Recutting(const spec::RunConfig& before, const store::WholeCheckpoint& checkpoint, const spec::RunConfig& run)
+      : before_(before), checkpoint_(checkpoint), run_(run), form_(spec::boundary_form(run.boundary.codec)) {}
 
   Recut all() && {
     for (const auto& stage : run_.pipeline.stage) add(stage);
     std::set<std::string> left;
     for (const auto& [name, tensor] : checkpoint_.weights)
       if (!used_.contains(name)) left.insert(name.substr(0, name.rfind('.')));
-    for (const auto& unit : left) out_.changes.push_back(fmt::format("{} has no place: the model is not cut there any more", unit));
+    for (const auto& unit : left)
+      out_.changes.push_back(fmt::format("{} has no place: the model is not cut there any more", unit));
     if (cuts(before_) != cuts(run_) && (form_.sparse || (form_.border == Border::kFixed && !form_.constrained)))
-      out_.notes.push_back(fmt::format("boundary.codec = \"{}\" loses something at every cut, and the cuts are others", run_.boundary.codec));
+      out_.notes.push_back(fmt::format("boundary.codec = \"{}\" loses something at every cut, and the cuts are others",
+                                       run_.boundary.codec));
     return std::move(out_);
   }
 
  private:
-  static std::vector<std::uint32_t> cuts(const RunConfig& run) {
+  static std::vector<std::uint32_t> cuts(const spec::RunConfig& run) {
     std::vector<std::uint32_t> firsts;
     for (const auto& stage : run.pipeline.stage) firsts.push_back(stage.first_layer);
     return firsts;
   }
 
-  void add(const RunConfig::Stage& stage) {
+  void add(const spec::RunConfig::Stage& stage) {
     Recut::Stage& to = out_.stages.emplace_back();
-    std::vector<Parameter> initial;  // made when they are needed
-    for (const auto& spec : stage_tensors(run_, stage.first_layer, stage.end_layer)) {
+    std::vector<model::Parameter> initial;  // made when they are needed
+    for (const auto& spec : spec::stage_tensors(run_, stage.first_layer, stage.end_layer)) {
       if (checkpoint_.weights.contains(spec.name())) {
         take(spec, spec, to);
       } else if (const auto old = inherited(spec, stage.first_layer)) {
         take(*old, spec, to);
       } else {
-        if (initial.empty()) initial = make_parameters(run_, stage.first_layer, stage.end_layer);
-        begin(*std::ranges::find(initial, spec.name(), &Parameter::name), to);
+        if (initial.empty()) initial = model::make_parameters(run_, stage.first_layer, stage.end_layer);
+        begin(*std::ranges::find(initial, spec.name(), &model::Parameter::name), to);
       }
     }
     add_steps(stage, to);
   }
 
   // The tensor of the old stage whose layers this one continues, if a copy of it leaves the model as it was.
-  std::optional<TensorSpec> inherited(const TensorSpec& spec, std::uint32_t first_layer) {
-    const auto is_before = [&](const RunConfig::Stage& s) { return first_layer < s.end_layer; };
+  std::optional<spec::TensorSpec> inherited(const spec::TensorSpec& spec, std::uint32_t first_layer) {
+    const auto is_before = [&](const spec::RunConfig::Stage& s) { return first_layer < s.end_layer; };
     const std::uint32_t old_first = std::ranges::find_if(before_.pipeline.stage, is_before)->first_layer;
-    TensorSpec old = spec;
+    spec::TensorSpec old = spec;
     if (spec.unit.starts_with("token_path.")) {
       if (!form_.fixed_base) return std::nullopt;
       old.unit = fmt::format("token_path.{}", old_first);
@@ -74,11 +76,11 @@ class Recutting {
     return old;
   }
 
-  void take(const TensorSpec& from, const TensorSpec& spec, Recut::Stage& to) {
+  void take(const spec::TensorSpec& from, const spec::TensorSpec& spec, Recut::Stage& to) {
     used_.insert(from.name());
     const auto& weights = checkpoint_.weights.at(from.name());
     to.weights.push_back({spec.name(), weights.shape, weights.bytes});
-    const auto old = moment_names(run_, from), names = moment_names(run_, spec);
+    const auto old = store::moment_names(run_, from), names = store::moment_names(run_, spec);
     for (std::size_t i = 0; i < names.size(); ++i) {
       const auto& moment = checkpoint_.moments.at(old[i]);
       to.optimizer.push_back({names[i], moment.shape, moment.bytes});
@@ -86,7 +88,7 @@ class Recutting {
   }
 
   // What no old stage has.
-  void begin(const Parameter& p, Recut::Stage& to) {
+  void begin(const model::Parameter& p, Recut::Stage& to) {
     const bool is_path = p.spec.unit.starts_with("token_path.");
     // What the path ends with; its other tensors need numbers to learn from.
     const bool is_end = is_path && p.spec.part == (run_.model.token_path == "table" ? "table" : "out");
@@ -96,14 +98,15 @@ class Recutting {
       std::memcpy(bytes.data(), values.const_data_ptr(), bytes.size());
     }
     to.weights.push_back({p.name, p.spec.shape(), bytes});
-    for (const auto& name : moment_names(run_, p.spec)) to.optimizer.push_back({name, p.spec.shape(), out_.made.emplace_back(bytes.size())});
+    for (const auto& name : store::moment_names(run_, p.spec))
+      to.optimizer.push_back({name, p.spec.shape(), out_.made.emplace_back(bytes.size())});
     if (is_path)
       note(fmt::format("{} is new and adds nothing at first", p.spec.unit));
     else
       out_.changes.push_back(fmt::format("{} is new: the model was not cut there", p.spec.unit));
   }
 
-  void add_steps(const RunConfig::Stage& stage, Recut::Stage& to) {
+  void add_steps(const spec::RunConfig::Stage& stage, Recut::Stage& to) {
     std::uint64_t fewest = ~std::uint64_t{0}, most = 0;
     for (std::size_t s = 0; s < before_.pipeline.stage.size(); ++s) {
       const auto& old = before_.pipeline.stage[s];
@@ -112,11 +115,12 @@ class Recutting {
       most = std::max(most, checkpoint_.steps[s]);
     }
     if (fewest != most)
-      note(fmt::format("layers {}:{} have taken {} to {} steps of the optimizer, which goes on from {}", stage.first_layer, stage.end_layer, fewest, most, most));
-    const auto numbers = optimizer_steps(most);
+      note(fmt::format("layers {}:{} have taken {} to {} steps of the optimizer, which goes on from {}",
+                       stage.first_layer, stage.end_layer, fewest, most, most));
+    const auto numbers = store::optimizer_steps(most);
     Bytes& bytes = out_.made.emplace_back(sizeof numbers);
     std::memcpy(bytes.data(), numbers.data(), bytes.size());
-    to.optimizer.push_back({kOptimizerSteps, {static_cast<std::int64_t>(numbers.size())}, bytes});
+    to.optimizer.push_back({store::kOptimizerSteps, {static_cast<std::int64_t>(numbers.size())}, bytes});
   }
 
   // Once for a unit.
@@ -124,28 +128,29 @@ class Recutting {
     if (std::ranges::find(out_.notes, text) == out_.notes.end()) out_.notes.push_back(std::move(text));
   }
 
-  const RunConfig& before_;
-  const WholeCheckpoint& checkpoint_;
-  const RunConfig& run_;
-  const BoundaryForm form_;
+  const spec::RunConfig& before_;
+  const store::WholeCheckpoint& checkpoint_;
+  const spec::RunConfig& run_;
+  const spec::BoundaryForm form_;
   std::set<std::string> used_;
   Recut out_;
 };
 
 }  // namespace
 
-Recut recut(const RunConfig& before, const WholeCheckpoint& checkpoint, const RunConfig& run) {
+Recut recut(const spec::RunConfig& before, const store::WholeCheckpoint& checkpoint, const spec::RunConfig& run) {
   return Recutting(before, checkpoint, run).all();
 }
 
-Status write_recut(const Recut& recut, const RunConfig& run, const std::string& folder, std::uint64_t version) {
+Status write_recut(const Recut& recut, const spec::RunConfig& run, const std::string& folder, std::uint64_t version) {
   for (std::uint32_t s = 0; s < recut.stages.size(); ++s) {
     const auto& map = run.pipeline.stage[s];
     const auto& stage = recut.stages[s];
-    const CheckpointPlace place{folder, StageId(s), map.first_layer, map.end_layer, ReplicaId(0)};
-    if (auto written = write_checkpoint(place, version, 0, stage.weights, stage.optimizer, 1); !written) return written;
+    const store::CheckpointPlace place{folder, StageId(s), map.first_layer, map.end_layer, ReplicaId(0)};
+    if (auto written = store::write_checkpoint(place, version, 0, stage.weights, stage.optimizer); !written)
+      return written;
   }
   return {};
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::stage

@@ -5,9 +5,9 @@
 
 #include "base/counter_random.h"
 
-namespace isthmus {
+namespace isthmus::stage {
 
-std::unique_ptr<RehearsedLiar> RehearsedLiar::of(const RunConfig& run, StageId stage, ReplicaId replica) {
+std::unique_ptr<RehearsedLiar> RehearsedLiar::of(const spec::RunSpec& run, StageId stage, ReplicaId replica) {
   std::uint32_t peer = replica.value + 1;
   for (std::uint32_t s = 0; s < stage.value; ++s) peer += run.pipeline.stage[s].replicas;
   return peer == run.rehearsal.liar ? std::make_unique<RehearsedLiar>(run) : nullptr;
@@ -41,11 +41,11 @@ void RehearsedLiar::replace(std::vector<SharedBytes>& updates, const std::vector
   } else if (lie_ == "copy") {
     for (std::size_t slice = 0; slice < updates.size() && slice < before.size(); ++slice)
       for (const auto& update : before[slice])
-        if (update->size() == updates[slice]->size() && *update != *updates[slice]) {
+        if (update->size() == updates[slice]->size() && update != updates[slice]) {
           updates[slice] = update;
           break;
         }
   }
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::stage

@@ -7,18 +7,18 @@
 
 #include "base/bytes.h"
 #include "base/ids.h"
-#include "config/run_config.h"
+#include "spec/run_spec.h"
 
-namespace isthmus {
+namespace isthmus::stage {
 
-// A replica that tells its siblings something else than how its weights moved (run.rehearsal), so that a run can be seen to
-// bear it.
+// A replica that tells its siblings something else than how its weights moved (run.rehearsal), so that a run can be
+// seen to bear it.
 class RehearsedLiar {
  public:
-  explicit RehearsedLiar(const RunConfig& run) : lie_(run.rehearsal.lie), seed_(run.run.seed) {}
+  explicit RehearsedLiar(const spec::RunSpec& run) : lie_(run.rehearsal.lie), seed_(run.run.seed) {}
 
   // Of the worker at this place; null: it tells the truth.
-  static std::unique_ptr<RehearsedLiar> of(const RunConfig& run, StageId stage, ReplicaId replica);
+  static std::unique_ptr<RehearsedLiar> of(const spec::RunSpec& run, StageId stage, ReplicaId replica);
 
   // What it is about to tell, before it becomes bytes.
   void distort(std::span<float> update, std::uint64_t version) const;
@@ -31,4 +31,4 @@ class RehearsedLiar {
   std::vector<SharedBytes> first_;
 };
 
-}  // namespace isthmus
+}  // namespace isthmus::stage

@@ -3,12 +3,12 @@
 #include "base/digest.h"
 #include "base/little_endian.h"
 
-namespace isthmus {
+namespace isthmus::wire {
 
 namespace {
 
 constexpr std::uint32_t kMagic = 0x48545349;  // "ISTH"
-constexpr std::uint8_t kVersion = 1;
+constexpr std::uint8_t kVersion = 2;
 constexpr std::size_t kChecksumAt = 32;
 
 std::uint64_t frame_checksum(ByteView fields, ByteView body, ByteView slice) {
@@ -66,4 +66,4 @@ Result<DecodedHead> decode_head(ByteView head, ByteView slice, std::uint64_t run
   return decoded;
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::wire

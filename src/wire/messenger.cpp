@@ -2,19 +2,19 @@
 
 #include <algorithm>
 
-namespace isthmus {
+namespace isthmus::wire {
 
 namespace {
 
 constexpr std::uint64_t kReserveMax = 16 << 20;
 
 // Values, then tokens: the order of the payload on the wire.
-std::vector<SharedBytes> payload_of(const Message& message) {
+std::vector<SharedBytes> payload_of(const protocol::Message& message) {
   std::vector<SharedBytes> parts;
   const auto add = [&](const SharedBytes& part) {
     if (part && !part->empty()) parts.push_back(part);
   };
-  if (const EncodedTensor* tensor = tensor_of(message)) {
+  if (const compress::EncodedTensor* tensor = protocol::tensor_of(message)) {
     add(tensor->values);
     add(tensor->tokens);
   }
@@ -23,7 +23,7 @@ std::vector<SharedBytes> payload_of(const Message& message) {
 
 }  // namespace
 
-void Messenger::send(PeerId to, const Message& message) {
+void Messenger::send(PeerId to, const protocol::Message& message) {
   const auto parts = payload_of(message);
   FrameHeader header;
   header.kind = static_cast<std::uint8_t>(message.index());
@@ -32,28 +32,25 @@ void Messenger::send(PeerId to, const Message& message) {
   for (const auto& part : parts) header.payload_total += static_cast<std::uint32_t>(part->size());
 
   const auto put = [&](const SharedBytes& part, std::size_t offset, std::size_t length) {
-    Frame frame;
+    transport::Frame frame;
     frame.peer = to;
-    frame.priority = priority_of(message);
-    frame.boundary = traffic_of(message) == Traffic::kBoundary;
-    const ByteView slice = part ? ByteView(*part).subspan(offset, length) : ByteView();
-    frame.head = encode_head(header, header.first ? encode_body(message) : Bytes(), slice);
-    frame.payload = part;
-    frame.offset = offset;
-    frame.length = length;
-    sent_[static_cast<std::size_t>(traffic_of(message))] += frame.bytes();
+    frame.priority = protocol::priority_of(message);
+    frame.boundary = protocol::traffic_of(message) == protocol::Traffic::kBoundary;
+    if (part) frame.payload = part.part(offset, length);
+    frame.head = encode_head(header, header.first ? encode_body(message) : Bytes(), *frame.payload);
+    sent_[static_cast<std::size_t>(protocol::traffic_of(message))] += frame.bytes();
     header.first = false;
     header.offset += static_cast<std::uint32_t>(length);
     transport_.send(std::move(frame));
   };
   if (parts.empty()) put(nullptr, 0, 0);
   for (const auto& part : parts)
-    for (std::size_t at = 0; at < part->size(); at += kChunkBytes)
-      put(part, at, std::min(kChunkBytes, part->size() - at));
+    for (std::size_t at = 0; at < part->size(); at += transport::kChunkBytes)
+      put(part, at, std::min(transport::kChunkBytes, part->size() - at));
 }
 
-std::optional<Message> Messenger::receive(Frame frame) {
-  std::optional<Message> complete;
+std::optional<protocol::Message> Messenger::receive(transport::Frame frame) {
+  std::optional<protocol::Message> complete;
   if (auto accepted = accept(frame, complete); !accepted) {
     ++rejected_;
     last_rejection_ = fmt::format("peer {}: {}", frame.peer, accepted.error().message);
@@ -61,9 +58,8 @@ std::optional<Message> Messenger::receive(Frame frame) {
   return complete;
 }
 
-Status Messenger::accept(const Frame& frame, std::optional<Message>& complete) {
-  const ByteView slice =
-      frame.payload ? ByteView(*frame.payload).subspan(frame.offset, frame.length) : ByteView();
+Status Messenger::accept(const transport::Frame& frame, std::optional<protocol::Message>& complete) {
+  const ByteView slice = *frame.payload;
   const auto head = decode_head(frame.head, slice, run_id_);
   if (!head) return tl::unexpected(head.error());
   const FrameHeader& header = head->header;
@@ -115,8 +111,8 @@ void Messenger::add_slice(Transfer& transfer, ByteView slice) {
   transfer.tokens.insert(transfer.tokens.end(), tokens.begin(), tokens.end());
 }
 
-std::optional<Message> Messenger::finish(Transfer& transfer) {
-  if (EncodedTensor* tensor = tensor_of(transfer.message)) {
+std::optional<protocol::Message> Messenger::finish(Transfer& transfer) {
+  if (compress::EncodedTensor* tensor = protocol::tensor_of(transfer.message)) {
     tensor->values = share(std::move(transfer.values));
     if (!transfer.tokens.empty()) tensor->tokens = share(std::move(transfer.tokens));
   }
@@ -127,15 +123,15 @@ void Messenger::forget(PeerId peer) {
   std::erase_if(open_, [&](const auto& entry) { return entry.first.first == peer; });
 }
 
-void Messenger::add_to(WorkerStats& stats) const {
-  const auto sent = [&](Traffic traffic) { return sent_[static_cast<std::size_t>(traffic)]; };
-  stats.boundary_bytes_sent += sent(Traffic::kBoundary);
+void Messenger::add_to(protocol::WorkerStats& stats) const {
+  const auto sent = [&](protocol::Traffic traffic) { return sent_[static_cast<std::size_t>(traffic)]; };
+  stats.boundary_bytes_sent += sent(protocol::Traffic::kBoundary);
   stats.boundary_bytes_received += boundary_received_;
-  stats.sync_bytes_sent += sent(Traffic::kSync);
-  stats.state_bytes_sent += sent(Traffic::kState);
-  stats.control_bytes_sent += sent(Traffic::kControl);
+  stats.sync_bytes_sent += sent(protocol::Traffic::kSync);
+  stats.state_bytes_sent += sent(protocol::Traffic::kState);
+  stats.control_bytes_sent += sent(protocol::Traffic::kControl);
   stats.control_bytes_received += control_received_;
   stats.rejected_frames += rejected_;
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::wire

@@ -7,29 +7,29 @@
 #include <string>
 
 #include "base/result.h"
-#include "scheduler/report.h"
+#include "protocol/message.h"
+#include "protocol/report.h"
+#include "transport/transport.h"
 #include "wire/frame.h"
-#include "wire/message.h"
 #include "wire/message_codec.h"
-#include "wire/transport.h"
 
-namespace isthmus {
+namespace isthmus::wire {
 
 // Messages over a Transport: cuts a payload into chunks without copying it, puts it together again on the other side,
 // refuses what the run's limits do not allow, counts bytes. Pure but for the transport. One thread.
 class Messenger {
  public:
-  Messenger(Transport& transport, std::uint64_t run_id, const Limits& limits)
+  Messenger(transport::Transport& transport, std::uint64_t run_id, const Limits& limits)
       : transport_(transport), run_id_(run_id), limits_(limits) {}
 
-  void send(PeerId to, const Message& message);
+  void send(PeerId to, const protocol::Message& message);
   // The message that this frame completes; nothing if more has to come or the frame was refused.
-  std::optional<Message> receive(Frame frame);
+  std::optional<protocol::Message> receive(transport::Frame frame);
   // The connection to the peer broke: half-received messages will not be finished.
   void forget(PeerId peer);
 
   // Adds the byte counters: everything handed to and taken from the transport, headers included.
-  void add_to(WorkerStats& stats) const;
+  void add_to(protocol::WorkerStats& stats) const;
   std::uint64_t rejected() const { return rejected_; }
   // Why the last frame was refused.
   const std::string& last_rejection() const { return last_rejection_; }
@@ -37,17 +37,17 @@ class Messenger {
  private:
   struct Transfer {
     std::uint32_t id = 0;
-    Message message;
+    protocol::Message message;
     std::uint64_t total = 0;
     Bytes values;
     Bytes tokens;
     std::uint64_t values_bytes = 0;
   };
-  Status accept(const Frame& frame, std::optional<Message>& complete);
+  Status accept(const transport::Frame& frame, std::optional<protocol::Message>& complete);
   void add_slice(Transfer& transfer, ByteView slice);
-  std::optional<Message> finish(Transfer& transfer);
+  std::optional<protocol::Message> finish(Transfer& transfer);
 
-  Transport& transport_;
+  transport::Transport& transport_;
   const std::uint64_t run_id_;
   const Limits limits_;
   std::map<PeerId, std::uint32_t> next_transfer_;
@@ -60,4 +60,4 @@ class Messenger {
   std::string last_rejection_;
 };
 
-}  // namespace isthmus
+}  // namespace isthmus::wire

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -70,15 +71,46 @@ every = 5
   }
   // With so many bytes of noise somewhere, which a model that has learned the rest takes for a spike.
   void write_text(unsigned noise) const {
-    std::ofstream text(folder_ + "/text");
-    for (unsigned i = 0; i < 3000; ++i) {
-      text << "the quick brown fox " << i * i % 97 << " jumps over the lazy dog\n";
-      for (unsigned n = 0; i == 1200 && n < noise; ++n) text << static_cast<char>(n * 2654435761u >> 13);
-    }
-    text.close();
-    ASSERT_EQ(run({"data", "pack", "--train", folder_ + "/train.bin", "--validation", folder_ + "/validation.bin", folder_ + "/text"}).code, 0);
+    const std::string made = made_once("text-" + std::to_string(noise), [&](const std::string& folder) {
+      std::ofstream text(folder + "/text");
+      for (unsigned i = 0; i < 3000; ++i) {
+        text << "the quick brown fox " << i * i % 97 << " jumps over the lazy dog\n";
+        for (unsigned n = 0; i == 1200 && n < noise; ++n) text << static_cast<char>(n * 2654435761u >> 13);
+      }
+      text.close();
+      const auto packed = run({"data", "pack", "--train", folder + "/train.bin", "--validation",
+                               folder + "/validation.bin", folder + "/text"});
+      EXPECT_EQ(packed.code, 0) << packed.output;
+      return packed.code == 0;
+    });
+    ASSERT_FALSE(made.empty());
+    for (const char* file : {"/text", "/train.bin", "/validation.bin"})
+      std::filesystem::copy_file(made + file, folder_ + file, std::filesystem::copy_options::overwrite_existing);
   }
-  pid_t start(const std::vector<std::string>& arguments, const std::string& output, const std::function<void()>& prepare = {}) const {
+  // The folder `name` that `make` fills when the first test of a build asks for it, in whichever process; the others
+  // find it there. Empty if it could not be made.
+  std::string made_once(const std::string& name, const std::function<bool(const std::string& folder)>& make) const {
+    namespace fs = std::filesystem;
+    const fs::path all = ISTHMUS_BINARY_DIR "/fixtures", binary = ISTHMUS_BINARY_DIR "/isthmus";
+    fs::create_directories(all);
+    const int lock = ::open((all / "lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (lock < 0 || ::flock(lock, LOCK_EX) != 0) return {};
+    const fs::path folder = all / name, writing = all / (name + ".writing");
+    // Another program may make something else.
+    if (!fs::exists(folder) || fs::last_write_time(folder / "made") < fs::last_write_time(binary)) {
+      fs::remove_all(folder);
+      fs::remove_all(writing);
+      fs::create_directories(writing);
+      if (make(writing)) {
+        std::ofstream(writing / "made").close();
+        fs::rename(writing, folder);
+      }
+    }
+    ::close(lock);
+    return fs::exists(folder) ? folder.string() : std::string();
+  }
+  pid_t start(const std::vector<std::string>& arguments, const std::string& output,
+              const std::function<void()>& prepare = {}) const {
     const pid_t pid = ::fork();
     if (pid != 0) return pid;
     const int out = ::open(output.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
@@ -132,7 +164,11 @@ every = 5
       if (name.find_first_not_of("0123456789") != std::string::npos) continue;
       std::string command = read("/proc/" + name + "/cmdline");
       for (char& c : command) c = c == '\0' ? ' ' : c;
-      if (command.find(folder_ + "/" + out + " ") != std::string::npos) found.emplace_back(std::stoi(name), command);
+      for (const char* end : {" ", "/"})
+        if (command.find(folder_ + "/" + out + end) != std::string::npos) {
+          found.emplace_back(std::stoi(name), command);
+          break;
+        }
     }
     return found;
   }
@@ -141,7 +177,10 @@ every = 5
       if (command.find(what) != std::string::npos) return pid;
     return -1;
   }
-  pid_t worker(const std::string& out, int peer) const { return process(out, " --peer " + std::to_string(peer) + " "); }
+  pid_t worker(const std::string& out, int peer) const {
+    return process(out, " --name worker-" + std::to_string(peer) + " ");
+  }
 
-  const std::string folder_ = std::filesystem::temp_directory_path().string() + "/isthmus-run-" + std::to_string(::getpid());
+  const std::string folder_ =
+      std::filesystem::temp_directory_path().string() + "/isthmus-run-" + std::to_string(::getpid());
 };

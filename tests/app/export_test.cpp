@@ -18,9 +18,9 @@
 
 #include "app/command_line_test.h"
 #include "config/load_run.h"
-#include "model/vocabulary.h"
+#include "data/vocabulary.h"
 #include "stage/checkpoint_model.h"
-#include "stage/whole_checkpoint.h"
+#include "store/whole_checkpoint.h"
 
 namespace {
 
@@ -49,16 +49,19 @@ class ExportTest : public CommandLineTest {
   }
   static void expect(const Finished& done, int code, const std::vector<std::string>& words) {
     EXPECT_EQ(done.code, code) << done.output;
-    for (const auto& word : words) EXPECT_NE(done.output.find(word), std::string::npos) << "'" << word << "' is not in: " << done.output;
+    for (const auto& word : words)
+      EXPECT_NE(done.output.find(word), std::string::npos) << "'" << word << "' is not in: " << done.output;
   }
   // Logits after each of `ids`, by our own stages, from the newest checkpoint.
-  std::vector<std::vector<float>> logits(const std::string& out, const std::vector<std::uint32_t>& ids, std::optional<std::uint64_t> step = std::nullopt) const {
-    const auto config = isthmus::load_run(path(out) + "/run.toml");
+  std::vector<std::vector<float>> logits(const std::string& out, const std::vector<std::uint32_t>& ids,
+                                         std::optional<std::uint64_t> step = std::nullopt) const {
+    const auto config = isthmus::config::load_run(path(out) + "/run.toml");
     EXPECT_TRUE(config);
     const std::string checkpoints = path(out) + "/checkpoint";
-    const auto version = isthmus::choose_version(checkpoints, static_cast<std::uint32_t>(config->pipeline.stage.size()), step);
+    const auto version =
+        isthmus::store::choose_version(checkpoints, static_cast<std::uint32_t>(config->pipeline.stage.size()), step);
     EXPECT_TRUE(version) << version.error().message;
-    auto model = isthmus::CheckpointModel::open(*config, checkpoints, *version);
+    auto model = isthmus::stage::CheckpointModel::open(*config, checkpoints, *version);
     EXPECT_TRUE(model) << model.error().message;
     std::vector<std::vector<float>> all;
     for (std::size_t n = 1; n <= ids.size(); ++n) all.push_back(*model->next(std::span(ids).first(n)));
@@ -76,7 +79,8 @@ class ExportTest : public CommandLineTest {
   // See tests/reference/exported.py.
   void compare_in_python(const json& cases) const {
     std::ofstream(path("cases.json")) << cases.dump();
-    const std::string command = std::string(ISTHMUS_PYTHON) + " " ISTHMUS_SOURCE_DIR "/tests/reference/exported.py " + path("cases.json") + " > " + path("python.txt") + " 2>&1";
+    const std::string command = std::string(ISTHMUS_PYTHON) + " " ISTHMUS_SOURCE_DIR "/tests/reference/exported.py " +
+                                path("cases.json") + " > " + path("python.txt") + " 2>&1";
     EXPECT_EQ(std::system(command.c_str()), 0) << read(path("python.txt"));
     std::fputs(read(path("python.txt")).c_str(), stdout);
   }
@@ -87,14 +91,17 @@ class ExportTest : public CommandLineTest {
     std::vector<double> all;
     for (std::string line; std::getline(lines, line);) {
       const json j = json::parse(line);
-      if (j["step"] > step || (j["step"] == step && j.contains("validation_loss"))) all.push_back(j.contains("loss") ? j["loss"] : j["validation_loss"]);
+      if (j["step"] > step || (j["step"] == step && j.contains("validation_loss")))
+        all.push_back(j.contains("loss") ? j["loss"] : j["validation_loss"]);
     }
     return all;
   }
 };
 
 // Few steps, and large ones, so that nothing is near its initial value any more.
-constexpr const char* kQuick = "run.steps=5 train.warmup_steps=1 train.learning_rate=0.02 train.precision=fp32 train.evaluate_every=0 checkpoint.every=0 ";
+constexpr const char* kQuick =
+    "run.steps=5 train.warmup_steps=1 train.learning_rate=0.02 train.precision=fp32 train.evaluate_every=0 "
+    "checkpoint.every=0 ";
 
 TEST_F(ExportTest, HasTheSameLogitsInTransformers) {
   struct Case {
@@ -105,7 +112,8 @@ TEST_F(ExportTest, HasTheSameLogitsInTransformers) {
   };
   const std::vector<Case> cases = {
       {"subspace", "LlamaForCausalLM", "pipeline.stages=3"},
-      {"subspace-window", "IsthmusForCausalLM", "pipeline.stages=3 model.token_path=window model.token_window=3 model.token_width=5"},
+      {"subspace-window", "IsthmusForCausalLM",
+       "pipeline.stages=3 model.token_path=window model.token_window=3 model.token_width=5"},
       {"identity", "LlamaForCausalLM", "boundary.codec=identity pipeline.stages=3"},
       {"identity-window", "IsthmusForCausalLM", "boundary.codec=identity pipeline.stages=3 model.token_path=window"},
       {"shards", "LlamaForCausalLM", "model.hidden=128", {"--shard-mb", "1"}},
@@ -134,13 +142,20 @@ TEST_F(ExportTest, HasTheSameLogitsInTransformers) {
     for (const auto& file : result["files"]) EXPECT_TRUE(fs::exists(folder + "/" + file.get<std::string>())) << file;
     // Our own model's window moves on past the context; Llama's does not.
     const std::size_t tokens = one.architecture == std::string("LlamaForCausalLM") ? 16 : 24;
-    const auto greedy = run({"generate", path(out), "--prompt", prompt, "--tokens", std::to_string(tokens), "--temperature", "0"});
+    const auto greedy =
+        run({"generate", path(out), "--prompt", prompt, "--tokens", std::to_string(tokens), "--temperature", "0"});
     ASSERT_EQ(greedy.code, 0) << greedy.output;
     json bytes = json::array();
     for (const char c : greedy.output.substr(0, prompt.size() + tokens)) bytes.push_back(static_cast<std::uint8_t>(c));
     const std::string text = "naïve — \n\t 中 <s> \x01 end";
-    all.push_back({{"folder", folder}, {"architecture", one.architecture}, {"ids", ids}, {"logits", logits(out, ids)}, {"prompt", prompt}, {"greedy", bytes},
-                   {"text", text}, {"tokens", isthmus::Bytes(text.begin(), text.end())}});
+    all.push_back({{"folder", folder},
+                   {"architecture", one.architecture},
+                   {"ids", ids},
+                   {"logits", logits(out, ids)},
+                   {"prompt", prompt},
+                   {"greedy", bytes},
+                   {"text", text},
+                   {"tokens", isthmus::Bytes(text.begin(), text.end())}});
   }
   EXPECT_TRUE(fs::exists(path("shards/model.safetensors.index.json")));
   compare_in_python(all);
@@ -149,15 +164,19 @@ TEST_F(ExportTest, HasTheSameLogitsInTransformers) {
 TEST_F(ExportTest, PutsTheRunsVocabularyBesideTheWeights) {
   const std::string model = path("W.model");
   ASSERT_EQ(run({"data", "vocabulary", "--size", "330", "--out", model, path("text")}).code, 0);
-  ASSERT_EQ(run({"data", "pack", "--vocabulary", model, "--train", path("words.bin"), "--validation", path("held.bin"), path("text")}).code, 0);
-  trained("words", std::string(kQuick) + "model.vocabulary=330 data.train=" + path("words.bin") + " data.validation=" + path("held.bin"));
+  ASSERT_EQ(run({"data", "pack", "--vocabulary", model, "--train", path("words.bin"), "--validation", path("held.bin"),
+                 path("text")})
+                .code,
+            0);
+  trained("words", std::string(kQuick) + "model.vocabulary=330 data.train=" + path("words.bin") +
+                       " data.validation=" + path("held.bin"));
   const auto bare = run({"export", path("words"), path("bare")});
   expect(bare, 0, {"no tokenizer is written", "330", "--vocabulary", "LlamaForCausalLM"});
   EXPECT_FALSE(fs::exists(path("bare/tokenizer.json")));
   ASSERT_EQ(run({"export", path("words"), path("dressed"), "--vocabulary", model}).code, 0);
   EXPECT_EQ(read(path("dressed/tokenizer.model")), read(model));
   // In transformers a text has the ids that it has here, and comes back from them.
-  const auto vocabulary = isthmus::Vocabulary::open(model);
+  const auto vocabulary = isthmus::data::Vocabulary::open(model);
   ASSERT_TRUE(vocabulary);
   const std::string words = read(path("text")).substr(0, 3000) + "  naïve — \n\t 中 <s> <unk> <0x0A> \x7f   end ";
   const auto ids = vocabulary->encode({reinterpret_cast<const std::uint8_t*>(words.data()), words.size()});
@@ -190,7 +209,8 @@ TEST_F(ExportTest, ContinuesATextTheSameWayForASeed) {
   EXPECT_NE(text({"--seed", "8"}), once);
   EXPECT_EQ(text({"--temperature", "0"}), text({"--temperature", "0", "--seed", "9"}));
   EXPECT_EQ(text({"--top-k", "1"}), text({"--temperature", "0"}));
-  expect(run({"generate", path("run"), "--prompt", "the quick", "--tokens", "3"}), 0, {"step 5, seed 1: 3 tokens", "tokens/s"});
+  expect(run({"generate", path("run"), "--prompt", "the quick", "--tokens", "3"}), 0,
+         {"step 5, seed 1: 3 tokens", "tokens/s"});
 }
 
 TEST_F(ExportTest, AsksForTheOwnersKey) {
@@ -204,10 +224,13 @@ TEST_F(ExportTest, AsksForTheOwnersKey) {
   EXPECT_EQ(read(path("ours/owner.pub")), open_half);
 
   fs::rename(path("ours/owner.key"), path("kept"));
-  const std::vector<Arguments> commands = {{"export", path("ours"), path("out")}, {"generate", path("ours"), "--prompt", "fox", "--tokens", "1"}, train("new", kQuick, {"--from", path("ours")})};
+  const std::vector<Arguments> commands = {{"export", path("ours"), path("out")},
+                                           {"generate", path("ours"), "--prompt", "fox", "--tokens", "1"},
+                                           train("new", kQuick, {"--from", path("ours")})};
   for (const auto& command : commands) {
     expect(run(command), 1, {"only its owner", path("ours/owner.key"), "--owner-key"});
-    expect(run(joined(command, {"--owner-key", path("theirs/owner.key")})), 1, {"is not the key of the owner", path("ours/owner.pub")});
+    expect(run(joined(command, {"--owner-key", path("theirs/owner.key")})), 1,
+           {"is not the key of the owner", path("ours/owner.pub")});
     EXPECT_FALSE(fs::exists(path("out")) || fs::exists(path("new")));
   }
   for (const auto& command : commands) expect(run(joined(command, {"--owner-key", path("kept")})), 0, {});
@@ -217,27 +240,47 @@ TEST_F(ExportTest, AsksForTheOwnersKey) {
 
 TEST_F(ExportTest, SaysWhatIsWrongAndWhatToDo) {
   trained("run", std::string(kQuick) + "run.steps=6 checkpoint.every=3");
-  const auto exported = [&](const std::string& run_folder, const Arguments& more = {}) { return run(joined({"export", path(run_folder), path("out")}, more)); };
+  const auto exported = [&](const std::string& run_folder, const Arguments& more = {}) {
+    return run(joined({"export", path(run_folder), path("out")}, more));
+  };
   expect(exported("nothing"), 1, {"there is no run in", "run.toml"});
   expect(exported("run", {"--step", "5"}), 1, {"of step 5", "stage 0: 3, 6", "stage 1: 3, 6"});
   expect(run({"generate", path("run"), "--prompt", ""}), 1, {"the prompt is empty"});
   expect(run({"export", path("run")}), 2, {"DIR"});
   fs::create_directories(path("full/x"));
-  expect(run({"export", path("run"), path("full")}), 1, {path("full"), "not an empty folder"});
+  expect(run({"export", path("run"), path("full")}), 1, {path("full") + " holds x, which no export has written"});
+  expect(run({"export", path("run"), path("full"), "--force"}), 1, {"holds x"});
   EXPECT_TRUE(fs::exists(path("full/x")));
+  fs::create_directories(path("out.writing/x"));
+  expect(exported("run"), 1, {path("out.writing") + " holds x, which no export has written"});
+  fs::remove_all(path("out.writing"));
+  for (const char* nameless : {"", ".", "..", "/"})
+    expect(run({"export", path("run"), nameless, "--force"}), 1, {"names no folder"});
   // Both stages at once.
   for (const char* stage : {"stage-0", "stage-1"}) {
-    std::fstream file(path(std::string("run/checkpoint/") + stage + "/step-00000006/weights.safetensors"), std::ios::in | std::ios::out | std::ios::binary);
+    std::fstream file(path(std::string("run/checkpoint/") + stage + "/step-00000006/weights.safetensors"),
+                      std::ios::in | std::ios::out | std::ios::binary);
     file.seekp(-1, std::ios::end);
     file.put('x');
   }
   expect(exported("run"), 1, {"stage-0", "stage-1", "digest"});
   expect(exported("run", {"--step", "3"}), 0, {"step 3 as LlamaForCausalLM"});
+  const std::string config = read(path("out/config.json"));
+  std::ofstream(path("out/config.json")) << "an older one";
+  expect(exported("run", {"--step", "3"}), 1, {"exists and holds an export; --force replaces it"});
+  EXPECT_EQ(read(path("out/config.json")), "an older one");
+  expect(exported("run", {"--step", "3", "--force"}), 0, {"step 3"});
+  EXPECT_EQ(read(path("out/config.json")), config);
+  EXPECT_FALSE(fs::exists(path("out.writing")));
+  fs::create_directory_symlink("linked", path("link"));
+  expect(run({"export", path("run"), path("link"), "--step", "3"}), 0, {});
+  EXPECT_EQ(read(path("linked/config.json")), config);
   fs::remove_all(path("run/checkpoint/stage-1"));
-  expect(exported("run", {"--step", "3"}), 1, {"not an empty folder"});
   fs::remove_all(path("out"));
   expect(exported("run"), 1, {"there is no step", "stage 0: 3, 6", "stage 1: none"});
-  trained("hollow", "run.steps=2 train.warmup_steps=1 pipeline.device=emulated emulated.forward_ms=1 emulated.input_gradient_ms=1 emulated.weight_gradient_ms=1");
+  trained("hollow",
+          "run.steps=2 train.warmup_steps=1 pipeline.device=emulated emulated.forward_ms=1 "
+          "emulated.input_gradient_ms=1 emulated.weight_gradient_ms=1");
   expect(exported("hollow"), 1, {"emulated", "no weights"});
   EXPECT_FALSE(fs::exists(path("out")));
   EXPECT_FALSE(fs::exists(path("out.writing")));
@@ -251,7 +294,8 @@ TEST_F(ExportTest, LeavesNothingThatLooksWholeWhenKilled) {
   ASSERT_EQ(again.code, 0) << again.output;
   EXPECT_FALSE(fs::exists(path("out.writing")));
   // Nothing of the one that was killed is left among the files.
-  EXPECT_EQ(std::distance(fs::directory_iterator(path("out")), fs::directory_iterator()), static_cast<std::ptrdiff_t>(json::parse(again.output)["files"].size()));
+  EXPECT_EQ(std::distance(fs::directory_iterator(path("out")), fs::directory_iterator()),
+            static_cast<std::ptrdiff_t>(json::parse(again.output)["files"].size()));
 }
 
 // A run that goes on from the checkpoint of another one.
@@ -279,7 +323,9 @@ TEST_F(ExportTest, TakesEveryTensorToAnotherMap) {
     const auto done = run(train("other", settings + "run.steps=6 pipeline.stages=4", {"--from", path("whole")}));
     ASSERT_EQ(done.code, 0) << done.output;
     const auto tensors = [&](const std::string& out) {
-      auto whole = isthmus::read_whole_checkpoint(*isthmus::load_run(path(out) + "/run.toml"), path(out) + "/checkpoint", 5, isthmus::Keep::kWeightsAndOptimizer);
+      auto whole = isthmus::store::read_whole_checkpoint(*isthmus::config::load_run(path(out) + "/run.toml"),
+                                                         path(out) + "/checkpoint", 5,
+                                                         isthmus::store::Keep::kWeightsAndOptimizer);
       EXPECT_TRUE(whole) << whole.error().message;
       std::map<std::string, std::vector<std::uint8_t>> all;
       for (const auto* set : {&whole->weights, &whole->moments})
@@ -287,15 +333,18 @@ TEST_F(ExportTest, TakesEveryTensorToAnotherMap) {
       return all;
     };
     EXPECT_EQ(tensors("other"), tensors("whole")) << codec;
-    EXPECT_EQ(done.output.find("loses something") != std::string::npos, codec == "top_k" || codec == "projection") << done.output;
+    EXPECT_EQ(done.output.find("loses something") != std::string::npos, codec == "top_k" || codec == "projection")
+        << done.output;
     for (const char* out : {"whole", "other"}) fs::remove_all(path(out));
   }
 }
 
 TEST_F(ExportTest, IsTheSameModelWhereACutIsAdded) {
   const std::vector<std::uint32_t> ids = {116, 104, 101, 32, 102, 111, 120};
-  for (const std::string form : {"model.token_path=window", "model.token_path=table", "boundary.codec=identity model.token_path=window",
-                                 "boundary.codec=identity model.token_path=table", "boundary.codec=narrow model.token_path=window", "boundary.codec=narrow"}) {
+  for (const std::string form :
+       {"model.token_path=window", "model.token_path=table", "boundary.codec=identity model.token_path=window",
+        "boundary.codec=identity model.token_path=table", "boundary.codec=narrow model.token_path=window",
+        "boundary.codec=narrow"}) {
     const std::string settings = std::string(kQuick) + "checkpoint.keep=10 " + form;
     trained("whole", settings);
     // Of layers 0:2 and 2:4.
@@ -313,8 +362,11 @@ TEST_F(ExportTest, IsTheSameModelWhereACutIsAdded) {
 TEST_F(ExportTest, AsksBeforeItMakesAnotherModelOfIt) {
   const std::string window = std::string(kQuick) + "model.token_path=window ";
   trained("four", window + "pipeline.stages=4");
-  const auto merged = [&](const Arguments& more) { return run(train("two", window + "run.steps=6", joined({"--from", path("four")}, more))); };
-  expect(merged({}), 1, {"not the same", "token_path.1 has no place", "token_path.3 has no place", "--allow-model-change"});
+  const auto merged = [&](const Arguments& more) {
+    return run(train("two", window + "run.steps=6", joined({"--from", path("four")}, more)));
+  };
+  expect(merged({}), 1,
+         {"not the same", "token_path.1 has no place", "token_path.3 has no place", "--allow-model-change"});
   EXPECT_FALSE(fs::exists(path("two")));
   expect(merged({"--allow-model-change"}), 0, {"token_path.1 has no place", "4 stages become 2"});
   const json origin = json::parse(read(path("two/checkpoint/from.json")));
@@ -322,7 +374,8 @@ TEST_F(ExportTest, AsksBeforeItMakesAnotherModelOfIt) {
   EXPECT_EQ(origin["changes"].size(), 2u);
   const std::string bottleneck = std::string(kQuick) + "boundary.codec=bottleneck ";
   trained("narrow", bottleneck);
-  expect(run(train("wide", bottleneck + "pipeline.stages=4", {"--from", path("narrow")})), 1, {"border.1.encoder is new", "border.3.decoder is new"});
+  expect(run(train("wide", bottleneck + "pipeline.stages=4", {"--from", path("narrow")})), 1,
+         {"border.1.encoder is new", "border.3.decoder is new"});
 }
 
 TEST_F(ExportTest, NamesAllThatKeepsARunFromGoingOnElsewhere) {
@@ -330,9 +383,11 @@ TEST_F(ExportTest, NamesAllThatKeepsARunFromGoingOnElsewhere) {
   fs::resize_file(path("run/checkpoint/stage-1/step-00000005/optimizer.safetensors"), 100);
   const std::string other = std::string(kQuick) + "run.steps=4 model.hidden=64 boundary.factored_layers=4 run.seed=2 ";
   expect(run(train("other", other, {"--from", path("run")})), 1,
-         {"another model", "model.hidden", "run.seed", "boundary.factored_layers: 3 / 4", "set it to 3", "step 5", "run.steps", "optimizer.safetensors", "truncated"});
+         {"another model", "model.hidden", "run.seed", "boundary.factored_layers: 3 / 4", "set it to 3", "step 5",
+          "run.steps", "optimizer.safetensors", "truncated"});
   EXPECT_FALSE(fs::exists(path("other")));
-  expect(run(train("run", std::string(kQuick) + "pipeline.stages=4", {"--resume"})), 1, {"layer-to-stage map", "--out NEW --from " + path("run")});
+  expect(run(train("run", std::string(kQuick) + "pipeline.stages=4", {"--resume"})), 1,
+         {"layer-to-stage map", "--out NEW --from " + path("run")});
   expect(run(train("run", kQuick, {"--from", path("run")})), 1, {"already holds a run"});
   expect(run(train("other", kQuick, {"--from", path("run"), "--resume"})), 2, {"--resume"});
   expect(run(train("other", kQuick, {"--step", "5"})), 2, {"--from"});
@@ -340,15 +395,17 @@ TEST_F(ExportTest, NamesAllThatKeepsARunFromGoingOnElsewhere) {
 
 TEST_F(ExportTest, BeginsFromNothingHalfWritten) {
   trained("whole", kMany);
-  const Arguments restored = train("other", std::string(kMany) + "pipeline.stages=4", {"--from", path("whole"), "--step", "10"});
+  const Arguments restored =
+      train("other", std::string(kMany) + "pipeline.stages=4", {"--from", path("whole"), "--step", "10"});
   ASSERT_TRUE(is_killed_while(restored, path("other/checkpoint.writing")));
   EXPECT_FALSE(fs::exists(path("other/checkpoint/stage-0")));
   ASSERT_EQ(run(restored).code, 0);
   EXPECT_EQ(summary("other")["weights_hash"], summary("whole")["weights_hash"]);
   EXPECT_FALSE(fs::exists(path("other/checkpoint.writing")));
-  // Nor from a start that was cut short before its run began.
+  // Nor from a start that was cut short before its run began: what is left of it is in the way until it is cleared.
   fs::remove(path("other/coordinator.log"));
-  trained("other", std::string(kMany) + "pipeline.stages=4");
+  EXPECT_EQ(run(train("other", std::string(kMany) + "pipeline.stages=4")).code, 1);
+  ASSERT_EQ(run(train("other", std::string(kMany) + "pipeline.stages=4", {"--force"})).code, 0);
   EXPECT_FALSE(fs::exists(path("other/checkpoint/from.json")));
   EXPECT_EQ(summary("other")["weights_hash"], summary("whole")["weights_hash"]);
 }

@@ -1,5 +1,5 @@
-// Those that come back while something else breaks, as real processes: whatever a joiner was given in the meantime, it ends
-// with the weights of its stage.
+// Those that come back while something else breaks, as real processes: whatever a joiner was given in the meantime, it
+// ends with the weights of its stage.
 
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -32,8 +32,8 @@ class JoiningTest : public CommandLineTest, public ::testing::WithParamInterface
   static bool is(const char* mode) { return std::string(GetParam()) == mode; }
   static bool is_exact() { return is("exact"); }
 
-  // The run file with so many replicas of its two stages. No checkpoints: whoever comes back has nothing, and what its siblings hold
-  // has to come over the link.
+  // The run file with so many replicas of its two stages. No checkpoints: whoever comes back has nothing, and what its
+  // siblings hold has to come over the link.
   void write_run(int first, int second) const {
     std::string text = "[pipeline]\nthreads = 1\n";
     text += "[[pipeline.stage]]\nlayers = \"0:2\"\nreplicas = " + std::to_string(first) + "\n";
@@ -62,7 +62,8 @@ class JoiningTest : public CommandLineTest, public ::testing::WithParamInterface
   }
   // The first of these events from `from` on, of this kind and this worker, for which `fits` holds.
   template <class Fits>
-  static std::size_t find(const std::vector<json>& all, std::size_t from, const std::string& event, int peer, Fits&& fits) {
+  static std::size_t find(const std::vector<json>& all, std::size_t from, const std::string& event, int peer,
+                          Fits&& fits) {
     for (std::size_t i = from; i < all.size(); ++i)
       if (all[i]["event"] == event && all[i]["peer"] == peer && fits(all[i])) return i;
     return kNone;
@@ -94,9 +95,11 @@ class JoiningTest : public CommandLineTest, public ::testing::WithParamInterface
       ::kill(pid, SIGKILL);
     }
   }
-  // `hurt` does its harm while the run goes on. All replicas of a stage have to end with equal weights, or the run does not end well,
-  // in exact mode with those of a run of one replica each that nothing happened to. What happened, commits left out.
-  std::vector<json> disturbed(int first, int second, const std::vector<std::string>& same, const std::vector<std::string>& links, const std::function<void()>& hurt) const {
+  // `hurt` does its harm while the run goes on. All replicas of a stage have to end with equal weights, or the run does
+  // not end well, in exact mode with those of a run of one replica each that nothing happened to. What happened,
+  // commits left out.
+  std::vector<json> disturbed(int first, int second, const std::vector<std::string>& same,
+                              const std::vector<std::string>& links, const std::function<void()>& hurt) const {
     if (is_exact()) {
       write_run(1, 1);
       const auto whole = run(train("whole", same));
@@ -126,14 +129,25 @@ class JoiningTest : public CommandLineTest, public ::testing::WithParamInterface
     return lines;
   }
   // Where its second life begins.
-  static std::size_t killed(const std::vector<json>& all, int peer) { return std::min(find(all, 0, "expelled", peer), all.size()); }
+  static std::size_t killed(const std::vector<json>& all, int peer) {
+    return std::min(find(all, 0, "expelled", peer), all.size());
+  }
   // Waits until so many steps are committed and every worker is a member.
   bool is_complete(const std::string& out, std::size_t steps, std::ptrdiff_t workers) const {
-    return reaches(out, steps) && eventually([&] { return std::ranges::count(events(out), "admitted", [](const json& e) { return e["event"].get<std::string>(); }) >= workers; });
+    return reaches(out, steps) && eventually([&] {
+             return std::ranges::count(events(out), "admitted",
+                                       [](const json& e) { return e["event"].get<std::string>(); }) >= workers;
+           });
   }
   // Half a second's or a second's worth of weights for each joiner.
-  static std::vector<std::string> small() { return {is_exact() ? "run.steps=50" : "run.steps=80", is_exact() ? "model.hidden=64" : "model.hidden=128"}; }
-  static std::vector<std::string> small_link() { return {"link.latency_ms=10", std::string("link.bandwidth_mbps=") + (is_exact() ? "80" : is("diloco") ? "120" : "40")}; }
+  static std::vector<std::string> small() {
+    return {is_exact() ? "run.steps=50" : "run.steps=80", is_exact() ? "model.hidden=64" : "model.hidden=128"};
+  }
+  static std::vector<std::string> small_link() {
+    return {"link.latency_ms=10", std::string("link.bandwidth_mbps=") + (is_exact()     ? "80"
+                                                                         : is("diloco") ? "120"
+                                                                                        : "40")};
+  }
   // Both were killed: whoever is back first is stopped soon after its first word, until the other one is there, too.
   void hold_the_first(const std::string& out, const std::vector<int>& peers) const {
     std::vector<int> here;
@@ -169,7 +183,8 @@ class JoiningTest : public CommandLineTest, public ::testing::WithParamInterface
 
 // A worker comes back, and as soon as it has pieces of the stage's weights from one sibling, that one is killed.
 TEST_P(JoiningTest, FinishesFromTheOthersWhenADonorIsKilledInMidTransfer) {
-  // Where replicas step on their own, it is away until what they told each other is not kept any more, or is more than the weights.
+  // Where replicas step on their own, it is away until what they told each other is not kept any more, or is more than
+  // the weights.
   struct Case {
     int steps, killed;
     const char* link;
@@ -177,17 +192,18 @@ TEST_P(JoiningTest, FinishesFromTheOthersWhenADonorIsKilledInMidTransfer) {
   const Case of = is_exact() ? Case{22, 3, "80"} : is("diloco") ? Case{70, 24, "40"} : Case{110, 37, "20"};
   const int joiner = 3;
   int donor = 0;
-  const auto all = disturbed(1, 4, {"run.steps=" + std::to_string(of.steps), "model.hidden=128"}, {"link.latency_ms=10", std::string("link.bandwidth_mbps=") + of.link}, [&] {
-    ASSERT_TRUE(is_complete("hurt", static_cast<std::size_t>(of.killed), 5));
-    kill_workers("hurt", {joiner});
-    ASSERT_TRUE(eventually([&] {
-      const auto so_far = events("hurt");
-      const std::size_t at = find(so_far, killed(so_far, joiner), "fetching", joiner);
-      if (at != kNone) donor = fetching(so_far[at]).givers.at(0);
-      return at != kNone;
-    }));
-    kill_workers("hurt", {donor});
-  });
+  const auto all = disturbed(1, 4, {"run.steps=" + std::to_string(of.steps), "model.hidden=128"},
+                             {"link.latency_ms=10", std::string("link.bandwidth_mbps=") + of.link}, [&] {
+                               ASSERT_TRUE(is_complete("hurt", static_cast<std::size_t>(of.killed), 5));
+                               kill_workers("hurt", {joiner});
+                               ASSERT_TRUE(eventually([&] {
+                                 const auto so_far = events("hurt");
+                                 const std::size_t at = find(so_far, killed(so_far, joiner), "fetching", joiner);
+                                 if (at != kNone) donor = fetching(so_far[at]).givers.at(0);
+                                 return at != kNone;
+                               }));
+                               kill_workers("hurt", {donor});
+                             });
   // The joiner itself says that it lost a donor before it had everything, …
   const std::size_t lost = find(all, killed(all, joiner), "fetching", joiner, [&](const json& event) {
     const auto so_far = fetching(event);
@@ -225,6 +241,7 @@ TEST_P(JoiningTest, LetsReplicasOfTwoStagesInThatComeBackTogether) {
   expect_together(all, 1, 4);
 }
 
-INSTANTIATE_TEST_SUITE_P(Modes, JoiningTest, ::testing::Values("exact", "diloco", "sparseloco", "slices"), [](const auto& p) { return p.param; });
+INSTANTIATE_TEST_SUITE_P(Modes, JoiningTest, ::testing::Values("exact", "diloco", "sparseloco", "slices"),
+                         [](const auto& p) { return p.param; });
 
 }  // namespace

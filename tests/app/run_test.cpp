@@ -20,7 +20,7 @@
 #include <vector>
 
 #include "app/command_line_test.h"
-#include "stage/checkpoint.h"
+#include "store/checkpoint.h"
 
 namespace {
 
@@ -46,7 +46,20 @@ class RunTest : public CommandLineTest {
     for (const auto& line : metrics(out)) all.push_back(line.contains("loss") ? line["loss"] : line["validation_loss"]);
     return all;
   }
-  // Waits until the run has committed `steps`.
+  // A run that nothing happens to, as "whole": its losses and hashes are those of every run of so many steps, however
+  // its layers are cut. Trained once for all tests.
+  void whole_run(int steps) const {
+    const std::string made = made_once("whole-" + std::to_string(steps), [&](const std::string& folder) {
+      const auto done = run({"train", folder_ + "/run.toml", "--out", folder + "/run", "--set",
+                             "run.steps=" + std::to_string(steps), "--set", "pipeline.stages=1"});
+      EXPECT_EQ(done.code, 0) << done.output;
+      return done.code == 0;
+    });
+    ASSERT_FALSE(made.empty());
+    fs::create_directories(folder_ + "/whole");
+    for (const char* file : {"/metrics.jsonl", "/summary.json"})
+      fs::copy_file(made + "/run" + file, folder_ + "/whole" + file);
+  }
   // Two replicas of each stage.
   std::vector<std::string> replicated(const std::string& out, std::vector<std::string> more = {}) const {
     more.insert(more.end(), {"--set", "pipeline.replicas=2"});
@@ -61,7 +74,8 @@ class RunTest : public CommandLineTest {
   }
   // `hurt` does its harm while the run goes on; it has to end with the weights of the run in "whole".
   // Its links are slow, so that there is a run to harm and most of a step is in flight.
-  void expect_same_after(const std::string& out, std::vector<std::string> arguments, const std::function<void()>& hurt) const {
+  void expect_same_after(const std::string& out, std::vector<std::string> arguments,
+                         const std::function<void()>& hurt) const {
     arguments.insert(arguments.end(), {"--set", "link.latency_ms=15"});
     const std::string output = folder_ + "/" + out + ".txt";
     const pid_t parent = start(arguments, output);
@@ -98,8 +112,9 @@ TEST_F(RunTest, LeavesTheFilesItPromises) {
   ASSERT_EQ(done.code, 0) << done.output;
   const auto lines = metrics("files");
   ASSERT_EQ(lines.size(), 22u);  // 20 steps, evaluations after 10 and 20
-  for (const char* key : {"step", "tokens", "loss", "grad_norm", "learning_rate", "seconds", "step_seconds", "tokens_per_second", "wire_bytes",
-                          "wire_bytes_per_token_hop", "skipped_microbatches", "replayed_microbatches"})
+  for (const char* key :
+       {"step", "tokens", "loss", "grad_norm", "learning_rate", "seconds", "step_seconds", "tokens_per_second",
+        "wire_bytes", "wire_bytes_per_token_hop", "skipped_microbatches", "replayed_microbatches"})
     EXPECT_TRUE(lines[0].contains(key)) << key;
   EXPECT_EQ(lines.back()["step"], 20);
   EXPECT_TRUE(lines.back().contains("validation_loss"));
@@ -117,13 +132,14 @@ TEST_F(RunTest, LeavesTheFilesItPromises) {
   for (int lane = 0; lane < 3; ++lane) EXPECT_GE(lanes[lane], 20 * 4 * 2);  // forward, input gradient, weight gradient
   for (int lane = 3; lane < 5; ++lane) EXPECT_GE(lanes[lane], 20 * 4 * 2);  // send, receive
   EXPECT_GT(lanes[5], 0);                                                   // wait
-  for (const char* path : {"checkpoint/stage-0/step-00000020/manifest.json", "checkpoint/stage-1/step-00000020/weights.safetensors", "run.toml", "events.jsonl"})
+  for (const char* path : {"checkpoint/stage-0/step-00000020/manifest.json",
+                           "checkpoint/stage-1/step-00000020/weights.safetensors", "run.toml", "events.jsonl"})
     EXPECT_TRUE(fs::exists(folder_ + "/files/" + path)) << path;
   EXPECT_NE(done.output.find("step    20/20"), std::string::npos);
 }
 
 TEST_F(RunTest, ResumesWithTheLossesOfAnUninterruptedRun) {
-  ASSERT_EQ(run(train("whole")).code, 0);
+  whole_run(20);
   const std::string output = folder_ + "/killed.txt";
   const pid_t parent = start(train("killed"), output);
   ASSERT_TRUE(reaches("killed", 8));
@@ -137,7 +153,7 @@ TEST_F(RunTest, ResumesWithTheLossesOfAnUninterruptedRun) {
 }
 
 TEST_F(RunTest, StopsInOrderOnCtrlCAndGoesOnFromThere) {
-  ASSERT_EQ(run(train("whole")).code, 0);
+  whole_run(20);
   const std::string output = folder_ + "/stopped.txt";
   const pid_t parent = start(train("stopped", {"--set", "checkpoint.every=0"}), output);
   ASSERT_TRUE(reaches("stopped", 6));
@@ -161,21 +177,21 @@ TEST_F(RunTest, HasTheSameWeightsHoweverManyReplicasServeAStage) {
 }
 
 TEST_F(RunTest, ReplacesAKilledWorkerOfAStageOfOne) {
-  ASSERT_EQ(run(train("whole", {"--set", "run.steps=40"})).code, 0);
+  whole_run(40);
   expect_same_after("dead", train("dead", {"--set", "run.steps=40"}), [&] {
     ASSERT_TRUE(reaches("dead", 6));
-    ::kill(process("dead", "--peer 2"), SIGKILL);
+    ::kill(worker("dead", 2), SIGKILL);
   });
 }
 
 TEST_F(RunTest, LosesNothingWhenReplicasAreKilledOneByOne) {
-  ASSERT_EQ(run(train("whole", {"--set", "run.steps=150"})).code, 0);
+  whole_run(150);
   expect_same_after("killed", replicated("killed", {"--set", "run.steps=150"}), [&] {
     std::size_t step = 4;
-    for (const char* peer : {"--peer 1", "--peer 4", "--peer 2", "--peer 3"}) {
+    for (const int peer : {1, 4, 2, 3}) {
       ASSERT_TRUE(reaches("killed", step));
       const std::size_t before = count("killed", "\"admitted\"");
-      ::kill(process("killed", peer), SIGKILL);
+      ::kill(worker("killed", peer), SIGKILL);
       // The next one only when this one is replaced: two at once may be a whole stage.
       EXPECT_TRUE(eventually([&] { return count("killed", "\"admitted\"") > before; }));
       step = metrics("killed").size() + 3;
@@ -185,10 +201,10 @@ TEST_F(RunTest, LosesNothingWhenReplicasAreKilledOneByOne) {
 }
 
 TEST_F(RunTest, RebuildsAStageThatLostEveryReplica) {
-  ASSERT_EQ(run(train("whole", {"--set", "run.steps=40", "--set", "pipeline.stages=3"})).code, 0);
+  whole_run(40);
   expect_same_after("lost", replicated("lost", {"--set", "run.steps=40", "--set", "pipeline.stages=3"}), [&] {
     ASSERT_TRUE(reaches("lost", 14));
-    const pid_t one = process("lost", "--peer 3"), other = process("lost", "--peer 4");
+    const pid_t one = worker("lost", 3), other = worker("lost", 4);
     ::kill(one, SIGKILL);
     ::kill(other, SIGKILL);
   });
@@ -197,11 +213,14 @@ TEST_F(RunTest, RebuildsAStageThatLostEveryReplica) {
 
 // Nobody starts them again, so a replica of another stage takes the place.
 TEST_F(RunTest, RefillsAStageWhoseProcessesAreGoneFromAStageThatHasTwo) {
-  ASSERT_EQ(run(train("whole", {"--set", "run.steps=40", "--set", "pipeline.stages=4"})).code, 0);
-  expect_same_after("refilled", replicated("refilled", {"--set", "run.steps=40", "--set", "pipeline.stages=4", "--set", "recovery.replace=false"}), [&] {
-    ASSERT_TRUE(reaches("refilled", 14));
-    for (const char* peer : {"--peer 3", "--peer 4"}) ::kill(process("refilled", peer), SIGKILL);
-  });
+  whole_run(40);
+  expect_same_after("refilled",
+                    replicated("refilled", {"--set", "run.steps=40", "--set", "pipeline.stages=4", "--set",
+                                            "recovery.replace=false"}),
+                    [&] {
+                      ASSERT_TRUE(reaches("refilled", 14));
+                      for (const int peer : {3, 4}) ::kill(worker("refilled", peer), SIGKILL);
+                    });
   EXPECT_EQ(count("refilled", "\"gone\""), 2u);
   EXPECT_EQ(count("refilled", "\"moved\""), 1u);
 }
@@ -221,7 +240,8 @@ input_gradient_ms = 20
 weight_gradient_ms = 20
 )");
   const std::string output = folder_ + "/moved.txt";
-  const pid_t parent = start(train("moved", {"--set", "run.steps=100000", "--set", "train.microbatches_per_step=8"}), output);
+  const pid_t parent =
+      start(train("moved", {"--set", "run.steps=100000", "--set", "train.microbatches_per_step=8"}), output);
   const auto admitted = [&] { return count("moved", "stage 1 replica 1"); };
   EXPECT_TRUE(eventually([&] { return admitted() > 0; })) << read(folder_ + "/moved/events.jsonl");
   EXPECT_EQ(count("moved", "\"moved\""), 1u);
@@ -229,7 +249,8 @@ weight_gradient_ms = 20
   std::string mover;
   std::istringstream lines(read(folder_ + "/moved/events.jsonl"));
   for (std::string line; std::getline(lines, line);)
-    if (line.find("\"moved\"") != std::string::npos) mover = "--peer " + std::to_string(json::parse(line)["peer"].get<int>());
+    if (line.find("\"moved\"") != std::string::npos)
+      mover = " --name worker-" + std::to_string(json::parse(line)["peer"].get<int>()) + " ";
   const pid_t worker = process("moved", mover);
   ASSERT_GT(worker, 0);
   ::kill(worker, SIGKILL);
@@ -243,24 +264,28 @@ weight_gradient_ms = 20
 }
 
 TEST_F(RunTest, RollsBackAndSaysSoWhenAStageIsLostAndThereIsNoJournal) {
-  ASSERT_EQ(run(train("whole", {"--set", "run.steps=40", "--set", "pipeline.stages=3"})).code, 0);
-  expect_same_after("rolled", replicated("rolled", {"--set", "run.steps=40", "--set", "pipeline.stages=3", "--set", "recovery.journal_mb=0"}), [&] {
-    ASSERT_TRUE(reaches("rolled", 14));
-    const pid_t one = process("rolled", "--peer 3"), other = process("rolled", "--peer 4");
-    ::kill(one, SIGKILL);
-    ::kill(other, SIGKILL);
-  });
+  whole_run(40);
+  expect_same_after(
+      "rolled",
+      replicated("rolled", {"--set", "run.steps=40", "--set", "pipeline.stages=3", "--set", "recovery.journal_mb=0"}),
+      [&] {
+        ASSERT_TRUE(reaches("rolled", 14));
+        const pid_t one = worker("rolled", 3), other = worker("rolled", 4);
+        ::kill(one, SIGKILL);
+        ::kill(other, SIGKILL);
+      });
   EXPECT_GE(count("rolled", "\"rolled back\""), 1u);
 }
 
 TEST_F(RunTest, RollsBackFurtherWhenTheNewestCheckpointOfAnotherStageIsDamaged) {
-  ASSERT_EQ(run(train("whole", {"--set", "run.steps=40", "--set", "pipeline.stages=3"})).code, 0);
-  const auto arguments = replicated("rolled", {"--set", "run.steps=40", "--set", "pipeline.stages=3", "--set", "recovery.journal_mb=0", "--set", "checkpoint.every=10"});
+  whole_run(40);
+  const auto arguments = replicated("rolled", {"--set", "run.steps=40", "--set", "pipeline.stages=3", "--set",
+                                               "recovery.journal_mb=0", "--set", "checkpoint.every=10"});
   expect_same_after("rolled", arguments, [&] {
     ASSERT_TRUE(eventually([&] { return count("rolled", "version 20") == 3; }));
     std::ofstream(folder_ + "/rolled/checkpoint/stage-0/step-00000020/weights.safetensors", std::ios::binary) << "gone";
     ASSERT_TRUE(reaches("rolled", 24));  // beyond it, so that the other stages have to load it
-    const pid_t one = process("rolled", "--peer 3"), other = process("rolled", "--peer 4");
+    const pid_t one = worker("rolled", 3), other = worker("rolled", 4);
     ::kill(one, SIGKILL);
     ::kill(other, SIGKILL);
   });
@@ -273,7 +298,9 @@ bool RunTest::stops_while_writing(const std::string& stage, pid_t worker, const 
   const auto writing = [&] {
     std::error_code error;
     for (const auto& entry : fs::directory_iterator(stage, error))
-      if (entry.path().filename().string().starts_with(".writing-") && fs::exists(entry.path() / file, error) && !fs::exists(entry.path() / "manifest.json", error)) return true;
+      if (entry.path().filename().string().starts_with(".writing-") && fs::exists(entry.path() / file, error) &&
+          !fs::exists(entry.path() / "manifest.json", error))
+        return true;
     return false;
   };
   const auto stands_still = [&] {
@@ -309,14 +336,15 @@ TEST_F(RunTest, LoadsNoCheckpointWhoseWriterWasKilled) {
     for (const char* file : {"weights.safetensors", "optimizer.safetensors"})
       for (const std::uint32_t stage : {0u, 1u}) {
         const std::size_t admitted = count("torn", "\"admitted\"");
-        const pid_t worker = process("torn", "--peer " + std::to_string(stage + 1));
+        const pid_t worker = this->worker("torn", stage + 1);
         ASSERT_GT(worker, 0);
         ASSERT_TRUE(stops_while_writing(checkpoints + "/stage-" + std::to_string(stage), worker, file));
         // What calls itself a checkpoint at this moment is one.
-        const auto versions = isthmus::checkpoint_versions(checkpoints, isthmus::StageId(stage));
+        const auto versions = isthmus::store::checkpoint_versions(checkpoints, isthmus::StageId(stage));
         EXPECT_FALSE(versions.empty());
         for (const auto version : versions) {
-          const auto loaded = isthmus::read_checkpoint({checkpoints, isthmus::StageId(stage), 2 * stage, 2 * stage + 2, isthmus::ReplicaId(0)}, version);
+          const auto loaded = isthmus::store::read_checkpoint(
+              {checkpoints, isthmus::StageId(stage), 2 * stage, 2 * stage + 2, isthmus::ReplicaId(0)}, version);
           EXPECT_TRUE(loaded) << loaded.error().message;
         }
         ::kill(worker, SIGKILL);
@@ -325,17 +353,20 @@ TEST_F(RunTest, LoadsNoCheckpointWhoseWriterWasKilled) {
   });
   EXPECT_EQ(count("torn", "\"rolled back\""), 0u);
   // Nor is anything left of those that were never finished.
-  for (const auto& entry : fs::recursive_directory_iterator(checkpoints)) EXPECT_EQ(entry.path().string().find(".writing-"), std::string::npos) << entry.path();
+  for (const auto& entry : fs::recursive_directory_iterator(checkpoints))
+    EXPECT_EQ(entry.path().string().find(".writing-"), std::string::npos) << entry.path();
 }
 
-// One worker comes back to a checkpoint that was cut short, another to one with a flipped byte: both begin from the one before.
+// One worker comes back to a checkpoint that was cut short, another to one with a flipped byte: both begin from the one
+// before.
 TEST_F(RunTest, BeginsFromAnOlderCheckpointWhenTheNewestIsDamaged) {
   const std::vector<std::string> settings = {"--set", "run.steps=56"};
-  ASSERT_EQ(run(train("whole", settings)).code, 0);
+  whole_run(56);
   auto arguments = replicated("damaged", settings);
   arguments.insert(arguments.end(), {"--set", "checkpoint.every=18", "--set", "link.latency_ms=30"});
   const auto file = [&](int stage, int version, const std::string& name) {
-    return folder_ + "/damaged/checkpoint/stage-" + std::to_string(stage) + "/step-000000" + std::to_string(version) + "/" + name;
+    return folder_ + "/damaged/checkpoint/stage-" + std::to_string(stage) + "/step-000000" + std::to_string(version) +
+           "/" + name;
   };
   expect_same_after("damaged", arguments, [&] {
     // On all disks: nobody writes the one that is damaged again.
@@ -345,7 +376,7 @@ TEST_F(RunTest, BeginsFromAnOlderCheckpointWhenTheNewestIsDamaged) {
     std::string bytes = read(flipped);
     bytes[bytes.size() / 2] ^= 1;
     std::ofstream(flipped, std::ios::binary) << bytes;
-    for (const char* peer : {"--peer 1", "--peer 4"}) ::kill(process("damaged", peer), SIGKILL);
+    for (const int peer : {1, 4}) ::kill(worker("damaged", peer), SIGKILL);
     ASSERT_TRUE(eventually([&] { return count("damaged", "\"admitted\"") == 6; }));
   });
   std::map<int, std::string> warned, held;
@@ -357,40 +388,43 @@ TEST_F(RunTest, BeginsFromAnOlderCheckpointWhenTheNewestIsDamaged) {
   }
   EXPECT_NE(warned[1].find("step-00000036/weights.safetensors"), std::string::npos) << warned[1];
   EXPECT_NE(warned[1].find("truncated or damaged"), std::string::npos) << warned[1];
-  EXPECT_NE(warned[4].find("step-00000036/optimizer.safetensors does not match the digest"), std::string::npos) << warned[4];
+  EXPECT_NE(warned[4].find("step-00000036/optimizer.safetensors does not match the digest"), std::string::npos)
+      << warned[4];
   for (const int peer : {1, 4}) EXPECT_NE(held[peer].find("it holds version 18"), std::string::npos) << held[peer];
   EXPECT_EQ(count("damaged", "\"rolled back\""), 0u);
 }
 
 TEST_F(RunTest, GoesOnFromTheLogWhenTheCoordinatorIsKilled) {
-  ASSERT_EQ(run(train("whole", {"--set", "run.steps=60"})).code, 0);
+  whole_run(60);
   std::vector<pid_t> workers;
   expect_same_after("orphaned", replicated("orphaned", {"--set", "run.steps=60"}), [&] {
     for (const std::size_t step : {5u, 20u}) {
       ASSERT_TRUE(reaches("orphaned", step));
       ::kill(process("orphaned", "isthmus coordinator"), SIGKILL);
       if (workers.empty())
-        for (int peer = 1; peer <= 4; ++peer) workers.push_back(process("orphaned", "--peer " + std::to_string(peer)));
+        for (int peer = 1; peer <= 4; ++peer) workers.push_back(worker("orphaned", peer));
     }
     ASSERT_TRUE(reaches("orphaned", 40));
-    for (int peer = 1; peer <= 4; ++peer) EXPECT_EQ(process("orphaned", "--peer " + std::to_string(peer)), workers[peer - 1]) << "worker " << peer << " was started again";
+    for (int peer = 1; peer <= 4; ++peer)
+      EXPECT_EQ(worker("orphaned", peer), workers[peer - 1]) << "worker " << peer << " was started again";
   });
   EXPECT_EQ(metrics("orphaned").size(), 66u);  // a line for every step, none twice
   EXPECT_EQ(losses("orphaned"), losses("whole"));
 }
 
 TEST_F(RunTest, LetsAFrozenReplicaBackInOnceItHasCaughtUp) {
-  ASSERT_EQ(run(train("whole", {"--set", "run.steps=80"})).code, 0);
+  whole_run(80);
   expect_same_after("thawed", replicated("thawed", {"--set", "run.steps=80"}), [&] {
     ASSERT_TRUE(reaches("thawed", 4));
-    const pid_t worker = process("thawed", "--peer 3");
+    const pid_t worker = this->worker("thawed", 3);
     ::kill(worker, SIGSTOP);
     EXPECT_TRUE(eventually([&] { return count("thawed", "\"expelled\"") > 0; }));
     const std::size_t before = metrics("thawed").size();
     EXPECT_TRUE(reaches("thawed", before + 4));  // the others do not wait for it
     const std::size_t admitted = count("thawed", "\"admitted\"");
     ::kill(worker, SIGCONT);
-    EXPECT_TRUE(eventually([&] { return count("thawed", "\"admitted\"") > admitted || process("thawed", "--peer 3") != worker; }));
+    EXPECT_TRUE(
+        eventually([&] { return count("thawed", "\"admitted\"") > admitted || this->worker("thawed", 3) != worker; }));
   });
   EXPECT_GE(count("thawed", "\"expelled\""), 1u);
 }
@@ -398,8 +432,10 @@ TEST_F(RunTest, LetsAFrozenReplicaBackInOnceItHasCaughtUp) {
 // The only replica of the middle stage stands still: the others go on without it, and take it back in.
 TEST_F(RunTest, SkipsAStageThatNobodyServesUntilSomebodyDoes) {
   const std::string output = folder_ + "/skipped.txt";
-  const pid_t parent = start(train("skipped", {"--set", "run.steps=4000", "--set", "pipeline.stages=3", "--set", "recovery.skip_after_s=1", "--set",
-                                               "recovery.skip_steps=100000", "--set", "link.latency_ms=5"}), output);
+  const pid_t parent = start(
+      train("skipped", {"--set", "run.steps=4000", "--set", "pipeline.stages=3", "--set", "recovery.skip_after_s=1",
+                        "--set", "recovery.skip_steps=100000", "--set", "link.latency_ms=5"}),
+      output);
   const auto coverage = [&] {
     for (const auto lines = metrics("skipped"); const auto& line : lines | std::views::reverse)
       if (line.contains("coverage")) return line["coverage"].get<std::vector<int>>();
@@ -410,7 +446,7 @@ TEST_F(RunTest, SkipsAStageThatNobodyServesUntilSomebodyDoes) {
   const auto all = coverage();
   ASSERT_EQ(all.size(), 3u);
   EXPECT_EQ(all[1], all[0]);
-  const pid_t worker = process("skipped", "--peer 2");
+  const pid_t worker = this->worker("skipped", 2);
   ::kill(worker, SIGSTOP);
   EXPECT_TRUE(eventually([&] { return coverage() == std::vector<int>{all[0], 0, all[2]}; }));
   const std::size_t before = steps();
@@ -430,11 +466,11 @@ TEST_F(RunTest, SkipsAStageThatNobodyServesUntilSomebodyDoes) {
 }
 
 TEST_F(RunTest, SurvivesAFrozenWorker) {
-  ASSERT_EQ(run(train("whole", {"--set", "run.steps=40"})).code, 0);
+  whole_run(40);
   const std::string output = folder_ + "/frozen.txt";
   const pid_t parent = start(train("frozen", {"--set", "run.steps=40"}), output);
   ASSERT_TRUE(reaches("frozen", 4));
-  const pid_t worker = process("frozen", "--peer 1");
+  const pid_t worker = this->worker("frozen", 1);
   ::kill(worker, SIGSTOP);
   // Frozen until the others have noticed, however long this machine takes for that.
   EXPECT_TRUE(eventually([&] { return count("frozen", "expelled") > 0; }));
@@ -445,10 +481,12 @@ TEST_F(RunTest, SurvivesAFrozenWorker) {
   EXPECT_EQ(summary("frozen")["weights_hash"], summary("whole")["weights_hash"]);
 }
 
-// Whoever computes the step, however it is cut, and also a coordinator that was killed in between: the same steps are skipped.
+// Whoever computes the step, however it is cut, and also a coordinator that was killed in between: the same steps are
+// skipped.
 TEST_F(RunTest, SkipsABadBatchOnEveryStage) {
   write_text(400);
-  const std::vector<std::string> settings = {"--set", "run.steps=100", "--set", "train.learning_rate=0.01", "--set", "train.spike_window=16"};
+  const std::vector<std::string> settings = {"--set", "run.steps=100",        "--set", "train.learning_rate=0.01",
+                                             "--set", "train.spike_window=16"};
   const auto skipped = [&](const std::string& out) {
     std::vector<int> steps;
     for (const auto& line : metrics(out))
@@ -481,11 +519,14 @@ TEST_F(RunTest, SkipsABadBatchOnEveryStage) {
   EXPECT_NE(summary("open")["weights_hash"], summary("whole")["weights_hash"]);
 }
 
-// Weights that grow until they are no numbers any more: the run goes back, and when that does not help it ends in order.
+// Weights that grow until they are no numbers any more: the run goes back, and when that does not help it ends in
+// order.
 TEST_F(RunTest, GoesBackAndThenEndsWhenEveryStepIsBad) {
-  const auto done = run(train("wild", {"--set", "run.steps=300", "--set", "train.learning_rate=1000", "--set", "checkpoint.every=1", "--set", "checkpoint.keep=20"}));
+  const auto done = run(train("wild", {"--set", "run.steps=300", "--set", "train.learning_rate=1000", "--set",
+                                       "checkpoint.every=1", "--set", "checkpoint.keep=20"}));
   EXPECT_EQ(done.code, 1) << done.output;
-  EXPECT_NE(done.output.find("9 steps in a row were bad, and there is no checkpoint to go back to"), std::string::npos) << done.output;
+  EXPECT_NE(done.output.find("9 steps in a row were bad, and there is no checkpoint to go back to"), std::string::npos)
+      << done.output;
   EXPECT_GE(count("wild", "\"rolled back\""), 1u);
   EXPECT_GE(count("wild", "8 steps in a row were bad; the data of steps"), 1u);
   EXPECT_GE(count("wild", "its data is left out"), 8u);
@@ -502,8 +543,9 @@ TEST_F(RunTest, GoesOnWithoutCheckpointsWhenTheDiskIsFull) {
     const rlimit limit{100'000, 100'000};
     ::setrlimit(RLIMIT_FSIZE, &limit);
   });
-  EXPECT_EQ(done.code, 0) << done.output;
+  EXPECT_EQ(done.code, 1) << done.output;
   EXPECT_NE(done.output.find("cannot write the checkpoint file"), std::string::npos) << done.output;
+  EXPECT_NE(done.output.find("the final checkpoint of stage 0"), std::string::npos) << done.output;
   EXPECT_EQ(summary("full")["weights_hash"], summary("whole")["weights_hash"]);
   expect_nothing_left("full");
 }
@@ -514,12 +556,13 @@ TEST_F(RunTest, KeepsEveryStagesParametersApart) {
   const pid_t parent = start(train("apart", {"--set", "run.steps=100000", "--set", "pipeline.stages=4"}), output);
   ASSERT_TRUE(reaches("apart", 12));
   std::vector<pid_t> workers;
-  for (int peer = 1; peer <= 4; ++peer) workers.push_back(process("apart", "--peer " + std::to_string(peer)));
+  for (int peer = 1; peer <= 4; ++peer) workers.push_back(worker("apart", peer));
   for (const pid_t worker : workers) ::kill(worker, SIGSTOP);
   // What every stage once held, from its checkpoint: runs of eight fp32 weights that nobody else can have by chance.
   std::vector<std::vector<std::string>> needles(4);
   for (int stage = 0; stage < 4; ++stage)
-    for (const auto& entry : fs::recursive_directory_iterator(folder_ + "/apart/checkpoint/stage-" + std::to_string(stage))) {
+    for (const auto& entry :
+         fs::recursive_directory_iterator(folder_ + "/apart/checkpoint/stage-" + std::to_string(stage))) {
       if (entry.path().filename() != "optimizer.safetensors") continue;
       const std::string bytes = read(entry.path());
       for (std::size_t at = bytes.size() / 2; at + 32 < bytes.size() && needles[stage].size() < 40; at += 512) {
@@ -534,7 +577,8 @@ TEST_F(RunTest, KeepsEveryStagesParametersApart) {
     for (std::string line; std::getline(maps, line);) {
       unsigned long from = 0, to = 0;
       char access[5] = "";
-      if (std::sscanf(line.c_str(), "%lx-%lx %4s", &from, &to, access) != 3 || access[0] != 'r' || access[1] != 'w') continue;
+      if (std::sscanf(line.c_str(), "%lx-%lx %4s", &from, &to, access) != 3 || access[0] != 'r' || access[1] != 'w')
+        continue;
       std::string part(to - from, '\0');
       const ssize_t n = ::pread(memory, part.data(), part.size(), static_cast<off_t>(from));
       if (n > 0) all.append(part, 0, static_cast<std::size_t>(n));
@@ -548,37 +592,15 @@ TEST_F(RunTest, KeepsEveryStagesParametersApart) {
     for (int stage = 0; stage < 4; ++stage) {
       ASSERT_GT(needles[stage].size(), 5u);
       if (stage == holder) continue;
-      for (const auto& needle : needles[stage]) EXPECT_EQ(memory.find(needle), std::string::npos) << "worker of stage " << holder << " holds weights of stage " << stage;
+      for (const auto& needle : needles[stage])
+        EXPECT_EQ(memory.find(needle), std::string::npos)
+            << "worker of stage " << holder << " holds weights of stage " << stage;
     }
   }
   for (const pid_t worker : workers) ::kill(worker, SIGCONT);
   ::kill(parent, SIGINT);
   (void)finish(parent, output);
   expect_nothing_left("apart");
-}
-
-TEST_F(RunTest, LetsNobodyInWithAnotherKey) {
-  for (const char* out : {"ours", "theirs"}) ASSERT_EQ(run(train(out, {"--set", "run.steps=2", "--set", "train.warmup_steps=1"})).code, 0);
-  fs::remove(folder_ + "/ours/coordinator.log");
-  fs::copy_file(folder_ + "/theirs/keys/peer-1.key", folder_ + "/ours/keys/peer-1.key", fs::copy_options::overwrite_existing);
-  const std::string run_file = folder_ + "/ours/run.toml", out = folder_ + "/ours";
-  int ready[2], control[2];
-  ASSERT_EQ(::pipe(ready), 0);
-  ASSERT_EQ(::pipe(control), 0);
-  const pid_t coordinator = start({"coordinator", run_file, "--out", out, "--ready-fd", "3", "--control-fd", "0"}, folder_ + "/c.txt", [&] {
-    ::dup2(control[0], 0);
-    ::dup2(ready[1], 3);
-  });
-  ::close(ready[1]);
-  const pid_t worker = start({"worker", run_file, "--out", out, "--peer", "1"}, folder_ + "/w.txt", [&] { ::dup2(ready[0], 0); });
-  const auto refused = finish(worker, folder_ + "/w.txt");
-  EXPECT_EQ(refused.code, 1);
-  EXPECT_NE(refused.output.find("does not let this worker in"), std::string::npos) << refused.output;
-  EXPECT_NE(refused.output.find("peer-1.key"), std::string::npos);
-  ::kill(coordinator, SIGTERM);
-  (void)finish(coordinator, folder_ + "/c.txt");
-  EXPECT_EQ(read(out + "/events.jsonl").find("admitted", read(out + "/events.jsonl").rfind("finished")), std::string::npos);
-  expect_nothing_left("ours");
 }
 
 TEST_F(RunTest, SimulatesItsProtocolAndReplaysASeed) {
@@ -597,7 +619,9 @@ TEST_F(RunTest, SimulatesItsProtocolAndReplaysASeed) {
   EXPECT_NE(crashes.output.find("30 runs, 0 with violations"), std::string::npos) << crashes.output;
   EXPECT_EQ(simulate({"--faults", "earthquake"}).code, 2);
   // The README's.
-  EXPECT_EQ(run({"simulate", ISTHMUS_SOURCE_DIR "/configs/webster.toml", "--any-shape", "--seed", "1", "--runs", "20"}).code, 0);
+  EXPECT_EQ(
+      run({"simulate", ISTHMUS_SOURCE_DIR "/configs/webster.toml", "--any-shape", "--seed", "1", "--runs", "20"}).code,
+      0);
 }
 
 TEST_F(RunTest, MeasuresItsCodecs) {
@@ -630,32 +654,73 @@ TEST_F(RunTest, TrainsOnAVocabulary) {
   ASSERT_EQ(packed.code, 0) << packed.output;
   EXPECT_NE(packed.output.find("bytes per token"), std::string::npos) << packed.output;
   EXPECT_NE(packed.output.find("model.vocabulary = 330"), std::string::npos) << packed.output;
-  const auto figures = run({"data", "pack", "--vocabulary", model, "--train", t, "--validation", v, "--json", folder_ + "/text"});
+  const auto figures = run(
+      {"data", "pack", "--vocabulary", model, "--train", t, "--validation", v, "--force", "--json", folder_ + "/text"});
   EXPECT_GT(json::parse(figures.output)["validation"]["bytes_per_token"], 1.5);
-  const std::vector<std::string> words = {"--set", "run.steps=4", "--set", "data.train=" + t, "--set", "data.validation=" + v};
+  const std::vector<std::string> words = {"--set",           "run.steps=4", "--set",
+                                          "data.train=" + t, "--set",       "data.validation=" + v};
   auto arguments = train("words", words);
   arguments.insert(arguments.end(), {"--set", "model.vocabulary=330"});
   const auto done = run(arguments);
   EXPECT_EQ(done.code, 0) << done.output;
   const auto refused = run(train("small", words));
   EXPECT_EQ(refused.code, 1);
-  EXPECT_NE(refused.output.find("set model.vocabulary to at least"), std::string::npos) << refused.output;
+  EXPECT_NE(refused.output.find("was packed with a vocabulary of 330, the run's is 256"), std::string::npos)
+      << refused.output;
   const auto trigram = run({"data", "baseline", t, v});
   EXPECT_EQ(trigram.code, 1);
   EXPECT_NE(trigram.output.find("expected a byte shard"), std::string::npos) << trigram.output;
 }
 
+TEST_F(RunTest, LeavesALiveRunAlone) {
+  ASSERT_EQ(run(train("whole")).code, 0);
+  expect_same_after("live", train("live"), [&] {
+    ASSERT_TRUE(reaches("live", 4));
+    const std::string run_file = read(folder_ + "/live/run.toml");
+    for (const char* how : {"--resume", "--force", "--trace"}) {
+      const auto second = run(train("live", {how, "--set", "run.seed=7"}));
+      EXPECT_EQ(second.code, 1) << second.output;
+      EXPECT_NE(second.output.find("in use"), std::string::npos) << second.output;
+    }
+    EXPECT_EQ(read(folder_ + "/live/run.toml"), run_file);
+    // It takes its worker back, so nobody changed its keys.
+    const pid_t killed = worker("live", 2);
+    ASSERT_GT(killed, 0);
+    ::kill(killed, SIGKILL);
+  });
+  EXPECT_EQ(losses("live"), losses("whole"));
+}
+
+TEST_F(RunTest, IsTheSameRunWithTheSameDataElsewhere) {
+  ASSERT_EQ(run(train("whole")).code, 0);
+  ASSERT_EQ(run(train("moved", {"--set", "run.steps=12", "--set", "train.schedule_steps=20"})).code, 0);
+  fs::create_directories(folder_ + "/elsewhere");
+  for (const char* shard : {"train.bin", "validation.bin"})
+    fs::rename(folder_ + "/" + shard, folder_ + "/elsewhere/" + shard);
+  std::ofstream(folder_ + "/elsewhere/host.toml") << "[data]\ntrain = \"train.bin\"\nvalidation = \"validation.bin\"\n"
+                                                     "[recovery]\njournal_mb = 7\n";
+  const auto resumed = run(train("moved", {"--resume", "--host", folder_ + "/elsewhere/host.toml"}));
+  ASSERT_EQ(resumed.code, 0) << resumed.output;
+  EXPECT_EQ(summary("moved")["weights_hash"], summary("whole")["weights_hash"]);
+  std::ofstream(folder_ + "/elsewhere/train.bin", std::ios::app) << "x";
+  const auto other = run(train("other", {"--host", folder_ + "/elsewhere/host.toml"}));
+  EXPECT_EQ(other.code, 1) << other.output;
+}
+
 TEST_F(RunTest, SaysWhatIsWrongAndWhatToDo) {
   const auto expect = [&](const Finished& done, int code, const std::vector<std::string>& words) {
     EXPECT_EQ(done.code, code) << done.output;
-    for (const auto& word : words) EXPECT_NE(done.output.find(word), std::string::npos) << "'" << word << "' is not in: " << done.output;
+    for (const auto& word : words)
+      EXPECT_NE(done.output.find(word), std::string::npos) << "'" << word << "' is not in: " << done.output;
   };
   expect(run({"trian"}), 2, {"did you mean train"});
   expect(run({"train", folder_ + "/run.toml", "--resum"}), 2, {"did you mean --resume"});
   expect(run({"train", folder_ + "/none.toml"}), 78, {"none.toml"});
-  expect(run(train("bad", {"--set", "boundary.rank=99", "--set", "model.heads=5"})), 78, {"boundary.rank", "model.heads", "2 problems"});
+  expect(run(train("bad", {"--set", "boundary.rank=99", "--set", "model.heads=5"})), 78,
+         {"boundary.rank", "model.heads", "2 problems"});
   expect(run(train("bad", {"--set", "data.train=none.bin"})), 1, {"none.bin", "isthmus data pack"});
-  expect(run(train("bad", {"--set", "model.vocabulary=100"})), 1, {"token id", "model.vocabulary"});
+  expect(run(train("bad", {"--set", "model.vocabulary=100"})), 1,
+         {"packed with a vocabulary of 256", "the run's is 100", "model.vocabulary"});
   expect(run(train("bad", {"--resume"})), 1, {"no run to resume"});
   EXPECT_FALSE(fs::exists(folder_ + "/bad"));
   const int taken = ::socket(AF_INET, SOCK_STREAM, 0);
@@ -674,7 +739,8 @@ TEST_F(RunTest, SaysWhatIsWrongAndWhatToDo) {
   const std::string before = read(folder_ + "/good/metrics.jsonl");
   expect(run(train("good")), 1, {"already holds a run", "--resume"});
   expect(run(train("good", {"--resume", "--set", "train.learning_rate=1"})), 1, {"train.learning_rate"});
-  for (const char* stage : {"stage-0", "stage-1"}) fs::remove_all(folder_ + "/good/checkpoint/" + stage + "/step-00000006");
+  for (const char* stage : {"stage-0", "stage-1"})
+    fs::remove_all(folder_ + "/good/checkpoint/" + stage + "/step-00000006");
   fs::resize_file(folder_ + "/good/checkpoint/stage-1/step-00000005/weights.safetensors", 1000);
   expect(run(train("good", {"--resume", "--set", "run.steps=6"})), 1, {"weights.safetensors", "truncated"});
   EXPECT_EQ(before.substr(0, 100), read(folder_ + "/good/metrics.jsonl").substr(0, 100));

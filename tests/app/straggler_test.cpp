@@ -1,4 +1,5 @@
-// A device that becomes slow in the middle of a step, as real processes: whatever its siblings take over is counted once.
+// A device that becomes slow in the middle of a step, as real processes: whatever its siblings take over is counted
+// once.
 
 #include <gtest/gtest.h>
 
@@ -37,7 +38,9 @@ every = 0
   }
   json train(const std::string& out, std::vector<std::string> settings) const {
     std::vector<std::string> arguments = {"train", "--trace", folder_ + "/run.toml", "--out", folder_ + "/" + out};
-    for (const std::string set : {"run.steps=4", "train.microbatches_per_step=16", "train.evaluate_every=0", "train.evaluation_microbatches=0"}) settings.push_back(set);
+    for (const std::string set :
+         {"run.steps=4", "train.microbatches_per_step=16", "train.evaluate_every=0", "train.evaluation_microbatches=0"})
+      settings.push_back(set);
     for (const auto& set : settings) arguments.insert(arguments.end(), {"--set", set});
     const auto done = run(arguments);
     EXPECT_EQ(done.code, 0) << done.output;
@@ -47,7 +50,8 @@ every = 0
   std::ptrdiff_t begun(const std::string& out, int step) const {
     const json trace = json::parse(read(folder_ + "/" + out + "/trace.json"));
     return std::ranges::count_if(trace["traceEvents"], [&](const json& event) {
-      return event["ph"] == "X" && event["pid"] == GetParam() && event["tid"] == 0 && event["name"].get<std::string>().ends_with(" step " + std::to_string(step));
+      return event["ph"] == "X" && event["pid"] == GetParam() && event["tid"] == 0 &&
+             event["name"].get<std::string>().ends_with(" step " + std::to_string(step));
     });
   }
   std::ptrdiff_t dealt(const std::string& out) const {
@@ -64,10 +68,12 @@ every = 0
 TEST_P(StragglerTest, CountsEveryMicrobatchOnceWhoeverTakesItOver) {
   const json whole = train("whole", {});
   // The step has just begun.
-  const json slow = train("slow", {"emulated.slow_peer=" + std::to_string(GetParam()), "emulated.slow_factor=10", "emulated.slow_step=3", "emulated.slow_after=2"});
+  const json slow = train("slow", {"emulated.slow_peer=" + std::to_string(GetParam()), "emulated.slow_factor=10",
+                                   "emulated.slow_step=3", "emulated.slow_after=2"});
   ASSERT_TRUE(whole.contains("weights_hash") && slow.contains("weights_hash"));
   EXPECT_EQ(slow["weights_hash"], whole["weights_hash"]);
-  // Two at full speed, two until it is found out, and what it does of the rest while its sibling does ten times as much.
+  // Two at full speed, two until it is found out, and what it does of the rest while its sibling does ten times as
+  // much.
   EXPECT_LE(begun("slow", 3), 6);
   // Only what a head has not begun is dealt by the coordinator; of other stages it is taken back by those before.
   if (GetParam() == 1) {
@@ -75,6 +81,7 @@ TEST_P(StragglerTest, CountsEveryMicrobatchOnceWhoeverTakesItOver) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Of, StragglerTest, ::testing::Values(1, 3), [](const auto& p) { return "Worker" + std::to_string(p.param); });
+INSTANTIATE_TEST_SUITE_P(Of, StragglerTest, ::testing::Values(1, 3),
+                         [](const auto& p) { return "Worker" + std::to_string(p.param); });
 
 }  // namespace

@@ -21,10 +21,13 @@ using nlohmann::json;
 class SyncTest : public CommandLineTest, public ::testing::WithParamInterface<const char*> {
  protected:
   // Three replicas of each of two stages, which agree every four of forty steps.
-  std::vector<std::string> train(const std::string& out, const std::string& mode, std::vector<std::string> more = {}) const {
+  std::vector<std::string> train(const std::string& out, const std::string& mode,
+                                 std::vector<std::string> more = {}) const {
     std::vector<std::string> arguments = {"train", folder_ + "/run.toml", "--out", folder_ + "/" + out};
-    for (const std::string& set : {std::string("run.deterministic=false"), std::string("run.steps=40"), std::string("pipeline.replicas=3"),
-                                   std::string("train.microbatches_per_step=6"), std::string("pipeline.routing=round_robin"), "sync.mode=" + mode, std::string("sync.every=4"), std::string("link.latency_ms=5")})
+    for (const std::string& set :
+         {std::string("run.deterministic=false"), std::string("run.steps=40"), std::string("pipeline.replicas=3"),
+          std::string("train.microbatches_per_step=6"), std::string("pipeline.routing=round_robin"),
+          "sync.mode=" + mode, std::string("sync.every=4"), std::string("link.latency_ms=5")})
       arguments.insert(arguments.end(), {"--set", set});
     for (const auto& set : more) arguments.insert(arguments.end(), {"--set", set});
     return arguments;
@@ -64,12 +67,15 @@ TEST_P(SyncTest, AgreeAlthoughReplicasAreKilled) {
   EXPECT_TRUE(events("killed", "rolled back").empty());
 }
 
-INSTANTIATE_TEST_SUITE_P(Modes, SyncTest, ::testing::Values("diloco", "sparseloco", "slices"), [](const auto& p) { return p.param; });
+INSTANTIATE_TEST_SUITE_P(Modes, SyncTest, ::testing::Values("diloco", "sparseloco", "slices"),
+                         [](const auto& p) { return p.param; });
 
-// No journal holds what replicas did each for itself, so a stage that loses all of them takes the run back to a checkpoint.
+// No journal holds what replicas did each for itself, so a stage that loses all of them takes the run back to a
+// checkpoint.
 TEST_F(SyncTest, GoBackWhenAStageLosesAllOfThem) {
   const std::string output = folder_ + "/lost.txt";
-  const pid_t parent = start(train("lost", "sparseloco", {"checkpoint.every=5", "link.latency_ms=20", "recovery.skip_after_s=0"}), output);
+  const pid_t parent = start(
+      train("lost", "sparseloco", {"checkpoint.every=5", "link.latency_ms=20", "recovery.skip_after_s=0"}), output);
   ASSERT_TRUE(reaches("lost", 17));
   for (const int peer : {4, 5, 6})
     if (const pid_t pid = worker("lost", peer); pid > 0) ::kill(pid, SIGKILL);
@@ -87,12 +93,14 @@ TEST_F(SyncTest, GoOnFromACheckpoint) {
   EXPECT_EQ(summary("resumed")["steps"], 20);
 }
 
-// Four replicas of the last stage, one of which lies: it is named time and again. Of so small a model an honest update may look odd once,
-// and all of its work would be done by one replica if it went to the quickest.
+// Four replicas of the last stage, one of which lies: it is named time and again. Of so small a model an honest update
+// may look odd once, and all of its work would be done by one replica if it went to the quickest.
 TEST_F(SyncTest, NameWhoeverLies) {
   for (const std::string lie : {"not_finite", "scale", "noise", "stale"}) {
-    const auto done = run(train(lie, "sparseloco", {"model.hidden=128", "boundary.rank=16", "train.microbatches_per_step=8", "pipeline.replicas=4", "checkpoint.every=0",
-                                                    "rehearsal.liar=6", "rehearsal.lie=" + lie}));
+    const auto done =
+        run(train(lie, "sparseloco",
+                  {"model.hidden=128", "boundary.rank=16", "train.microbatches_per_step=8", "pipeline.replicas=4",
+                   "checkpoint.every=0", "rehearsal.liar=6", "rehearsal.lie=" + lie}));
     ASSERT_EQ(done.code, 0) << done.output;
     const auto named = events(lie, "offender");
     const auto liar = std::ranges::count_if(named, [](const json& event) { return event["peer"] == 6; });

@@ -6,13 +6,14 @@
 #include <cmath>
 #include <fstream>
 #include <limits>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "base/counter_random.h"
 #include "compress/error_feedback.h"
 
-namespace isthmus {
+namespace isthmus::compress {
 namespace {
 
 using Values = std::vector<float>;
@@ -32,9 +33,13 @@ struct Subject {
 };
 
 template <Rounding kRounding>
-std::unique_ptr<BoundaryCodec> int8() { return make_value_codec("int8", kRounding); }
+std::unique_ptr<BoundaryCodec> int8() {
+  return make_value_codec("int8", kRounding);
+}
 template <Rounding kRounding>
-std::unique_ptr<BoundaryCodec> int4() { return make_value_codec("int4", kRounding); }
+std::unique_ptr<BoundaryCodec> int4() {
+  return make_value_codec("int4", kRounding);
+}
 
 const Subject kSubjects[] = {
     {"fp32", [] { return make_value_codec("fp32", Rounding::kNearest); }, 1 - 1e-12},
@@ -56,14 +61,17 @@ class BoundaryCodecContract : public ::testing::TestWithParam<Subject> {
     if (auto status = codec_->decode(bytes, shape, out); !status) return tl::unexpected(status.error());
     return out;
   }
-  Bytes encode(const Values& v, BoundaryShape shape, std::uint64_t dither = 5) const { return codec_->encode(v, shape, dither); }
+  Bytes encode(const Values& v, BoundaryShape shape, std::uint64_t dither = 5) const {
+    return codec_->encode(v, shape, dither);
+  }
   // Largest error, and the most there may be, in units of the block's largest magnitude.
   void expect_within_bound(const Values& in, const Values& out) const {
     for (std::size_t at = 0; at < in.size(); at += kBlock) {
       const std::size_t end = std::min(in.size(), at + kBlock);
       float largest = 0;
       for (std::size_t i = at; i < end; ++i) largest = std::max(largest, std::abs(in[i]));
-      for (std::size_t i = at; i < end; ++i) EXPECT_LE(std::abs(out[i] - in[i]), largest * codec_->error_bound()) << in[i] << " became " << out[i];
+      for (std::size_t i = at; i < end; ++i)
+        EXPECT_LE(std::abs(out[i] - in[i]), largest * codec_->error_bound()) << in[i] << " became " << out[i];
     }
   }
   const std::unique_ptr<BoundaryCodec> codec_ = GetParam().make();
@@ -87,7 +95,8 @@ TEST_P(BoundaryCodecContract, CountsItsBytesExactly) {
 
 TEST_P(BoundaryCodecContract, LetsNothingNotFinitePassAsFinite) {
   const BoundaryShape shape{4, 48};
-  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity()}) {
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
+                          -std::numeric_limits<float>::infinity()}) {
     Values in = values(shape);
     in[70] = bad;
     const auto out = decode(encode(in, shape), shape);
@@ -101,17 +110,20 @@ TEST_P(BoundaryCodecContract, LetsNothingNotFinitePassAsFinite) {
 TEST_P(BoundaryCodecContract, TakesTheSmallestAndTheLargestNumbers) {
   const BoundaryShape shape{1, 5};
   const float most = std::numeric_limits<float>::max(), least = std::numeric_limits<float>::denorm_min();
-  for (const Values& in : {Values{0, 0, 0, 0, 0}, Values{least, -least, 0, least, least}, Values{most / 2, -most / 2, 1, 0, 2}, Values{-0.0f, 1e-30f, 2e-38f, -1e-38f, 0}}) {
+  for (const Values& in : {Values{0, 0, 0, 0, 0}, Values{least, -least, 0, least, least},
+                           Values{most / 2, -most / 2, 1, 0, 2}, Values{-0.0f, 1e-30f, 2e-38f, -1e-38f, 0}}) {
     const auto out = decode(encode(in, shape), shape);
     ASSERT_TRUE(out) << out.error().message;
-    for (std::size_t i = 0; i < in.size(); ++i) EXPECT_NEAR((*out)[i], in[i], std::max(1e-30, std::abs(in[0]) * codec_->error_bound()));
+    for (std::size_t i = 0; i < in.size(); ++i)
+      EXPECT_NEAR((*out)[i], in[i], std::max(1e-30, std::abs(in[0]) * codec_->error_bound()));
   }
 }
 
 TEST_P(BoundaryCodecContract, RefusesAnyOtherLength) {
   const BoundaryShape shape{8, 4};
   const Bytes good = encode(values(shape), shape);
-  for (std::size_t length = 0; length < good.size(); ++length) EXPECT_FALSE(decode(ByteView(good).first(length), shape));
+  for (std::size_t length = 0; length < good.size(); ++length)
+    EXPECT_FALSE(decode(ByteView(good).first(length), shape));
   Bytes longer = good;
   longer.push_back(0);
   EXPECT_FALSE(decode(longer, shape));
@@ -123,7 +135,8 @@ TEST_P(BoundaryCodecContract, SurvivesAnyBytes) {
   const BoundaryShape shape{5, 29};
   Bytes bytes(codec_->bytes(shape));
   for (std::uint64_t round = 0; round < 300; ++round) {
-    for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::uint8_t>(random.bits(round * bytes.size() + i));
+    for (std::size_t i = 0; i < bytes.size(); ++i)
+      bytes[i] = static_cast<std::uint8_t>(random.bits(round * bytes.size() + i));
     // Refused, or as many values as asked for: the sanitizers see the rest.
     if (const auto out = decode(bytes, shape)) {
       EXPECT_EQ(out->size(), shape.numbers());
@@ -147,17 +160,32 @@ TEST_P(BoundaryCodecContract, IsDeterministic) {
 TEST_P(BoundaryCodecContract, KeepsTheDirectionOfAGradient) {
   const BoundaryShape shape{100, 16};
   const Values in = values(shape), out = *decode(encode(in, shape), shape);
-  const auto dot = [](const Values& a, const Values& b) { return std::inner_product(a.begin(), a.end(), b.begin(), 0.0); };
+  const auto dot = [](const Values& a, const Values& b) {
+    return std::inner_product(a.begin(), a.end(), b.begin(), 0.0);
+  };
   EXPECT_GT(dot(in, out) / std::sqrt(dot(in, in) * dot(out, out)), GetParam().cosine);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, BoundaryCodecContract, ::testing::ValuesIn(kSubjects), [](const auto& subject) { return std::string(subject.param.name); });
+INSTANTIATE_TEST_SUITE_P(All, BoundaryCodecContract, ::testing::ValuesIn(kSubjects),
+                         [](const auto& subject) { return std::string(subject.param.name); });
+
+TEST(BoundaryCodecs, HaveANumberEach) {
+  std::map<std::uint8_t, std::string> seen{{0, "none"}};
+  for (const char* values : {"fp32", "bf16", "int8", "int4"}) {
+    const auto plain = make_value_codec(values, Rounding::kNearest);
+    const auto sparse = make_top_k(3, make_value_codec(values, Rounding::kNearest));
+    EXPECT_TRUE(seen.emplace(plain->id(), values).second) << values << " and " << seen[plain->id()];
+    EXPECT_TRUE(seen.emplace(sparse->id(), values).second) << "top-k " << values << " and " << seen[sparse->id()];
+    EXPECT_EQ(plain->id(), make_value_codec(values, Rounding::kStochastic)->id()) << "decoded alike";
+  }
+}
 
 TEST(BoundaryCodecs, AreThoseOfTheSchema) {
   std::ifstream in(ISTHMUS_SOURCE_DIR "/configs/run.schema.json");
   const auto boundary = nlohmann::json::parse(in)["properties"]["boundary"]["properties"];
   for (const char* key : {"values", "gradient_values"})
-    for (const std::string name : boundary[key]["enum"]) EXPECT_TRUE(make_value_codec(name, Rounding::kNearest)) << name;
+    for (const std::string name : boundary[key]["enum"])
+      EXPECT_TRUE(make_value_codec(name, Rounding::kNearest)) << name;
   EXPECT_FALSE(make_value_codec("int5", Rounding::kNearest));
 }
 
@@ -180,7 +208,8 @@ TEST(StochasticRounding, KeepsTheMeanOfSmallGradients) {
   const auto codec = make_value_codec("int4", Rounding::kStochastic);
   const int rounds = 20000;
   for (int i = 0; i < rounds; ++i) {
-    ASSERT_TRUE(codec->decode(codec->encode(in, shape, static_cast<std::uint64_t>(i) * 0x9E3779B97F4A7C15ull), shape, out));
+    ASSERT_TRUE(
+        codec->decode(codec->encode(in, shape, static_cast<std::uint64_t>(i) * 0x9E3779B97F4A7C15ull), shape, out));
     for (std::size_t j = 0; j < 64; ++j) sum[j] += out[j];
   }
   // A value of 0.07 steps: deviation of the mean 0.26 steps / sqrt(rounds · 63).
@@ -201,11 +230,11 @@ TEST(BlockIntegers, RefuseCodesAndScalesThatNobodyWrites) {
     return bytes;
   };
   EXPECT_TRUE(eight->decode(good8, shape, out));
-  EXPECT_FALSE(eight->decode(with(good8, 3, 0x80), shape, out));          // -128
-  EXPECT_FALSE(eight->decode(with(good8, 1, 0xBF), shape, out));          // a negative scale
-  EXPECT_FALSE(eight->decode(with(good8, 1, 0x7F), shape, out));          // 0x7F80 and above: not finite
+  EXPECT_FALSE(eight->decode(with(good8, 3, 0x80), shape, out));  // -128
+  EXPECT_FALSE(eight->decode(with(good8, 1, 0xBF), shape, out));  // a negative scale
+  EXPECT_FALSE(eight->decode(with(good8, 1, 0x7F), shape, out));  // 0x7F80 and above: not finite
   EXPECT_TRUE(four->decode(good4, shape, out));
-  EXPECT_FALSE(four->decode(with(good4, 2, 0x88), shape, out));           // -8
+  EXPECT_FALSE(four->decode(with(good4, 2, 0x88), shape, out));             // -8
   EXPECT_FALSE(four->decode(with(good4, 3, good4[3] | 0x10), shape, out));  // something behind the last value
 }
 
@@ -286,4 +315,4 @@ TEST(ErrorFeedbackOfTopK, LosesNothingInTheLongRun) {
 }
 
 }  // namespace
-}  // namespace isthmus
+}  // namespace isthmus::compress

@@ -10,25 +10,28 @@
 
 #include "compress/random_updates.h"
 
-namespace isthmus {
+namespace isthmus::compress {
 namespace {
 
 using ::testing::HasSubstr;
 
 constexpr std::uint64_t kNumbers = 40 * kTile + 123;
 
-struct Subject {
+struct Combiner {
   const char* name;
   std::unique_ptr<UpdateCodec> (*make)();
 };
 
-const Subject kSubjects[] = {
-    {"sparse", [] { return make_sparse_update({1000, 0, kNumbers - 1001, 1}); }},
+const Combiner kCombiners[] = {
+    {"sparse",
+     [] {
+       return make_sparse_update({1000, 0, kNumbers - 1001, 1});
+     }},
     {"dense", [] { return make_dense_update(kNumbers); }},
 };
 
 // The payloads of one sync, and what became of them.
-class CombineUpdates : public ::testing::TestWithParam<Subject> {
+class CombineUpdates : public ::testing::TestWithParam<Combiner> {
  protected:
   void give(Values update, double weight = 1) {
     payloads_.push_back(codec_->encode(update));
@@ -50,7 +53,8 @@ class CombineUpdates : public ::testing::TestWithParam<Subject> {
   }
   // The numbers of these updates at each coordinate, clipped, sorted; `reduce` makes the result of them.
   template <class Reduce>
-  void expect_of_sorted(const std::vector<std::size_t>& members, const std::vector<UpdateFinding>& findings, Reduce reduce) const {
+  void expect_of_sorted(const std::vector<std::size_t>& members, const std::vector<UpdateFinding>& findings,
+                        Reduce reduce) const {
     std::vector<Values> rows;
     for (const std::size_t i : members) rows.push_back(decoded(i));
     for (std::uint64_t n = 0; n < kNumbers; ++n) {
@@ -83,7 +87,8 @@ TEST_P(CombineUpdates, MeansByWeight) {
       EXPECT_LE(findings[i].factor, 1);
       EXPECT_TRUE(findings[i].offence.empty()) << findings[i].offence;
       const Values update = decoded(i);
-      for (std::uint64_t n = 0; n < kNumbers; ++n) expected[n] += weights_[i] * findings[i].factor * update[n] / weights;
+      for (std::uint64_t n = 0; n < kNumbers; ++n)
+        expected[n] += weights_[i] * findings[i].factor * update[n] / weights;
     }
     for (std::uint64_t n = 0; n < kNumbers; ++n) ASSERT_NEAR(out_[n], expected[n], 1e-5) << n;
   }
@@ -110,7 +115,8 @@ TEST_P(CombineUpdates, ComparesEachWithTheMeanOfTheOthers) {
   }
 }
 
-// The same payloads in the same order give the same bits; in another order the same findings, and a sum that was rounded otherwise.
+// The same payloads in the same order give the same bits; in another order the same findings, and a sum that was
+// rounded otherwise.
 TEST_P(CombineUpdates, DependsOnNothingElse) {
   give_honest(4, 0.5);
   for (const auto rule : {CombineRule::kMean, CombineRule::kMedian, CombineRule::kTrimmed}) {
@@ -137,7 +143,8 @@ TEST_P(CombineUpdates, TakesTheMedianOfEachCoordinate) {
     const auto findings = combine(CombineRule::kMedian);
     std::vector<std::size_t> all(count);
     std::iota(all.begin(), all.end(), 0);
-    expect_of_sorted(all, findings, [&](const auto& sorted) { return (sorted[(count - 1) / 2] + sorted[count / 2]) / 2; });
+    expect_of_sorted(all, findings,
+                     [&](const auto& sorted) { return (sorted[(count - 1) / 2] + sorted[count / 2]) / 2; });
   }
 }
 
@@ -150,7 +157,8 @@ TEST_P(CombineUpdates, TrimsEachCoordinate) {
     std::iota(all.begin(), all.end(), 0);
     const std::size_t dropped = count < 3 ? 0 : count < 8 ? 1 : 2;
     expect_of_sorted(all, findings, [&](const auto& sorted) {
-      return std::accumulate(sorted.begin() + static_cast<std::ptrdiff_t>(dropped), sorted.end() - static_cast<std::ptrdiff_t>(dropped), 0.0) /
+      return std::accumulate(sorted.begin() + static_cast<std::ptrdiff_t>(dropped),
+                             sorted.end() - static_cast<std::ptrdiff_t>(dropped), 0.0) /
              static_cast<double>(count - 2 * dropped);
     });
   }
@@ -182,7 +190,8 @@ TEST_P(CombineUpdates, ClipsAndNamesWhatIsTooLoud) {
   std::vector<double> norms;
   for (const auto& finding : findings) norms.push_back(finding.norm);
   std::ranges::sort(norms);
-  for (const auto& finding : findings) EXPECT_NEAR(finding.norm * finding.factor, std::min(finding.norm, norms[2]), 1e-9 * finding.norm);
+  for (const auto& finding : findings)
+    EXPECT_NEAR(finding.norm * finding.factor, std::min(finding.norm, norms[2]), 1e-9 * finding.norm);
   EXPECT_THAT(findings[3].offence, ::testing::MatchesRegex("its norm is (99|100|101) times the median's"));
   for (const std::size_t i : {0, 1, 2, 4}) EXPECT_TRUE(findings[i].offence.empty()) << findings[i].offence;
 }
@@ -241,7 +250,8 @@ TEST_P(CombineUpdates, AccusesNobodyHonest) {
       payloads_.clear(), weights_.clear();
       give_honest(count - 1, share);
       give(honest(common_, share / 2, "other data"));
-      for (const auto& finding : combine()) EXPECT_TRUE(finding.offence.empty()) << "share " << share << " of " << count << ": " << finding.offence;
+      for (const auto& finding : combine())
+        EXPECT_TRUE(finding.offence.empty()) << "share " << share << " of " << count << ": " << finding.offence;
     }
 }
 
@@ -287,7 +297,8 @@ TEST_P(CombineUpdates, IsZeroWhereThereIsNothing) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, CombineUpdates, ::testing::ValuesIn(kSubjects), [](const auto& subject) { return std::string(subject.param.name); });
+INSTANTIATE_TEST_SUITE_P(All, CombineUpdates, ::testing::ValuesIn(kCombiners),
+                         [](const auto& subject) { return std::string(subject.param.name); });
 
 // What a sparse update does not hold counts as 0.
 TEST(CombineSparseUpdates, HasAMedianOfZeroWhereFewSentANumber) {
@@ -307,4 +318,4 @@ TEST(CombineSparseUpdates, HasAMedianOfZeroWhereFewSentANumber) {
 }
 
 }  // namespace
-}  // namespace isthmus
+}  // namespace isthmus::compress

@@ -6,7 +6,7 @@
 
 #include "compress/token_ids.h"
 
-namespace isthmus {
+namespace isthmus::compress {
 namespace {
 
 TEST(Subspace, HasOrthonormalColumnsAndTheSameBitsEveryTime) {
@@ -39,4 +39,4 @@ TEST(TokenIds, AreRefusedBeyondTheVocabularyOrWithAnotherLength) {
 }
 
 }  // namespace
-}  // namespace isthmus
+}  // namespace isthmus::compress

@@ -14,28 +14,31 @@
 #include "compress/random_updates.h"
 #include "compress/update_likeness.h"
 
-namespace isthmus {
+namespace isthmus::compress {
 namespace {
 
 using Tensors = std::vector<std::uint64_t>;
 using ::testing::HasSubstr;
 
-std::uint64_t total(const Tensors& tensors) { return std::accumulate(tensors.begin(), tensors.end(), std::uint64_t{0}); }
+std::uint64_t total(const Tensors& tensors) {
+  return std::accumulate(tensors.begin(), tensors.end(), std::uint64_t{0});
+}
 
-struct Subject {
+struct Update {
   const char* name;
   std::unique_ptr<UpdateCodec> (*make)(const Tensors& tensors);
 };
 
-const Subject kSubjects[] = {
+const Update kUpdates[] = {
     {"sparse", [](const Tensors& tensors) { return make_sparse_update(tensors); }},
     {"dense", [](const Tensors& tensors) { return make_dense_update(total(tensors)); }},
 };
 
-const Tensors kTensors[] = {{}, {0}, {1}, {1, 1, 1}, {0, 5, 0, 64, 65}, {63}, {129, 3}, {4095}, {4096}, {4097}, {4160, 4161}, {100, 9000, 1, 0, 12288, 7}};
+const Tensors kTensors[] = {{},       {0},    {1},    {1, 1, 1}, {0, 5, 0, 64, 65}, {63},
+                            {129, 3}, {4095}, {4096}, {4097},    {4160, 4161},      {100, 9000, 1, 0, 12288, 7}};
 
-const float kNotFinite[] = {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(),
-                            std::bit_cast<float>(0x7FFFFFFFu)};
+const float kNotFinite[] = {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
+                            -std::numeric_limits<float>::infinity(), std::bit_cast<float>(0x7FFFFFFFu)};
 
 Values decoded(const UpdateCodec& codec, ByteView payload) {
   Values out(codec.numbers(), 77.0f);
@@ -44,7 +47,7 @@ Values decoded(const UpdateCodec& codec, ByteView payload) {
 }
 
 // What every codec has to do.
-class UpdateCodecContract : public ::testing::TestWithParam<Subject> {
+class UpdateCodecContract : public ::testing::TestWithParam<Update> {
  protected:
   static std::unique_ptr<UpdateCodec> make(const Tensors& tensors) { return GetParam().make(tensors); }
 };
@@ -55,13 +58,14 @@ Values any_values(std::uint64_t count, std::uint64_t kind) {
   Values out = normals(count, "any" + std::to_string(kind), sizes[kind % 5]);
   const CounterRandom random(kind, "kind");
   for (std::uint64_t i = 0; i < count; ++i) {
-    if (kind % 8 == 1) out[i] = static_cast<float>(random.below(4, i)) - 1.0f;                    // many alike
-    if (kind % 8 == 2 && random.below(100, i) > 0) out[i] = 0.0f;                                 // hardly any
-    if (kind % 8 == 3) out[i] *= static_cast<float>(std::ldexp(1.0, -static_cast<int>(random.below(60, i))));  // of all sizes
-    if (kind % 8 == 4) out[i] = std::abs(out[i]);                                                 // of one sign
+    if (kind % 8 == 1) out[i] = static_cast<float>(random.below(4, i)) - 1.0f;  // many alike
+    if (kind % 8 == 2 && random.below(100, i) > 0) out[i] = 0.0f;               // hardly any
+    if (kind % 8 == 3)
+      out[i] *= static_cast<float>(std::ldexp(1.0, -static_cast<int>(random.below(60, i))));  // of all sizes
+    if (kind % 8 == 4) out[i] = std::abs(out[i]);                                             // of one sign
     if (kind % 8 == 5) out[i] = -2.5f;
     if (kind % 8 == 6) out[i] = -0.0f;
-    if (kind % 8 == 7) out[i] = std::round(out[i] * 4) / 4;                                          // some alike
+    if (kind % 8 == 7) out[i] = std::round(out[i] * 4) / 4;  // some alike
   }
   return out;
 }
@@ -86,9 +90,11 @@ TEST_P(UpdateCodecContract, TakesOutWhatItSends) {
       const auto status = codec->check(payload);
       ASSERT_TRUE(status) << status.error().message << ", kind " << kind;
       const Values sent = decoded(*codec, payload);
-      for (std::size_t i = 0; i < before.size(); ++i) ASSERT_EQ(buffer[i], before[i] - sent[i]) << i << " of kind " << kind;
+      for (std::size_t i = 0; i < before.size(); ++i)
+        ASSERT_EQ(buffer[i], before[i] - sent[i]) << i << " of kind " << kind;
       double norm2 = 0, rest2 = 0;
-      for (std::size_t i = 0; i < before.size(); ++i) norm2 += static_cast<double>(before[i]) * before[i], rest2 += static_cast<double>(buffer[i]) * buffer[i];
+      for (std::size_t i = 0; i < before.size(); ++i)
+        norm2 += static_cast<double>(before[i]) * before[i], rest2 += static_cast<double>(buffer[i]) * buffer[i];
       EXPECT_LE(rest2, norm2);
     }
 }
@@ -138,7 +144,8 @@ TEST_P(UpdateCodecContract, RefusesAnyOtherLength) {
   const auto codec = make({5, 0, 130});
   Values buffer = normals(135, "length");
   Bytes payload = codec->encode(buffer);
-  for (std::size_t length = 0; length < payload.size(); ++length) EXPECT_FALSE(codec->check(ByteView(payload).first(length)));
+  for (std::size_t length = 0; length < payload.size(); ++length)
+    EXPECT_FALSE(codec->check(ByteView(payload).first(length)));
   payload.push_back(0);
   EXPECT_FALSE(codec->check(payload));
 }
@@ -151,7 +158,8 @@ TEST_P(UpdateCodecContract, SurvivesAnyBytes) {
   const Bytes good = codec->encode(buffer);
   std::size_t taken = 0;
   for (std::uint64_t round = 0; round < 4000; ++round) {
-    // Random throughout, or good but for a few bytes. Not in a larger allocation, where sanitizers would not see a read beyond.
+    // Random throughout, or good but for a few bytes. Not in a larger allocation, where sanitizers would not see a read
+    // beyond.
     Bytes bytes = good;
     const std::uint64_t changes = round % 2 == 0 ? bytes.size() : 1 + round % 5;
     for (std::uint64_t i = 0; i < changes; ++i) {
@@ -201,8 +209,8 @@ TEST_P(UpdateCodecContract, MultipliesWhatItDecodes) {
   }
 }
 
-// Error feedback: what was sent and what is left are all that was given, and what is left does not grow, so in the mean over rounds
-// every number arrives, however small beside its neighbours.
+// Error feedback: what was sent and what is left are all that was given, and what is left does not grow, so in the mean
+// over rounds every number arrives, however small beside its neighbours.
 TEST_P(UpdateCodecContract, SendsEverythingInTheLongRun) {
   const Tensors tensors{4096, 100};
   const auto codec = make(tensors);
@@ -224,8 +232,8 @@ TEST_P(UpdateCodecContract, SendsEverythingInTheLongRun) {
   EXPECT_LT(missing2, 0.01 * norm2);
 }
 
-// SparseLoCo's feedback forgets: e = 0.95 e + g. What is small all the time is then never sent, but the books balance: what was
-// given is what was sent, what is left, and the twentieth that was forgotten each round.
+// SparseLoCo's feedback forgets: e = 0.95 e + g. What is small all the time is then never sent, but the books balance:
+// what was given is what was sent, what is left, and the twentieth that was forgotten each round.
 TEST_P(UpdateCodecContract, BalancesWhereFeedbackForgets) {
   const Tensors tensors{8192};
   const auto codec = make(tensors);
@@ -249,7 +257,8 @@ TEST_P(UpdateCodecContract, BalancesWhereFeedbackForgets) {
   EXPECT_GT(product / std::sqrt(norm2 * arrived2), 0.85);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, UpdateCodecContract, ::testing::ValuesIn(kSubjects), [](const auto& subject) { return std::string(subject.param.name); });
+INSTANTIATE_TEST_SUITE_P(All, UpdateCodecContract, ::testing::ValuesIn(kUpdates),
+                         [](const auto& subject) { return std::string(subject.param.name); });
 
 TEST(UpdateCodecs, CostWhatTheirFormatSays) {
   // 14 bits for one number of 64, and four values.
@@ -271,18 +280,21 @@ TEST(SparseUpdate, KeepsTheLargestOfEachTile) {
       const std::uint64_t count = std::min(kTile, numbers - first), kept = (count + 63) / 64;
       std::vector<std::uint64_t> order(count);
       std::iota(order.begin(), order.end(), first);
-      std::ranges::stable_sort(order, [&](std::uint64_t a, std::uint64_t b) { return std::abs(before[a]) > std::abs(before[b]); });
+      std::ranges::stable_sort(
+          order, [&](std::uint64_t a, std::uint64_t b) { return std::abs(before[a]) > std::abs(before[b]); });
       const bool zeros = before[order[0]] == 0;
       for (std::uint64_t i = 0; i < count; ++i) {
         const bool sends = !zeros && i < kept;
         // Where a value rounds to 0, nobody can tell.
-        EXPECT_TRUE((sent[order[i]] != 0) == sends || (sends && std::abs(before[order[i]]) < 1e-2f)) << "kind " << kind << ", number " << order[i] << ", the " << i << "th";
+        EXPECT_TRUE((sent[order[i]] != 0) == sends || (sends && std::abs(before[order[i]]) < 1e-2f))
+            << "kind " << kind << ", number " << order[i] << ", the " << i << "th";
       }
     }
   }
 }
 
-// Of normal numbers and of their cubes. SparseLoCo's bins leave 0.0095 and 0.046 of the squares, no round of Lloyd's 0.0031 and 0.035.
+// Of normal numbers and of their cubes. SparseLoCo's bins leave 0.0095 and 0.046 of the squares, no round of Lloyd's
+// 0.0031 and 0.035.
 TEST(SparseUpdate, QuantisesClosely) {
   const std::uint64_t numbers = 64 * kTile;
   const auto codec = make_sparse_update({numbers});
@@ -315,13 +327,13 @@ TEST(SparseUpdate, RefusesWhatNobodyWrites) {
     return bytes;
   };
   EXPECT_TRUE(codec->check(with({0, 1, 129}, 0x3F)));
-  EXPECT_FALSE(codec->check(with({0, 1, 130}, 0)));     // behind the tensor
+  EXPECT_FALSE(codec->check(with({0, 1, 130}, 0)));  // behind the tensor
   EXPECT_FALSE(codec->check(with({0, 1, 4095}, 0)));
-  EXPECT_FALSE(codec->check(with({0, 7, 7}, 0)));       // repeated
+  EXPECT_FALSE(codec->check(with({0, 7, 7}, 0)));  // repeated
   EXPECT_FALSE(codec->check(with({7, 7, 8}, 0)));
-  EXPECT_FALSE(codec->check(with({9, 8, 10}, 0)));      // out of order
+  EXPECT_FALSE(codec->check(with({9, 8, 10}, 0)));  // out of order
   EXPECT_FALSE(codec->check(with({5, 0, 0}, 0)));
-  EXPECT_TRUE(codec->check(with({0, 0, 0}, 0)));        // a tile of zeros
+  EXPECT_TRUE(codec->check(with({0, 0, 0}, 0)));  // a tile of zeros
   EXPECT_FALSE(codec->check(with({0, 0, 0}, 1)));
   EXPECT_FALSE(codec->check(with({0, 0, 1}, 0)));
   EXPECT_FALSE(codec->check(with({0, 1, 2}, 0x40)));    // behind the last code
@@ -363,7 +375,7 @@ TEST(Likeness, TellsCopiesFromHonestUpdates) {
   const std::uint64_t numbers = 32 * kTile;
   const Values common = normals(numbers, "common");
   for (const double share : {0.0, 0.2, 0.7}) {
-    for (const auto& subject : kSubjects) {
+    for (const auto& subject : kUpdates) {
       const auto codec = subject.make({numbers});
       Values a = honest(common, share, "a"), b = honest(common, share, "b"), scaled = a, other_signs = a;
       for (float& number : scaled) number *= 1.7f;
@@ -413,4 +425,4 @@ TEST(Likeness, DoesNotCountZeros) {
 }
 
 }  // namespace
-}  // namespace isthmus
+}  // namespace isthmus::compress

@@ -5,15 +5,15 @@
 #include "config/load_run.h"
 #include "config/sweep_config.h"
 
-namespace isthmus {
+namespace isthmus::config {
 namespace {
 
 const std::string kFolder = ISTHMUS_SOURCE_DIR "/configs/";
 
-RunConfig example(const std::string& name) {
+spec::RunConfig example(const std::string& name) {
   const auto run = load_run(kFolder + name);
   EXPECT_TRUE(run.has_value()) << run.error().front().text();
-  return run.value_or(RunConfig());
+  return run.value_or(spec::RunConfig());
 }
 
 TEST(Examples, AllLoad) {
@@ -53,18 +53,16 @@ TEST(Examples, WebsterIsAFourStageRunOverEmulatedLinks) {
 TEST(Examples, EmulatedSendsAHundredthOfTheHiddenState) {
   const auto run = example("emulated.toml");
   EXPECT_EQ(run.pipeline.stage.size(), 8u);
-  EXPECT_EQ(run.pipeline.device, "emulated");
+  EXPECT_EQ(run.host.device, "emulated");
   EXPECT_EQ(run.model.hidden / run.boundary.rank, 99u);
 }
 
 TEST(Examples, TakeAnotherCodecDeviceOrLayoutFromTheCommandLine) {
   EXPECT_TRUE(load_run(kFolder + "webster.toml", {"boundary.codec=identity"}).has_value());
-  EXPECT_TRUE(load_run(kFolder + "webster.toml", {"pipeline.layout=auto", "pipeline.stages=2"})
-                  .has_value());
-  EXPECT_TRUE(load_run(kFolder + "emulated.toml",
-                       {"pipeline.device=cpu", "data.train=a", "data.validation=b"})
-                  .has_value());
+  EXPECT_TRUE(load_run(kFolder + "webster.toml", {"pipeline.layout=auto", "pipeline.stages=2"}).has_value());
+  EXPECT_TRUE(
+      load_run(kFolder + "emulated.toml", {"pipeline.device=cpu", "data.train=a", "data.validation=b"}).has_value());
 }
 
 }  // namespace
-}  // namespace isthmus
+}  // namespace isthmus::config

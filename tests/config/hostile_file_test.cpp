@@ -5,7 +5,7 @@
 #include "config/load_run.h"
 #include "config/run_text.h"
 
-namespace isthmus {
+namespace isthmus::config {
 namespace {
 
 using testing::HasSubstr;
@@ -14,7 +14,7 @@ using testing::HasSubstr;
 bool is_run(const std::string& text, const std::vector<std::string>& overrides = {}) {
   const auto run = parse_run(text, "run.toml", overrides);
   if (run) {
-    EXPECT_EQ(parse_run(resolved_toml(*run), "resolved.toml").value_or(RunConfig()), *run);
+    EXPECT_EQ(parse_run(resolved_toml(*run), "resolved.toml").value_or(spec::RunConfig()), *run);
     EXPECT_FALSE(resolved_json(*run).empty());
     return true;
   }
@@ -82,12 +82,10 @@ TEST(HostileFile, MayHaveItsPiecesShuffled) {
                                           ","};
   for (int i = 0; i < 3000; ++i) {
     std::string changed = text;
-    for (unsigned n = random() % 4; n-- > 0;)
-      changed.insert(random() % changed.size(), words[random() % words.size()]);
+    for (unsigned n = random() % 4; n-- > 0;) changed.insert(random() % changed.size(), words[random() % words.size()]);
     const std::size_t from = random() % changed.size();
     if (i % 2 == 0) changed.erase(from, random() % 40);
-    if (i % 3 == 0)
-      changed.insert(random() % changed.size(), text.substr(from % text.size(), random() % 90));
+    if (i % 3 == 0) changed.insert(random() % changed.size(), text.substr(from % text.size(), random() % 90));
     is_run(changed);
   }
 }
@@ -119,10 +117,8 @@ TEST(HostileFile, MayNestDeeply) {
   EXPECT_FALSE(is_run("a = " + times(200, "[") + times(200, "]")));
   // Everything that is allowed, at once.
   const std::string keys = times(60, "a.") + "a";
-  EXPECT_FALSE(is_run("[" + keys + "]\n" + times(120, keys + " = [{\n") + keys + " = 1" +
-                      times(120, "}]\n")));
-  EXPECT_FALSE(is_run("[" + keys + "]\n" + keys + " = " + times(125, "[\n{" + keys + " = ") + "1" +
-                      times(125, "}]")));
+  EXPECT_FALSE(is_run("[" + keys + "]\n" + times(120, keys + " = [{\n") + keys + " = 1" + times(120, "}]\n")));
+  EXPECT_FALSE(is_run("[" + keys + "]\n" + keys + " = " + times(125, "[\n{" + keys + " = ") + "1" + times(125, "}]")));
 }
 
 TEST(HostileFile, MayHaveHugeTexts) {
@@ -140,8 +136,7 @@ TEST(HostileFile, MayHaveManyTables) {
   std::string text = kShortest;
   for (int i = 0; i < 20000; ++i) text += "[[pipeline.stage]]\nlayers = \"0:8\"\n";
   EXPECT_THAT(problems_of(text),
-              testing::ElementsAre(
-                  HasSubstr("pipeline.stage has 20001 entries, expected at most 1024 tables")));
+              testing::ElementsAre(HasSubstr("pipeline.stage has 20001 entries, expected at most 1024 tables")));
 }
 
 TEST(HostileFile, MayNotBeLongerThanAMebibyte) {
@@ -150,4 +145,4 @@ TEST(HostileFile, MayNotBeLongerThanAMebibyte) {
 }
 
 }  // namespace
-}  // namespace isthmus
+}  // namespace isthmus::config

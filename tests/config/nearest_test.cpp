@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-namespace isthmus {
+namespace isthmus::config {
 namespace {
 
 const std::vector<std::string> kKnown = {"rank", "codec", "values", "learning_rate"};
@@ -27,4 +27,4 @@ TEST(Nearest, DoesNotTakeAShortWordForAnother) {
 }
 
 }  // namespace
-}  // namespace isthmus
+}  // namespace isthmus::config

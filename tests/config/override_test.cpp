@@ -3,21 +3,21 @@
 #include "config/load_run.h"
 #include "config/run_text.h"
 
-namespace isthmus {
+namespace isthmus::config {
 namespace {
 
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-RunConfig run_with(const std::string& text, const std::vector<std::string>& overrides) {
+spec::RunConfig run_with(const std::string& text, const std::vector<std::string>& overrides) {
   const auto run = parse_run(text, "run.toml", overrides);
   EXPECT_TRUE(run.has_value()) << run.error().front().text();
-  return run.value_or(RunConfig());
+  return run.value_or(spec::RunConfig());
 }
 
 TEST(Override, TakesTheFilesPlace) {
-  const auto run = run_with(kFull, {"train.learning_rate=2e-3", "run.deterministic=false",
-                                    "boundary.rank=8", "pipeline.credits=auto"});
+  const auto run = run_with(
+      kFull, {"train.learning_rate=2e-3", "run.deterministic=false", "boundary.rank=8", "pipeline.credits=auto"});
   EXPECT_EQ(run.train.learning_rate, 2e-3);
   EXPECT_FALSE(run.run.deterministic);
   EXPECT_EQ(run.boundary.rank, 8u);
@@ -25,35 +25,27 @@ TEST(Override, TakesTheFilesPlace) {
 }
 
 TEST(Override, ReadsABareWordAsAString) {
-  const auto run = run_with(
-      kShortest, {"data.train=a dir/x.bin", "pipeline.schedule=1f1b", "run.name=\"quoted\""});
-  EXPECT_EQ(run.data.train, "a dir/x.bin");
+  const auto run = run_with(kShortest, {"data.train=a dir/x.bin", "pipeline.schedule=1f1b", "run.name=\"quoted\""});
+  EXPECT_EQ(run.host.data.train, "a dir/x.bin");
   EXPECT_EQ(run.pipeline.schedule, "1f1b");
   EXPECT_EQ(run.run.name, "quoted");
 }
 
-TEST(Override, MayAddATable) {
-  EXPECT_EQ(run_with(kShortest, {"model.context=32"}).model.context, 32u);
-}
+TEST(Override, MayAddATable) { EXPECT_EQ(run_with(kShortest, {"model.context=32"}).model.context, 32u); }
 
-TEST(Override, LastOneWins) {
-  EXPECT_EQ(run_with(kShortest, {"run.seed=2", "run.seed=3"}).run.seed, 3u);
-}
+TEST(Override, LastOneWins) { EXPECT_EQ(run_with(kShortest, {"run.seed=2", "run.seed=3"}).run.seed, 3u); }
 
 TEST(Override, PassesTheSameChecks) {
-  EXPECT_THAT(problems_of(kShortest,
-                          {"boundary.rank=300", "run.steps=many", "run.sead=2", "mdel.hidden=3"}),
-              testing::UnorderedElementsAre(
-                  "--set: boundary.rank is 300, expected at most model.hidden = 256",
-                  "--set: run.steps is \"many\", expected a whole number, 1 to 1000000000",
-                  "--set: unknown key \"sead\" in run, did you mean \"seed\"?",
-                  "--set: unknown key \"mdel\", did you mean \"model\"?"));
+  EXPECT_THAT(problems_of(kShortest, {"boundary.rank=300", "run.steps=many", "run.sead=2", "mdel.hidden=3"}),
+              testing::UnorderedElementsAre("--set: boundary.rank is 300, expected at most model.hidden = 256",
+                                            "--set: run.steps is \"many\", expected a whole number, 1 to 1000000000",
+                                            "--set: unknown key \"sead\" in run, did you mean \"seed\"?",
+                                            "--set: unknown key \"mdel\", did you mean \"model\"?"));
 }
 
 TEST(Override, ProblemsComeAfterThoseOfTheFile) {
-  EXPECT_THAT(
-      problems_of(with(kFull, "seed = 7", "seed = -7"), {"run.steps=0"}),
-      ElementsAre(HasSubstr("run.toml:4:8: run.seed is -7"), HasSubstr("--set: run.steps is 0")));
+  EXPECT_THAT(problems_of(with(kFull, "seed = 7", "seed = -7"), {"run.steps=0"}),
+              ElementsAre(HasSubstr("run.toml:4:8: run.seed is -7"), HasSubstr("--set: run.steps is 0")));
 }
 
 TEST(Override, IsNotBlamedForWhatTheFileLacks) {
@@ -62,14 +54,10 @@ TEST(Override, IsNotBlamedForWhatTheFileLacks) {
 }
 
 TEST(Override, RefusesWhatSetsNothing) {
-  for (const std::string text :
-       {"", "=", "rank", "rank=3", ".rank=3", "boundary.=3", "boundary=3.5"})
-    EXPECT_THAT(problems_of(kShortest, {text}),
-                ElementsAre(HasSubstr("expected section.key=value")))
-        << text;
+  for (const std::string text : {"", "=", "rank", "rank=3", ".rank=3", "boundary.=3", "boundary=3.5"})
+    EXPECT_THAT(problems_of(kShortest, {text}), ElementsAre(HasSubstr("expected section.key=value"))) << text;
   for (const std::string text : {"run.name=", "run.name=\"a", "run.name=a\nseed=3", "run.name=[1"})
-    EXPECT_THAT(problems_of(kShortest, {text}),
-                ElementsAre(HasSubstr("expected a TOML value or a word after the =")))
+    EXPECT_THAT(problems_of(kShortest, {text}), ElementsAre(HasSubstr("expected a TOML value or a word after the =")))
         << text;
 }
 
@@ -88,7 +76,7 @@ TEST(Override, OfTheCodecTakesTheOldCodecsKeysOut) {
 }
 
 TEST(Override, OfTheDeviceTakesTheEmulatedTimesOut) {
-  EXPECT_EQ(run_with(kFull, {"pipeline.device=cpu"}).emulated, RunConfig::Emulated());
+  EXPECT_EQ(run_with(kFull, {"pipeline.device=cpu"}).emulated, spec::RunConfig::Emulated());
   EXPECT_THAT(problems_of(kFull, {"pipeline.device=cpu", "emulated.forward_ms=3"}),
               ElementsAre(HasSubstr("[emulated] with pipeline.device = \"cpu\"")));
 }
@@ -99,4 +87,4 @@ TEST(Override, OfTheLayoutTakesTheLayerMapOut) {
 }
 
 }  // namespace
-}  // namespace isthmus
+}  // namespace isthmus::config

@@ -8,13 +8,13 @@
 #include "config/load_run.h"
 #include "config/run_text.h"
 
-namespace isthmus {
+namespace isthmus::config {
 namespace {
 
 using testing::ElementsAre;
 using testing::IsEmpty;
 
-void expect_round_trip(const RunConfig& run) {
+void expect_round_trip(const spec::RunConfig& run) {
   const std::string text = resolved_toml(run);
   const auto again = parse_run(text, "resolved.toml");
   ASSERT_TRUE(again.has_value()) << again.error().front().text() << "\n" << text;
@@ -28,22 +28,25 @@ TEST(ResolvedToml, ReadsBackToTheSameRun) {
   expect_round_trip(*parse_run(kFull, "run.toml"));
   expect_round_trip(*parse_run(kShortest, "run.toml", {"boundary.codec=identity"}));
   expect_round_trip(*parse_run(kShortest, "run.toml", {"run.steps=3"}));
-  expect_round_trip(
-      *parse_run(kShortest, "run.toml", {"pipeline.layout=auto", "pipeline.stages=5"}));
+  expect_round_trip(*parse_run(kShortest, "run.toml", {"pipeline.layout=auto", "pipeline.stages=5"}));
 }
 
 TEST(ResolvedToml, ReadsAFleetBackToTheSameFleet) {
   expect_round_trip(*parse_run(kFleet, "run.toml"));
   expect_round_trip(*parse_run(with(kFleet, "stages = 3\n", ""), "run.toml"));
-  expect_round_trip(*parse_run(with(kFleet, "layout = \"auto\"\nstages = 3", "stage = [{layers = \"0:3\"}, {layers = \"3:8\"}]"), "run.toml"));
+  expect_round_trip(*parse_run(
+      with(kFleet, "layout = \"auto\"\nstages = 3", "stage = [{layers = \"0:3\"}, {layers = \"3:8\"}]"), "run.toml"));
   // How its replicas agree is known once they are placed, unless the file says so.
-  EXPECT_EQ(parse_run(with(kFleet, "layout = \"auto\"\nstages = 3", "stage = [{layers = \"0:3\"}, {layers = \"3:8\"}]"), "run.toml")->sync.mode, "");
+  EXPECT_EQ(parse_run(with(kFleet, "layout = \"auto\"\nstages = 3", "stage = [{layers = \"0:3\"}, {layers = \"3:8\"}]"),
+                      "run.toml")
+                ->sync.mode,
+            "");
   expect_round_trip(*parse_run(std::string(kFleet) + "\n[sync]\nmode = \"sparseloco\"\n", "run.toml"));
 }
 
 TEST(ResolvedToml, QuotesWhatAPathMayHold) {
   auto run = *parse_run(kShortest, "run.toml");
-  run.data.train = "a \"b\" \\ ' # [c] = ü";
+  run.host.data.train = "a \"b\" \\ ' # [c] = ü";
   expect_round_trip(run);
 }
 
@@ -86,7 +89,8 @@ TEST(Differences, NameMachinesToo) {
   const auto plain = *parse_run(kShortest, "run.toml");
   auto fleet = plain;
   fleet.fleet.machine.push_back({.name = "a"});
-  EXPECT_THAT(differences(plain, fleet), ElementsAre("fleet.machine: [] / [{\"name\":\"a\",\"count\":1,\"region\":\"\"}]"));
+  EXPECT_THAT(differences(plain, fleet),
+              ElementsAre("fleet.machine: [] / [{\"name\":\"a\",\"count\":1,\"region\":\"\"}]"));
 }
 
 TEST(Differences, NameTheKeyAndBothValues) {
@@ -97,14 +101,13 @@ TEST(Differences, NameTheKeyAndBothValues) {
   b.run.name = "other";
   b.pipeline.stage[0].end_layer = 2;
   b.boundary.factored_layers.reset();
-  EXPECT_THAT(
-      differences(a, b),
-      ElementsAre("run.name: \"full\" / \"other\"", "train.learning_rate: 0.00037 / 0.002",
-                  "boundary.factored_layers: 6 / null",
-                  "pipeline.stage: [{\"layers\":\"0:3\",\"replicas\":1},{\"layers\":\"3:8\","
-                  "\"replicas\":1}] / [{\"layers\":\"0:2\",\"replicas\":1},{\"layers\":\"3:8\","
-                  "\"replicas\":1}]"));
+  EXPECT_THAT(differences(a, b),
+              ElementsAre("run.name: \"full\" / \"other\"", "train.learning_rate: 0.00037 / 0.002",
+                          "boundary.factored_layers: 6 / null",
+                          "pipeline.stage: [{\"layers\":\"0:3\",\"replicas\":1},{\"layers\":\"3:8\","
+                          "\"replicas\":1}] / [{\"layers\":\"0:2\",\"replicas\":1},{\"layers\":\"3:8\","
+                          "\"replicas\":1}]"));
 }
 
 }  // namespace
-}  // namespace isthmus
+}  // namespace isthmus::config

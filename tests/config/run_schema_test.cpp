@@ -17,7 +17,7 @@
 #include "config/run_text.h"
 #include "config/schema_check.h"
 
-namespace isthmus {
+namespace isthmus::config {
 namespace {
 
 using nlohmann::json;
@@ -37,7 +37,7 @@ constexpr std::size_t member_count() {
 
 std::map<std::string, std::set<std::string>> fields_by_section() {
   std::map<std::string, std::set<std::string>> out;
-  const RunConfig run;
+  const spec::RunConfig run;
   for_each_field(run, [&](const char* section, const char* key, const auto&) {
     EXPECT_TRUE(out[section].insert(key).second) << section << "." << key << " is listed twice";
   });
@@ -46,24 +46,30 @@ std::map<std::string, std::set<std::string>> fields_by_section() {
 
 TEST(RunFields, ListEveryMemberOfARun) {
   auto fields = fields_by_section();
-  EXPECT_EQ(fields.size() + 1, member_count<RunConfig>());  // fleet
-  EXPECT_EQ(fields["run"].size(), member_count<RunConfig::Run>());
-  EXPECT_EQ(fields["model"].size(), member_count<RunConfig::Model>());
-  EXPECT_EQ(fields["data"].size(), member_count<RunConfig::Data>());
-  EXPECT_EQ(fields["train"].size(), member_count<RunConfig::Train>());
-  EXPECT_EQ(fields["boundary"].size(), member_count<RunConfig::Boundary>());
-  EXPECT_EQ(fields["link"].size(), member_count<RunConfig::Link>());
-  EXPECT_EQ(fields["pipeline"].size() + 1, member_count<RunConfig::Pipeline>());  // stage
-  EXPECT_EQ(fields["emulated"].size(), member_count<RunConfig::Emulated>());
-  EXPECT_EQ(fields["checkpoint"].size(), member_count<RunConfig::Checkpoint>());
-  EXPECT_EQ(fields["recovery"].size(), member_count<RunConfig::Recovery>());
+  std::map<std::string, std::size_t> host;
+  const spec::HostConfig machine_own;
+  for_each_host_field(machine_own, [&](const char* section, const char*, const auto&) { ++host[section]; });
+  EXPECT_EQ(host["data"], member_count<spec::HostConfig::Data>());
+  EXPECT_EQ(fields["data"].size() - host["data"],
+            member_count<spec::RunSpec::Data>() * member_count<spec::RunSpec::Shard>());
+  EXPECT_EQ(host["pipeline"] + host["recovery"] + 1, member_count<spec::HostConfig>());  // data
+  EXPECT_EQ(fields.size() + 1, member_count<spec::RunSpec>());                           // with fleet
+  EXPECT_EQ(fields["run"].size(), member_count<spec::RunSpec::Run>());
+  EXPECT_EQ(fields["model"].size(), member_count<spec::RunSpec::Model>());
+  EXPECT_EQ(fields["train"].size(), member_count<spec::RunSpec::Train>());
+  EXPECT_EQ(fields["boundary"].size(), member_count<spec::RunSpec::Boundary>());
+  EXPECT_EQ(fields["link"].size(), member_count<spec::RunSpec::Link>());
+  EXPECT_EQ(fields["pipeline"].size() - host["pipeline"] + 1, member_count<spec::RunSpec::Pipeline>());  // stage
+  EXPECT_EQ(fields["emulated"].size() + 1, member_count<spec::RunSpec::Emulated>());                     // devices
+  EXPECT_EQ(fields["checkpoint"].size(), member_count<spec::RunSpec::Checkpoint>());
+  EXPECT_EQ(fields["recovery"].size() - host["recovery"], member_count<spec::RunSpec::Recovery>());
   std::size_t machine_fields = 0, link_fields = 0;
-  const RunConfig::Machine machine;
-  const RunConfig::FleetLink link;
+  const spec::RunConfig::Machine machine;
+  const spec::RunConfig::FleetLink link;
   for_each_machine_field(machine, [&](const char*, const auto&) { ++machine_fields; });
   for_each_link_field(link, [&](const char*, const auto&) { ++link_fields; });
-  EXPECT_EQ(machine_fields, member_count<RunConfig::Machine>());
-  EXPECT_EQ(link_fields + 1, member_count<RunConfig::FleetLink>());  // between
+  EXPECT_EQ(machine_fields, member_count<spec::RunSpec::Machine>());
+  EXPECT_EQ(link_fields + 1, member_count<spec::RunSpec::FleetLink>());  // between
 }
 
 TEST(RunSchema, HasTheKeysOfARunAndNoOthers) {
@@ -77,12 +83,20 @@ TEST(RunSchema, HasTheKeysOfARunAndNoOthers) {
 }
 
 TEST(RunSchema, StatesTheDefaultsOfARun) {
-  const json defaults = json::parse(resolved_json(RunConfig()));
+  const json defaults = json::parse(resolved_json(spec::RunConfig()));
   for (const auto& [section, table] : run_schema().at("properties").items())
     for (const auto& [key, value] : table.at("properties").items()) {
-      static const std::set<std::string> resolved = {"sync.mode", "sync.every", "sync.learning_rate", "sync.momentum"};
-      if (section == "fleet" || key == "stage" || key == "factored_layers" || key == "gradient_values" || key == "rank" || key == "skip_after_s" ||
-          resolved.contains(section + "." + key)) {
+      static const std::set<std::string> resolved = {"sync.mode",
+                                                     "sync.every",
+                                                     "sync.learning_rate",
+                                                     "sync.momentum",
+                                                     "train.schedule_steps",
+                                                     "data.train_digest",
+                                                     "data.train_bytes",
+                                                     "data.validation_digest",
+                                                     "data.validation_bytes"};
+      if (section == "fleet" || key == "stage" || key == "factored_layers" || key == "gradient_values" ||
+          key == "rank" || key == "skip_after_s" || resolved.contains(section + "." + key)) {
         EXPECT_FALSE(value.contains("default")) << key;
         continue;
       }
@@ -93,7 +107,7 @@ TEST(RunSchema, StatesTheDefaultsOfARun) {
 
 // An integer of the schema must fit the member it is read into.
 TEST(RunSchema, AllowsNoIntegerThatAMemberCannotHold) {
-  const RunConfig run;
+  const spec::RunConfig run;
   for_each_field(run, [](const char* section, const char* key, const auto& member) {
     using T = std::decay_t<decltype(member)>;
     const json& s = run_schema()["properties"][section]["properties"][key];
@@ -138,8 +152,7 @@ TEST(RunSchema, UsesOnlyKeywordsThatTheCheckKnows) {
     EXPECT_EQ(schema["type"] == "object", schema.contains("additionalProperties"));
     EXPECT_FALSE(schema.value("additionalProperties", false));
     EXPECT_EQ(schema["type"] == "array", schema.contains("maxItems"));
-    for (const auto& [keyword, value] : schema.items())
-      EXPECT_TRUE(known.contains(keyword)) << keyword;
+    for (const auto& [keyword, value] : schema.items()) EXPECT_TRUE(known.contains(keyword)) << keyword;
     if (schema.contains("items")) visit(schema["items"]);
     if (schema.contains("properties"))
       for (const auto& [key, value] : schema["properties"].items()) visit(value);
@@ -181,8 +194,7 @@ std::string toml_value(const json& value) {
 
 bool our_check_accepts(const json& document) {
   std::string text;
-  for (const auto& [key, value] : document.items())
-    text += json(key).dump() + " = " + toml_value(value) + "\n";
+  for (const auto& [key, value] : document.items()) text += json(key).dump() + " = " + toml_value(value) + "\n";
   ProblemList problems("run.toml");
   const auto parsed = RunDocument::parse(text, {}, problems);
   EXPECT_TRUE(parsed.has_value()) << text;
@@ -250,20 +262,20 @@ TEST(RunSchema, MeansTheSameToOurCheckAndToValijson) {
       compare(document, at);
     }
   };
-  const std::function<void(const json::json_pointer&, const json&)> visit =
-      [&](const json::json_pointer& at, const json& schema) {
-        if (!at.empty()) try_values(at, schema);
-        if (schema.contains("items")) visit(at / 0, schema["items"]);
-        if (schema.contains("properties")) {
-          for (const auto& [key, member] : schema["properties"].items()) visit(at / key, member);
-          try_values(at / "unknown", json::object());
-        }
-        for (const auto& key : schema.value("required", std::vector<std::string>())) {
-          json document = base;
-          document[at].erase(key);
-          compare(document, at);
-        }
-      };
+  const std::function<void(const json::json_pointer&, const json&)> visit = [&](const json::json_pointer& at,
+                                                                                const json& schema) {
+    if (!at.empty()) try_values(at, schema);
+    if (schema.contains("items")) visit(at / 0, schema["items"]);
+    if (schema.contains("properties")) {
+      for (const auto& [key, member] : schema["properties"].items()) visit(at / key, member);
+      try_values(at / "unknown", json::object());
+    }
+    for (const auto& key : schema.value("required", std::vector<std::string>())) {
+      json document = base;
+      document[at].erase(key);
+      compare(document, at);
+    }
+  };
   visit(json::json_pointer(), run_schema());
   // Both verdicts were tried in earnest.
   EXPECT_GT(accepted, 200u);
@@ -271,4 +283,4 @@ TEST(RunSchema, MeansTheSameToOurCheckAndToValijson) {
 }
 
 }  // namespace
-}  // namespace isthmus
+}  // namespace isthmus::config

@@ -5,7 +5,7 @@
 
 #include "config/load_run.h"
 
-namespace isthmus {
+namespace isthmus::config {
 
 // The shortest run file: everything else is a default.
 inline constexpr const char* kShortest = R"([data]
@@ -35,6 +35,10 @@ token_width = 16
 [data]
 train = "data/train.bin"
 validation = 'data/validation.bin'
+train_digest = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+train_bytes = 1000
+validation_digest = "fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210"
+validation_bytes = 2000
 [train]
 sequences_per_microbatch = 2
 microbatches_per_step = 6
@@ -43,6 +47,7 @@ learning_rate = 3.7e-4
 writer_learning_rate = 1.5
 momentum = 0.9
 warmup_steps = 4
+schedule_steps = 39
 final_learning_rate = 0
 beta1 = 0.91
 beta2 = 0.955
@@ -156,8 +161,7 @@ latency_ms = 40.5
 )";
 
 // Every problem of a text, as a user reads it; empty if it is a run.
-inline std::vector<std::string> problems_of(const std::string& text,
-                                            const std::vector<std::string>& overrides = {}) {
+inline std::vector<std::string> problems_of(const std::string& text, const std::vector<std::string>& overrides = {}) {
   const auto run = parse_run(text, "run.toml", overrides);
   std::vector<std::string> out;
   if (!run)
@@ -170,4 +174,4 @@ inline std::string with(std::string text, const std::string& from, const std::st
   return text.replace(text.find(from), from.size(), to);
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::config

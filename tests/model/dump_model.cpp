@@ -62,9 +62,9 @@ struct Dump {
 
 // The run's stages in one process. What crosses a boundary is cut out of the graph, as the wire does it.
 struct Stages {
-  std::vector<StageModel> models;
+  std::vector<model::StageModel> models;
 
-  explicit Stages(const RunConfig& run) {
+  explicit Stages(const spec::RunConfig& run) {
     models.reserve(run.pipeline.stage.size());
     for (const auto& stage : run.pipeline.stage) models.emplace_back(run, stage.first_layer, stage.end_layer);
   }
@@ -75,8 +75,8 @@ struct Stages {
     return models.back().logits(ids, tensor, nullptr);
   }
   // The sum of the losses; weight gradients of their mean go to `sums`.
-  double gradients(const at::Tensor& ids, double tokens, GradientSums& sums) {
-    std::vector<WeightWorkList> work(models.size());
+  double gradients(const at::Tensor& ids, double tokens, model::GradientSums& sums) {
+    std::vector<model::WeightWorkList> work(models.size());
     std::vector<at::Tensor> inputs, outputs;
     for (std::size_t s = 0; s < models.size(); ++s) {
       inputs.push_back((s == 0 ? torch::zeros({1}) : outputs.back().detach().clone()).requires_grad_(true));
@@ -98,43 +98,50 @@ struct Stages {
 int main(int argc, char** argv) {
   if (argc < 2) return 2;
   at::set_num_threads(1);
-  const auto parsed = parse_run(kRun, "dump_model", {argv + 2, argv + argc});
+  const auto parsed = config::parse_run(kRun, "dump_model", {argv + 2, argv + argc});
   if (!parsed) {
     for (const auto& problem : parsed.error()) std::fprintf(stderr, "%s\n", problem.text().c_str());
     return 78;
   }
-  const RunConfig& run = *parsed;
+  const spec::RunConfig& run = *parsed;
   Dump dump{argv[1], {}};
-  dump.index["run"] = nlohmann::json::parse(resolved_json(run));
+  dump.index["run"] = nlohmann::json::parse(config::resolved_json(run));
 
   Stages stages(run);
-  Optimizer optimizer(run);
+  model::Optimizer optimizer(run);
   // Other and larger weights than the initial ones, so that a wrong path shows: encoder and decoder start equal, gains
   // with one.
   for (auto& model : stages.models) {
     for (auto& p : model.parameters()) {
       const CounterRandom random(7, p.name);
       at::Tensor noise = torch::empty_like(p.master);
-      for (std::int64_t i = 0; i < noise.numel(); ++i) noise.data_ptr<float>()[i] = static_cast<float>(0.1 * random.normal(static_cast<std::uint64_t>(i)));
+      for (std::int64_t i = 0; i < noise.numel(); ++i)
+        noise.data_ptr<float>()[i] = static_cast<float>(0.1 * random.normal(static_cast<std::uint64_t>(i)));
       p.spec.decays() ? p.master.mul_(3.0) : p.master.add_(noise);
     }
     model.settle();
     for (const auto& p : model.parameters()) dump.tensor("initial." + p.name, p.master);
   }
-  const auto table = [](std::vector<float> values, std::int64_t rows) { return torch::tensor(values).view({rows, -1}); };
-  dump.tensor("basis", table(subspace_basis(run.run.seed, run.model.hidden, run.boundary.rank), run.model.hidden));
-  dump.tensor("embedding", table(fixed_embedding(run.run.seed, run.model.vocabulary, run.model.hidden), run.model.vocabulary));
+  const auto table = [](std::vector<float> values, std::int64_t rows) {
+    return torch::tensor(values).view({rows, -1});
+  };
+  dump.tensor("basis",
+              table(compress::subspace_basis(run.run.seed, run.model.hidden, run.boundary.rank), run.model.hidden));
+  dump.tensor("embedding", table(compress::fixed_embedding(run.run.seed, run.model.vocabulary, run.model.hidden),
+                                 run.model.vocabulary));
   const CounterRandom random(5, "ids");
   const std::int64_t sequences = run.train.sequences_per_microbatch;
   at::Tensor ids = torch::empty({sequences, run.model.context + 1}, torch::kLong);
-  for (std::int64_t i = 0; i < ids.numel(); ++i) ids.data_ptr<std::int64_t>()[i] = static_cast<std::int64_t>(random.below(run.model.vocabulary, static_cast<std::uint64_t>(i)));
+  for (std::int64_t i = 0; i < ids.numel(); ++i)
+    ids.data_ptr<std::int64_t>()[i] =
+        static_cast<std::int64_t>(random.below(run.model.vocabulary, static_cast<std::uint64_t>(i)));
   dump.tensor("ids", ids);
   dump.tensor("logits", stages.logits(ids));
 
   nlohmann::json losses = nlohmann::json::array();
   const double tokens = static_cast<double>(sequences) * run.model.context;
   for (int step = 0; step < 10; ++step) {
-    GradientSums sums(false);
+    model::GradientSums sums(false);
     losses.push_back(stages.gradients(ids, tokens, sums) / tokens);
     const torch::NoGradGuard no_graph;
     double norm2 = 0;

@@ -9,20 +9,25 @@
 #include "base/counter_random.h"
 #include "compress/subspace.h"
 
-namespace isthmus {
+namespace isthmus::model {
 namespace {
 
 at::Tensor normal(std::int64_t rows, std::int64_t columns, const char* name = "matrix") {
   const CounterRandom random(1, name);
   at::Tensor values = torch::empty({rows, columns});
-  for (std::int64_t i = 0; i < values.numel(); ++i) values.data_ptr<float>()[i] = static_cast<float>(random.normal(static_cast<std::uint64_t>(i)));
+  for (std::int64_t i = 0; i < values.numel(); ++i)
+    values.data_ptr<float>()[i] = static_cast<float>(random.normal(static_cast<std::uint64_t>(i)));
   return values;
 }
 
-at::Tensor basis(std::int64_t hidden, std::int64_t rank) { return torch::tensor(subspace_basis(1, hidden, rank)).view({hidden, rank}); }
+at::Tensor basis(std::int64_t hidden, std::int64_t rank) {
+  return torch::tensor(compress::subspace_basis(1, hidden, rank)).view({hidden, rank});
+}
 
 // Descending.
-at::Tensor singular_values(const at::Tensor& matrix) { return std::get<1>(torch::linalg_svd(matrix.to(torch::kDouble))); }
+at::Tensor singular_values(const at::Tensor& matrix) {
+  return std::get<1>(torch::linalg_svd(matrix.to(torch::kDouble)));
+}
 
 double largest_difference(const at::Tensor& a, const at::Tensor& b) { return (a - b).abs().max().item<double>(); }
 
@@ -37,7 +42,8 @@ void expect_orthogonal(const at::Tensor& matrix, std::int64_t rank, double dust)
 }
 
 TEST(Muon, MakesAllSingularValuesAlike) {
-  const std::pair<std::int64_t, std::int64_t> shapes[] = {{32, 48}, {48, 32}, {200, 16}, {4, 100}, {1, 30}, {30, 1}, {64, 66}};
+  const std::pair<std::int64_t, std::int64_t> shapes[] = {{32, 48}, {48, 32}, {200, 16}, {4, 100},
+                                                          {1, 30},  {30, 1},  {64, 66}};
   for (const auto& [rows, columns] : shapes)
     for (const double size : {1e-5, 1.0, 1e5})
       for (const auto arithmetic : {at::kFloat, at::kBFloat16}) {
@@ -52,7 +58,8 @@ TEST(Muon, MakesAllSingularValuesAlike) {
 TEST(Muon, KeepsDirectionsThatTheGradientDoesNotHaveEmpty) {
   for (const auto& [rows, columns] : {std::pair{40, 60}, {60, 40}}) {
     SCOPED_TRACE(rows);
-    expect_orthogonal(orthogonalized(torch::mm(normal(rows, 5, "left"), normal(5, columns, "right")), at::kFloat), 5, 1e-3);
+    expect_orthogonal(orthogonalized(torch::mm(normal(rows, 5, "left"), normal(5, columns, "right")), at::kFloat), 5,
+                      1e-3);
   }
 }
 
@@ -79,7 +86,8 @@ TEST(Muon, NeedsNothingOfItsOwnForAFactoredMatrix) {
   EXPECT_LT(largest_difference(torch::mm(u, turned), wide), 1e-4);
   EXPECT_LT(largest_difference(singular_values(turned), singular_values(torch::mm(u, turned)).narrow(0, 0, 6)), 1e-5);
   // And so a run that trains A is one that trains U·A.
-  at::Tensor weight = a.clone(), momentum = torch::zeros_like(a), wide_weight = full.clone(), wide_momentum = torch::zeros_like(full);
+  at::Tensor weight = a.clone(), momentum = torch::zeros_like(a), wide_weight = full.clone(),
+             wide_momentum = torch::zeros_like(full);
   for (const char* step : {"first", "second", "third"}) {
     const at::Tensor gradient = normal(6, 40, step);
     muon_step(weight, momentum, gradient, 0.1, 0.95, 0.1, at::kFloat);
@@ -98,4 +106,4 @@ TEST(Muon, StepsAsFarAsAdamWDoes) {
 }
 
 }  // namespace
-}  // namespace isthmus
+}  // namespace isthmus::model

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Independent reference of the model in every form of the boundary, written from the equations in docs/architecture.md.
+"""Independent reference of the model in every form of the boundary, written from the equations in docs/design/boundary.md.
 
 usage: reference.py DUMP_MODEL      (the program built from tests/model/dump_model.cpp)
 

@@ -9,21 +9,23 @@
 #include "base/digest.h"
 #include "router/sibling_fetch.h"
 #include "router/state_donor.h"
+#include "router/whole.h"
 
-namespace isthmus {
+namespace isthmus::router {
 namespace {
 
-constexpr std::uint64_t kStateBytes = 5 * kPieceBytes + 100;
+constexpr std::uint64_t kStateBytes = 5 * protocol::kPieceBytes + 100;
 constexpr PeerId kJoiner(3);
 
 Bytes pattern(std::uint64_t bytes, std::uint8_t seed) {
   Bytes content(bytes);
-  for (std::uint64_t i = 0; i < bytes; ++i) content[i] = static_cast<std::uint8_t>(seed + i / kPieceBytes + i % 251);
+  for (std::uint64_t i = 0; i < bytes; ++i)
+    content[i] = static_cast<std::uint8_t>(seed + i / protocol::kPieceBytes + i % 251);
   return content;
 }
 
-Plan one_stage() {
-  Plan plan;
+protocol::Plan one_stage() {
+  protocol::Plan plan;
   plan.stages.push_back({0, 1, 3, 1, kStateBytes / 8, kStateBytes});
   plan.total_width = 8;
   plan.steps = 100;
@@ -32,10 +34,12 @@ Plan one_stage() {
 }
 
 WorkerContext context_of(std::uint32_t peer, SessionId session) {
-  WorkerContext context{one_stage(), {PeerId(peer), StageId(0), ReplicaId(peer - 1), {}, seconds(2), 10e6}, {}, {}, session, {}};
+  WorkerContext context{
+      one_stage(), {PeerId(peer), StageId(0), ReplicaId(peer - 1), {}, seconds(2), 10e6}, {}, {}, session, {}};
   context.view.epoch = EpochId(3);
   context.view.step = StepId(5);
-  for (std::uint32_t p = 1; p <= 2; ++p) context.view.live.push_back({PeerId(p), SessionId(10 + p), StageId(0), ReplicaId(p - 1), {}, {}});
+  for (std::uint32_t p = 1; p <= 2; ++p)
+    context.view.live.push_back({PeerId(p), SessionId(10 + p), StageId(0), ReplicaId(p - 1), {}, {}});
   context.view.joining.push_back({kJoiner, SessionId(13), StageId(0), ReplicaId(2), {}, {}});
   return context;
 }
@@ -48,7 +52,7 @@ class CatchingUp : public ::testing::Test {
     StateDonor donor;
     Bytes state = pattern(kStateBytes, 1);
     std::uint64_t version = 4;
-    std::vector<Piece> given;
+    std::vector<protocol::Piece> given;
   };
 
   // Moves every message to whom it is for, and time on, until nothing more happens or the joiner has something to do.
@@ -56,8 +60,8 @@ class CatchingUp : public ::testing::Test {
     for (int round = 0; round < rounds && result_.empty(); ++round) {
       auto asked = std::exchange(joiner_.effects, {});
       for (auto& effect : asked) {
-        if (auto* send = std::get_if<SendMessage>(&effect)) {
-          const auto& fetch = std::get<Fetch>(send->message);
+        if (auto* send = std::get_if<protocol::SendMessage>(&effect)) {
+          const auto& fetch = std::get<protocol::Fetch>(send->message);
           if (Sibling* sibling = at(send->peer)) sibling->donor.received(fetch, kJoiner, sibling->version, now_);
         } else {
           result_.push_back(std::move(effect));
@@ -67,33 +71,37 @@ class CatchingUp : public ::testing::Test {
       for (auto& sibling : siblings_) {
         sibling.donor.tick(now_);
         for (auto& effect : std::exchange(sibling.context.effects, {})) {
-          if (const auto* snapshot = std::get_if<RunSnapshot>(&effect))
-            sibling.donor.snapshot_done({snapshot->version, share(Bytes(sibling.state)), digest_hex(sibling.state)}, now_);
-          if (auto* send = std::get_if<SendMessage>(&effect)) deliver(sibling, send->message);
+          if (const auto* snapshot = std::get_if<protocol::RunSnapshot>(&effect))
+            sibling.donor.snapshot_done({snapshot->version, share(Bytes(sibling.state)), digest_hex(sibling.state)},
+                                        now_);
+          if (auto* send = std::get_if<protocol::SendMessage>(&effect)) deliver(sibling, send->message);
         }
         for (auto& effect : std::exchange(sibling.context.effects, {}))
-          if (auto* send = std::get_if<SendMessage>(&effect)) deliver(sibling, send->message);
+          if (auto* send = std::get_if<protocol::SendMessage>(&effect)) deliver(sibling, send->message);
         due = std::min(due, sibling.donor.next_due());
       }
       if (version_ + 1 < joiner_.view.step.value && result_.empty()) fetch_.pursue(version_, now_);
-      if (joiner_.effects.empty() && result_.empty()) now_ = std::max(now_, std::min(due == kNever ? fetch_.next_due() : due, now_ + seconds(60)));
+      if (joiner_.effects.empty() && result_.empty())
+        now_ = std::max(now_, std::min(due == kNever ? fetch_.next_due() : due, now_ + seconds(60)));
     }
   }
-  void deliver(Sibling& sibling, const Message& message) {
-    if (const auto* chunk = std::get_if<Chunk>(&message)) {
+  void deliver(Sibling& sibling, const protocol::Message& message) {
+    if (const auto* chunk = std::get_if<protocol::Chunk>(&message)) {
       sibling.given.push_back(chunk->piece);
       fetch_.received(*chunk, sibling.context.identity.peer, version_, now_);
     }
-    if (const auto* absent = std::get_if<Absent>(&message)) fetch_.received(*absent, sibling.context.identity.peer, now_);
+    if (const auto* absent = std::get_if<protocol::Absent>(&message))
+      fetch_.received(*absent, sibling.context.identity.peer, now_);
   }
   Sibling* at(PeerId peer) {
-    const auto found = std::ranges::find_if(siblings_, [&](const Sibling& s) { return s.context.identity.peer == peer; });
+    const auto found =
+        std::ranges::find_if(siblings_, [&](const Sibling& s) { return s.context.identity.peer == peer; });
     return found == siblings_.end() ? nullptr : &*found;
   }
   // A source is gone: it answers nothing and no view lists it.
   void lose(PeerId peer) {
     siblings_.remove_if([&](const Sibling& s) { return s.context.identity.peer == peer; });
-    std::erase_if(joiner_.view.live, [&](const Member& m) { return m.peer == peer; });
+    std::erase_if(joiner_.view.live, [&](const protocol::Member& m) { return m.peer == peer; });
   }
   template <class Effect>
   const Effect* result() const {
@@ -112,15 +120,15 @@ class CatchingUp : public ::testing::Test {
     return siblings;
   }();
   std::uint64_t version_ = 0;
-  std::vector<WorkerEffect> result_;
+  std::vector<protocol::WorkerEffect> result_;
 };
 
 TEST_F(CatchingUp, ASnapshotComesFromAllSiblingsAtOnce) {
   fetch_.pursue(version_, now_);
   pump();
-  ASSERT_NE(result<RunRestore>(), nullptr);
-  EXPECT_EQ(result<RunRestore>()->version, 4u);
-  EXPECT_TRUE(*result<RunRestore>()->state == siblings_.front().state);
+  ASSERT_NE(result<protocol::RunRestore>(), nullptr);
+  EXPECT_EQ(result<protocol::RunRestore>()->version, 4u);
+  EXPECT_TRUE(whole(result<protocol::RunRestore>()->pieces) == siblings_.front().state);
   for (const auto& sibling : siblings_) EXPECT_EQ(sibling.given.size(), 3u);  // no piece twice
 }
 
@@ -129,20 +137,21 @@ TEST_F(CatchingUp, ASnapshotTakesAQuarterOfTheUplink) {
   const Time began = now_;
   fetch_.pursue(version_, now_);
   pump();
-  ASSERT_NE(result<RunRestore>(), nullptr);
-  EXPECT_NEAR(to_seconds(now_ - began), 5.0 * kPieceBytes / (.25 * 10e6), .01);  // the last piece leaves then
+  ASSERT_NE(result<protocol::RunRestore>(), nullptr);
+  EXPECT_NEAR(to_seconds(now_ - began), 5.0 * protocol::kPieceBytes / (.25 * 10e6), .01);  // the last piece leaves then
 }
 
 TEST_F(CatchingUp, WhatIsHereStaysWhenASourceGoes) {
   fetch_.pursue(version_, now_);
   auto asked = std::exchange(joiner_.effects, {});
-  const auto from_two = std::ranges::count_if(asked, [](const auto& e) { return std::get<SendMessage>(e).peer == PeerId(2); });
+  const auto from_two =
+      std::ranges::count_if(asked, [](const auto& e) { return std::get<protocol::SendMessage>(e).peer == PeerId(2); });
   EXPECT_EQ(from_two, 3);
   lose(PeerId(2));  // with what it was asked for
   for (auto& effect : asked)
-    if (std::get<SendMessage>(effect).peer == PeerId(1)) joiner_.effects.push_back(std::move(effect));
+    if (std::get<protocol::SendMessage>(effect).peer == PeerId(1)) joiner_.effects.push_back(std::move(effect));
   pump();
-  ASSERT_NE(result<RunRestore>(), nullptr);
+  ASSERT_NE(result<protocol::RunRestore>(), nullptr);
   EXPECT_EQ(siblings_.front().given.size(), 6u);
 }
 
@@ -150,11 +159,12 @@ TEST_F(CatchingUp, ASilentSourceIsReplacedByAnother) {
   at(PeerId(2))->version = 3;  // says nothing yet, for it is behind
   fetch_.pursue(version_, now_);
   pump();
-  ASSERT_NE(result<RunRestore>(), nullptr);
+  ASSERT_NE(result<protocol::RunRestore>(), nullptr);
   EXPECT_TRUE(at(PeerId(2))->given.empty());
 }
 
-// The only one that has the snapshot goes, and the other has said long ago that it has not got it: nobody will say anything more.
+// The only one that has the snapshot goes, and the other has said long ago that it has not got it: nobody will say
+// anything more.
 TEST_F(CatchingUp, FetchesANewerSnapshotWhenTheOnlySiblingThatHadItGoes) {
   at(PeerId(2))->version = 5;  // a commit ahead of the joiner's view
   fetch_.pursue(version_, now_);
@@ -164,34 +174,37 @@ TEST_F(CatchingUp, FetchesANewerSnapshotWhenTheOnlySiblingThatHadItGoes) {
   joiner_.view.step = StepId(6);
   lose(PeerId(1));
   pump();
-  ASSERT_NE(result<RunRestore>(), nullptr);
-  EXPECT_EQ(result<RunRestore>()->version, 5u);
-  EXPECT_TRUE(*result<RunRestore>()->state == siblings_.front().state);
+  ASSERT_NE(result<protocol::RunRestore>(), nullptr);
+  EXPECT_EQ(result<protocol::RunRestore>()->version, 5u);
+  EXPECT_TRUE(whole(result<protocol::RunRestore>()->pieces) == siblings_.front().state);
+  EXPECT_EQ(fetch_.news(), "snapshot 5, 6 of 6 pieces here: 0 of worker 1 (gone), 6 of worker 2")
+      << "who was lost is said";
 }
 
 // A snapshot takes a quarter of the uplink; fetched again and again it would never be new enough.
 TEST_F(CatchingUp, FollowsASnapshotHoweverManyStepsItTook) {
   fetch_.pursue(version_, now_);
   pump();
-  ASSERT_NE(result<RunRestore>(), nullptr);
-  version_ = result<RunRestore>()->version;
+  ASSERT_NE(result<protocol::RunRestore>(), nullptr);
+  version_ = result<protocol::RunRestore>()->version;
   fetch_.restored(true);
   result_.clear();
   joiner_.view.step = StepId(22);
   for (auto& sibling : siblings_) {
     sibling.version = 21;
-    for (std::uint64_t step = 5; step <= 21; ++step) sibling.donor.applied(Commit{StepId(step)}, {share(Bytes(kStateBytes / 8 * 8, 1))});
+    for (std::uint64_t step = 5; step <= 21; ++step)
+      sibling.donor.applied(protocol::Commit{StepId(step)}, {share(Bytes(kStateBytes / 8 * 8, 1))});
   }
   fetch_.pursue(version_, now_);
   ASSERT_FALSE(joiner_.effects.empty());
-  const auto& first = std::get<SendMessage>(joiner_.effects.front());
-  EXPECT_EQ(std::get<Fetch>(first.message).piece, (Piece{PieceKind::kUpdate, 5, 0, 0}));
+  const auto& first = std::get<protocol::SendMessage>(joiner_.effects.front());
+  EXPECT_EQ(std::get<protocol::Fetch>(first.message).piece, (protocol::Piece{protocol::PieceKind::kUpdate, 5, 0, 0}));
   // One that has been away for as long is better off with a snapshot.
   joiner_.effects.clear();
   fetch_.stop();
   fetch_.pursue(version_, now_);
-  const auto& anew = std::get<SendMessage>(joiner_.effects.front());
-  EXPECT_EQ(std::get<Fetch>(anew.message).piece, (Piece{PieceKind::kSnapshot, 21, 0, 0}));
+  const auto& anew = std::get<protocol::SendMessage>(joiner_.effects.front());
+  EXPECT_EQ(std::get<protocol::Fetch>(anew.message).piece, (protocol::Piece{protocol::PieceKind::kSnapshot, 21, 0, 0}));
 }
 
 TEST_F(CatchingUp, SaysWhoGaveItAndWhoIsGone) {
@@ -203,7 +216,7 @@ TEST_F(CatchingUp, SaysWhoGaveItAndWhoIsGone) {
   fetch_.pursue(version_, now_);
   EXPECT_EQ(fetch_.news(), "snapshot 4, 2 of 6 pieces here: 1 of worker 1, 1 of worker 2 (gone)");
   pump();
-  ASSERT_NE(result<RunRestore>(), nullptr);
+  ASSERT_NE(result<protocol::RunRestore>(), nullptr);
   EXPECT_EQ(fetch_.news(), "snapshot 4, 6 of 6 pieces here: 5 of worker 1, 1 of worker 2 (gone)");
 }
 
@@ -212,25 +225,43 @@ TEST_F(CatchingUp, PiecesOfDifferentStatesAreNeverMixed) {
   fetch_.pursue(version_, now_);
   for (int i = 0; i < 5; ++i) {
     pump();
-    if (const auto* restore = result<RunRestore>()) {
-      EXPECT_TRUE(*restore->state == siblings_.front().state || *restore->state == siblings_.back().state);
+    if (const auto* restore = result<protocol::RunRestore>()) {
+      const Bytes state = whole(restore->pieces);
+      EXPECT_TRUE(state == siblings_.front().state || state == siblings_.back().state);
     }
   }
   lose(PeerId(2));
-  if (!result<RunRestore>()) pump();
-  ASSERT_NE(result<RunRestore>(), nullptr);
+  if (!result<protocol::RunRestore>()) pump();
+  ASSERT_NE(result<protocol::RunRestore>(), nullptr);
+}
+
+// Found out where it is put together, on the device's thread.
+TEST_F(CatchingUp, ASnapshotThatWasRefusedIsFetchedAgain) {
+  fetch_.pursue(version_, now_);
+  pump();
+  ASSERT_NE(result<protocol::RunRestore>(), nullptr);
+  EXPECT_EQ(result<protocol::RunRestore>()->digest, digest_hex(siblings_.front().state));
+  EXPECT_TRUE(fetch_.restoring());
+  fetch_.restored(false);
+  result_.clear();
+  fetch_.pursue(version_, now_);
+  pump();
+  ASSERT_NE(result<protocol::RunRestore>(), nullptr);
 }
 
 TEST_F(CatchingUp, AMissedCommitComesAsTheSumOfItsGradients) {
   version_ = 3;
-  const Commit commit{StepId(4), 0, EpochId(2), .5, true};
+  const protocol::Commit commit{StepId(4), 0, EpochId(2), .5, true};
   for (auto& sibling : siblings_)
-    sibling.donor.applied(commit, {share(Bytes(sibling.state.begin(), sibling.state.begin() + 1000)), share(Bytes(sibling.state.begin() + 1000, sibling.state.begin() + kStateBytes / 8 * 8))});
+    sibling.donor.applied(commit,
+                          {share(Bytes(sibling.state.begin(), sibling.state.begin() + 1000)),
+                           share(Bytes(sibling.state.begin() + 1000, sibling.state.begin() + kStateBytes / 8 * 8))});
   fetch_.pursue(version_, now_);
   pump();
-  ASSERT_NE(result<RunFollow>(), nullptr);
-  EXPECT_EQ(result<RunFollow>()->commit, commit);
-  EXPECT_TRUE(std::ranges::equal(*result<RunFollow>()->total, std::span(siblings_.front().state).first(kStateBytes / 8 * 8)));
+  ASSERT_NE(result<protocol::RunFollow>(), nullptr);
+  EXPECT_EQ(result<protocol::RunFollow>()->commit, commit);
+  EXPECT_TRUE(std::ranges::equal(whole(result<protocol::RunFollow>()->pieces),
+                                 std::span(siblings_.front().state).first(kStateBytes / 8 * 8)));
   EXPECT_EQ(version_, 4u);
 }
 
@@ -238,46 +269,58 @@ TEST_F(CatchingUp, ACommitThatNobodyKeepsIsReplacedByASnapshot) {
   version_ = 3;
   fetch_.pursue(version_, now_);
   pump();
-  ASSERT_NE(result<RunRestore>(), nullptr);
-  EXPECT_EQ(result<RunRestore>()->version, 4u);
+  ASSERT_NE(result<protocol::RunRestore>(), nullptr);
+  EXPECT_EQ(result<protocol::RunRestore>()->version, 4u);
 }
 
 TEST_F(CatchingUp, TakesOnlyWhatItAskedForFromWhomItAsked) {
   fetch_.pursue(version_, now_);
-  const auto& send = std::get<SendMessage>(joiner_.effects.front());
-  const Piece piece = std::get<Fetch>(send.message).piece;
+  const auto& send = std::get<protocol::SendMessage>(joiner_.effects.front());
+  const protocol::Piece piece = std::get<protocol::Fetch>(send.message).piece;
   const PeerId asked = send.peer, other = asked == PeerId(1) ? PeerId(2) : PeerId(1);
-  const Bytes content = pattern(kPieceBytes, 1);
-  const auto chunk = [&](Piece p, std::uint64_t bytes) {
-    return Chunk{SessionId(11), SessionId(13), 0, p, "d", {}, {share(Bytes(content.begin(), content.begin() + static_cast<std::ptrdiff_t>(bytes))), nullptr}};
+  const Bytes content = pattern(protocol::kPieceBytes, 1);
+  const auto chunk = [&](protocol::Piece p, std::uint64_t bytes) {
+    return protocol::Chunk{
+        SessionId(11),
+        SessionId(13),
+        0,
+        p,
+        "d",
+        {},
+        {share(Bytes(content.begin(), content.begin() + static_cast<std::ptrdiff_t>(bytes))), nullptr}};
   };
-  EXPECT_FALSE(fetch_.received(chunk(piece, kPieceBytes), other, version_, now_));
-  EXPECT_FALSE(fetch_.received(chunk(piece, kPieceBytes - 1), asked, version_, now_));
-  EXPECT_FALSE(fetch_.received(chunk({piece.kind, piece.version, 0, 99}, kPieceBytes), asked, version_, now_));
+  EXPECT_FALSE(fetch_.received(chunk(piece, protocol::kPieceBytes), other, version_, now_));
+  EXPECT_FALSE(fetch_.received(chunk(piece, protocol::kPieceBytes - 1), asked, version_, now_));
+  EXPECT_FALSE(
+      fetch_.received(chunk({piece.kind, piece.version, 0, 99}, protocol::kPieceBytes), asked, version_, now_));
   EXPECT_FALSE(fetch_.received(chunk({piece.kind, piece.version, 0, UINT32_MAX}, 0), asked, version_, now_));
-  EXPECT_FALSE(fetch_.received(chunk({PieceKind::kUpdate, piece.version, 0, piece.index}, kPieceBytes), asked, version_, now_));
-  EXPECT_TRUE(fetch_.received(chunk(piece, kPieceBytes), asked, version_, now_));
-  EXPECT_FALSE(fetch_.received(chunk(piece, kPieceBytes), asked, version_, now_)) << "a second time";
+  EXPECT_FALSE(
+      fetch_.received(chunk({protocol::PieceKind::kUpdate, piece.version, 0, piece.index}, protocol::kPieceBytes),
+                      asked, version_, now_));
+  EXPECT_TRUE(fetch_.received(chunk(piece, protocol::kPieceBytes), asked, version_, now_));
+  EXPECT_FALSE(fetch_.received(chunk(piece, protocol::kPieceBytes), asked, version_, now_)) << "a second time";
 }
 
 // Two snapshots at most are kept. Whoever has got his makes room for the third joiner.
 TEST_F(CatchingUp, KeepsASnapshotOnlyUntilItsJoinerWantsSomethingElse) {
   Sibling& giver = siblings_.front();
-  for (std::uint32_t peer : {4u, 5u}) giver.context.view.joining.push_back({PeerId(peer), SessionId(10 + peer), StageId(0), ReplicaId(peer - 1), {}, {}});
-  const auto takes = [&](std::uint32_t peer, Piece piece, std::uint64_t version) {
+  for (std::uint32_t peer : {4u, 5u})
+    giver.context.view.joining.push_back({PeerId(peer), SessionId(10 + peer), StageId(0), ReplicaId(peer - 1), {}, {}});
+  const auto takes = [&](std::uint32_t peer, protocol::Piece piece, std::uint64_t version) {
     giver.donor.received({SessionId(10 + peer), SessionId(11), 0, piece}, PeerId(peer), version, now_);
     const auto effects = std::exchange(giver.context.effects, {});
-    return std::ranges::any_of(effects, [](const auto& effect) { return std::holds_alternative<RunSnapshot>(effect); });
+    return std::ranges::any_of(
+        effects, [](const auto& effect) { return std::holds_alternative<protocol::RunSnapshot>(effect); });
   };
-  EXPECT_TRUE(takes(3, {PieceKind::kSnapshot, 4, 0, 0}, 4));
-  EXPECT_TRUE(takes(4, {PieceKind::kSnapshot, 5, 0, 0}, 5));
-  EXPECT_FALSE(takes(5, {PieceKind::kSnapshot, 6, 0, 0}, 6));
-  EXPECT_FALSE(takes(3, {PieceKind::kUpdate, 5, 0, 0}, 6));
-  EXPECT_TRUE(takes(5, {PieceKind::kSnapshot, 6, 0, 0}, 6));
+  EXPECT_TRUE(takes(3, {protocol::PieceKind::kSnapshot, 4, 0, 0}, 4));
+  EXPECT_TRUE(takes(4, {protocol::PieceKind::kSnapshot, 5, 0, 0}, 5));
+  EXPECT_FALSE(takes(5, {protocol::PieceKind::kSnapshot, 6, 0, 0}, 6));
+  EXPECT_FALSE(takes(3, {protocol::PieceKind::kUpdate, 5, 0, 0}, 6));
+  EXPECT_TRUE(takes(5, {protocol::PieceKind::kSnapshot, 6, 0, 0}, 6));
   // One that has vanished wants nothing.
-  EXPECT_FALSE(takes(3, {PieceKind::kSnapshot, 7, 0, 0}, 7));
-  std::erase_if(giver.context.view.joining, [](const Member& m) { return m.peer == PeerId(4); });
-  EXPECT_TRUE(takes(3, {PieceKind::kSnapshot, 7, 0, 0}, 7));
+  EXPECT_FALSE(takes(3, {protocol::PieceKind::kSnapshot, 7, 0, 0}, 7));
+  std::erase_if(giver.context.view.joining, [](const protocol::Member& m) { return m.peer == PeerId(4); });
+  EXPECT_TRUE(takes(3, {protocol::PieceKind::kSnapshot, 7, 0, 0}, 7));
 }
 
 // The sum of the step that runs while it asks is the first that it needs.
@@ -292,15 +335,15 @@ TEST_F(CatchingUp, SumsAreKeptForWhoeverIsAboutToAsk) {
 
 TEST_F(CatchingUp, GivesWeightsToNobodyButASibling) {
   Sibling& giver = siblings_.front();
-  const auto asks = [&](SessionId from, PeerId peer, Piece piece) {
+  const auto asks = [&](SessionId from, PeerId peer, protocol::Piece piece) {
     giver.donor.received({from, SessionId(11), 0, piece}, peer, 4, now_);
     return std::exchange(giver.context.effects, {}).size();
   };
-  const Piece weights{PieceKind::kSnapshot, 4, 0, 0};
+  const protocol::Piece weights{protocol::PieceKind::kSnapshot, 4, 0, 0};
   EXPECT_EQ(asks(SessionId(99), kJoiner, weights), 0u);    // nobody's session
   EXPECT_EQ(asks(SessionId(13), PeerId(9), weights), 0u);  // another's session
-  EXPECT_EQ(asks(SessionId(13), kJoiner, {PieceKind::kSnapshot, 4, 0, 6}), 0u);
-  EXPECT_EQ(asks(SessionId(13), kJoiner, {PieceKind::kSnapshot, 9, 0, 0}), 0u);  // not yet
+  EXPECT_EQ(asks(SessionId(13), kJoiner, {protocol::PieceKind::kSnapshot, 4, 0, 6}), 0u);
+  EXPECT_EQ(asks(SessionId(13), kJoiner, {protocol::PieceKind::kSnapshot, 9, 0, 0}), 0u);  // not yet
   giver.context.view.joining.front().stage = StageId(1);
   EXPECT_EQ(asks(SessionId(13), kJoiner, weights), 0u);
   giver.context.view.joining.front().stage = StageId(0);
@@ -308,4 +351,4 @@ TEST_F(CatchingUp, GivesWeightsToNobodyButASibling) {
 }
 
 }  // namespace
-}  // namespace isthmus
+}  // namespace isthmus::router

@@ -4,14 +4,15 @@
 
 #include "base/counter_random.h"
 
-namespace isthmus {
+namespace isthmus::router {
 namespace {
 
-constexpr Operation kF = Operation::kForward, kI = Operation::kInputGradient, kW = Operation::kWeightGradient;
+constexpr protocol::Operation kF = protocol::Operation::kForward, kI = protocol::Operation::kInputGradient,
+                              kW = protocol::Operation::kWeightGradient;
 
 class Pace : public ::testing::Test {
  protected:
-  void takes(Operation operation, double took) {
+  void takes(protocol::Operation operation, double took) {
     pace_.began(operation, now_);
     now_ += seconds(took);
     pace_.ended(operation, seconds(took));
@@ -95,7 +96,7 @@ TEST_F(Pace, NoiseIsAveragedAway) {
   for (std::uint64_t i = 0; i < 2000; ++i) {
     const double noise = 0.7 + 6e-7 * static_cast<double>(random.below(1'000'000, 2 * i));
     const double hiccup = random.below(20, 2 * i + 1) == 0 ? 1.8 : 1;
-    const Operation operation = i % 3 == 0 ? kF : i % 3 == 1 ? kI : kW;
+    const protocol::Operation operation = i % 3 == 0 ? kF : i % 3 == 1 ? kI : kW;
     takes(operation, noise * hiccup * (operation == kI ? 2 : 1));
     ASSERT_GT(service(), 3) << i;
     ASSERT_LT(service(), 6) << i;
@@ -103,4 +104,4 @@ TEST_F(Pace, NoiseIsAveragedAway) {
 }
 
 }  // namespace
-}  // namespace isthmus
+}  // namespace isthmus::router

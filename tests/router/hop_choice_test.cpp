@@ -4,7 +4,7 @@
 
 #include "base/counter_random.h"
 
-namespace isthmus {
+namespace isthmus::router {
 namespace {
 
 // Replicas of the next stage with the speeds and links they really have; the choice learns them from receipts.
@@ -12,8 +12,10 @@ class Hops : public testing::Test {
  protected:
   void members(std::vector<std::uint64_t> sessions) {
     list_.clear();
-    for (const auto s : sessions) list_.push_back({PeerId(static_cast<std::uint32_t>(s)), SessionId(s), StageId(1), ReplicaId(static_cast<std::uint32_t>(s))});
-    std::vector<const Member*> pointers;
+    for (const auto s : sessions)
+      list_.push_back(
+          {PeerId(static_cast<std::uint32_t>(s)), SessionId(s), StageId(1), ReplicaId(static_cast<std::uint32_t>(s))});
+    std::vector<const protocol::Member*> pointers;
     for (const auto& member : list_) pointers.push_back(&member);
     newcomers_ = hops_.set_members(pointers, now_);
   }
@@ -23,17 +25,19 @@ class Hops : public testing::Test {
     return to;
   }
   SessionId choose(const std::vector<SessionId>& suspected, std::uint64_t bytes = 1000, SessionId avoid = kNoSession) {
-    std::vector<const Member*> all;
+    std::vector<const protocol::Member*> all;
     for (const auto& member : list_) all.push_back(&member);
     return hops_.choose(all, suspected, bytes, now_, avoid);
   }
   void says(std::uint64_t session, Duration backlog, Duration service) {
-    hops_.receipt(SessionId(session), {static_cast<std::uint64_t>(backlog.count() / 1000), static_cast<std::uint64_t>(service.count() / 1000)}, now_);
+    hops_.receipt(
+        SessionId(session),
+        {static_cast<std::uint64_t>(backlog.count() / 1000), static_cast<std::uint64_t>(service.count() / 1000)}, now_);
   }
 
   Time now_{seconds(100)};
   HopChoice hops_;
-  std::vector<Member> list_;
+  std::vector<protocol::Member> list_;
   std::vector<SessionId> newcomers_;
 };
 
@@ -44,12 +48,13 @@ TEST_F(Hops, EqualReplicasGetEqualShares) {
   for (const auto& [session, count] : given) EXPECT_EQ(count, 10) << session.value;
 }
 
-// Two heads send at the same time and know nothing of each other: each begins with another replica, also if one of them seems
-// to be a little nearer.
+// Two heads send at the same time and know nothing of each other: each begins with another replica, also if one of them
+// seems to be a little nearer.
 TEST_F(Hops, SiblingsBeginWithDifferentReplicas) {
   members({1, 2});
-  const std::vector<const Member*> all{&list_[0], &list_[1]};
-  HopChoice siblings[] = {HopChoice(Routing::kFinishTime, ReplicaId(0)), HopChoice(Routing::kFinishTime, ReplicaId(1))};
+  const std::vector<const protocol::Member*> all{&list_[0], &list_[1]};
+  HopChoice siblings[] = {HopChoice(protocol::Routing::kFinishTime, ReplicaId(0)),
+                          HopChoice(protocol::Routing::kFinishTime, ReplicaId(1))};
   std::map<SessionId, int> first;
   for (auto& hops : siblings) {
     hops.set_members(all, now_);
@@ -136,7 +141,7 @@ TEST_F(Hops, AFarReplicaIsChosenOnceTheNearOneIsBusy) {
 }
 
 TEST_F(Hops, RoundRobinTakesNoAccountOfSpeed) {
-  hops_ = HopChoice(Routing::kRoundRobin);
+  hops_ = HopChoice(protocol::Routing::kRoundRobin);
   members({1, 2});
   says(1, {}, seconds(1));
   says(2, seconds(60), seconds(3));
@@ -164,4 +169,4 @@ TEST(LinkEstimate, NeverClaimsNegativeTimes) {
 }
 
 }  // namespace
-}  // namespace isthmus
+}  // namespace isthmus::router

@@ -5,7 +5,7 @@
 #include <functional>
 #include <map>
 
-namespace isthmus {
+namespace isthmus::router {
 namespace {
 
 constexpr Duration kLatency = std::chrono::milliseconds(20);
@@ -15,14 +15,18 @@ constexpr double kUp = 2e6, kDown = 5e6;  // bytes per second, from worker 2 to 
 class LinkProbeTest : public ::testing::Test {
  protected:
   struct Worker {
-    explicit Worker(std::uint32_t peer) : context{{}, {PeerId(peer), StageId(peer - 1), ReplicaId(0), {}, seconds(2), 10e6}, {}, {}, SessionId(peer * 10), {}} {}
+    explicit Worker(std::uint32_t peer)
+        : context{
+              {}, {PeerId(peer), StageId(peer - 1), ReplicaId(0), {}, seconds(2), 10e6}, {}, {}, SessionId(peer * 10),
+              {}} {}
     WorkerContext context;
-    LinkProbe probe{context};
+    Connections connections{context};
+    LinkProbe probe{context, connections};
   };
   LinkProbeTest() {
     for (Worker* worker : {&one_, &two_})
       for (std::uint32_t peer : {1u, 2u}) {
-        const Member member{PeerId(peer), SessionId(peer * 10), StageId(peer - 1), ReplicaId(0), {}, {}};
+        const protocol::Member member{PeerId(peer), SessionId(peer * 10), StageId(peer - 1), ReplicaId(0), {}, {}};
         auto& view = worker->context.view;
         (worker->context.identity.peer == member.peer ? view.live : view.partners).push_back(member);
       }
@@ -36,13 +40,14 @@ class LinkProbeTest : public ::testing::Test {
   void collect() {
     for (Worker* worker : {&one_, &two_})
       for (auto& effect : std::exchange(worker->context.effects, {})) {
-        if (const auto* connect = std::get_if<ConnectTo>(&effect)) connected_.push_back(connect->member.peer);
-        auto* sent = std::get_if<SendMessage>(&effect);
+        if (const auto* dial = std::get_if<protocol::Dial>(&effect)) connected_.push_back(dial->member.peer);
+        auto* sent = std::get_if<protocol::SendMessage>(&effect);
         if (!sent) continue;
         ++sent_;
         if (lose_ && lose_(sent->message)) continue;
-        const double bytes = static_cast<double>(tensor_of(sent->message)->bytes());
-        arrivals_.emplace(now_ + kLatency + seconds(bytes / (worker == &two_ ? kUp : kDown)), std::pair(worker == &two_ ? &one_ : &two_, std::move(sent->message)));
+        const double bytes = static_cast<double>(protocol::tensor_of(sent->message)->bytes());
+        arrivals_.emplace(now_ + kLatency + seconds(bytes / (worker == &two_ ? kUp : kDown)),
+                          std::pair(worker == &two_ ? &one_ : &two_, std::move(sent->message)));
       }
   }
   void run(Duration time) {
@@ -53,8 +58,9 @@ class LinkProbeTest : public ::testing::Test {
       if (!arrivals_.empty() && arrivals_.begin()->first <= now_) {
         auto [to, message] = std::move(arrivals_.extract(arrivals_.begin()).mapped());
         const PeerId from(to == &one_ ? 2 : 1);
-        const auto* sounding = std::get_if<Sounding>(&message);
-        EXPECT_TRUE(sounding ? to->probe.received(*sounding, from, now_) : to->probe.received(std::get<Echo>(message), from, now_));
+        const auto* sounding = std::get_if<protocol::Sounding>(&message);
+        EXPECT_TRUE(sounding ? to->probe.received(*sounding, from, now_)
+                             : to->probe.received(std::get<protocol::Echo>(message), from, now_));
       } else {
         two_.probe.tick(now_);
       }
@@ -64,18 +70,18 @@ class LinkProbeTest : public ::testing::Test {
 
   Worker one_{1}, two_{2};
   Time now_ = seconds(50);
-  std::multimap<Time, std::pair<Worker*, Message>> arrivals_;
+  std::multimap<Time, std::pair<Worker*, protocol::Message>> arrivals_;
   std::vector<PeerId> connected_;
   int sent_ = 0;
-  std::function<bool(const Message&)> lose_;
+  std::function<bool(const protocol::Message&)> lose_;
 };
 
 TEST_F(LinkProbeTest, FindsLatencyAndRateBothWays) {
   order(1);
   EXPECT_EQ(connected_, std::vector{PeerId(1)});
   run(seconds(10));
-  const LinkFigures& found = two_.probe.figures();
-  EXPECT_EQ(found.order, (LinkOrder{1, SessionId(10)}));
+  const protocol::LinkFigures& found = two_.probe.figures();
+  EXPECT_EQ(found.order, (protocol::LinkOrder{1, SessionId(10)}));
   EXPECT_EQ(found.latency, kLatency);
   EXPECT_NEAR(found.sent_bits_per_second, kUp * 8, 1);
   EXPECT_NEAR(found.received_bits_per_second, kDown * 8, 1);
@@ -91,9 +97,10 @@ TEST_F(LinkProbeTest, FindsLatencyAndRateBothWays) {
 TEST_F(LinkProbeTest, TakesTheFastestOfSeveral) {
   int n = 0;
   // The first answers and the last of each kind come late, as behind a queue.
-  lose_ = [&](const Message& message) {
-    if (std::holds_alternative<Echo>(message) && (n == 0 || n == 7 || n == 8 || n == 10 || n == 13)) now_ += std::chrono::milliseconds(300);
-    n += std::holds_alternative<Echo>(message);
+  lose_ = [&](const protocol::Message& message) {
+    if (std::holds_alternative<protocol::Echo>(message) && (n == 0 || n == 7 || n == 8 || n == 10 || n == 13))
+      now_ += std::chrono::milliseconds(300);
+    n += std::holds_alternative<protocol::Echo>(message);
     return false;
   };
   order(1);
@@ -105,7 +112,7 @@ TEST_F(LinkProbeTest, TakesTheFastestOfSeveral) {
 
 TEST_F(LinkProbeTest, AsksAgainForWhatIsLost) {
   int n = 0;
-  lose_ = [&](const Message&) { return ++n == 3 || n == 18; };
+  lose_ = [&](const protocol::Message&) { return ++n == 3 || n == 18; };
   order(1);
   run(seconds(60));
   EXPECT_EQ(two_.probe.figures().latency, kLatency);
@@ -113,10 +120,10 @@ TEST_F(LinkProbeTest, AsksAgainForWhatIsLost) {
 }
 
 TEST_F(LinkProbeTest, GivesUpOnWhoDoesNotAnswer) {
-  lose_ = [](const Message& message) { return std::holds_alternative<Echo>(message); };
+  lose_ = [](const protocol::Message& message) { return std::holds_alternative<protocol::Echo>(message); };
   order(7);
   run(seconds(60));
-  EXPECT_EQ(two_.probe.figures(), (LinkFigures{.order = {7, SessionId(10)}}));
+  EXPECT_EQ(two_.probe.figures(), (protocol::LinkFigures{.order = {7, SessionId(10)}}));
   EXPECT_FALSE(two_.probe.figures().answered());
   EXPECT_EQ(two_.probe.next_due(), kNever);
 }
@@ -131,7 +138,7 @@ TEST_F(LinkProbeTest, StopsWhenTheOrderIsTakenBackOrTheOtherHasGone) {
   EXPECT_EQ(two_.probe.next_due(), kNever);
   EXPECT_EQ(two_.probe.figures().order.number, 0u);
   // An answer that was on its way is no answer any more, and no fault either.
-  EXPECT_TRUE(two_.probe.received(Echo{SessionId(10), SessionId(20), 1, {}}, PeerId(1), now_));
+  EXPECT_TRUE(two_.probe.received(protocol::Echo{SessionId(10), SessionId(20), 1, {}}, PeerId(1), now_));
 }
 
 TEST_F(LinkProbeTest, MeasuresNothingForAStrangerOrItself) {
@@ -142,18 +149,18 @@ TEST_F(LinkProbeTest, MeasuresNothingForAStrangerOrItself) {
 
 TEST_F(LinkProbeTest, AnswersOnlyMembersAndNotWithoutEnd) {
   const auto ask = [&](std::uint64_t from, std::uint64_t to, std::uint32_t peer, std::uint64_t bytes) {
-    return one_.probe.received(Sounding{SessionId(from), SessionId(to), 1, bytes, {}}, PeerId(peer), now_);
+    return one_.probe.received(protocol::Sounding{SessionId(from), SessionId(to), 1, bytes, {}}, PeerId(peer), now_);
   };
   EXPECT_TRUE(ask(20, 10, 2, 0));
-  EXPECT_FALSE(ask(20, 11, 2, 0));   // another life
-  EXPECT_FALSE(ask(77, 10, 2, 0));   // a stranger
-  EXPECT_FALSE(ask(20, 10, 3, 0));   // in another's name
+  EXPECT_FALSE(ask(20, 11, 2, 0));  // another life
+  EXPECT_FALSE(ask(77, 10, 2, 0));  // a stranger
+  EXPECT_FALSE(ask(20, 10, 3, 0));  // in another's name
   std::uint64_t answered = 0;
-  for (int i = 0; i < 1000; ++i) answered += ask(20, 10, 2, kSoundingBytes);
-  EXPECT_EQ(answered, kSoundings);
+  for (int i = 0; i < 1000; ++i) answered += ask(20, 10, 2, protocol::kSoundingBytes);
+  EXPECT_EQ(answered, protocol::kSoundings);
   now_ += seconds(1);  // a tenth of the uplink
-  for (int i = 0; i < 1000; ++i) answered += ask(20, 10, 2, kSoundingBytes);
-  EXPECT_LE(answered, kSoundings + 1'000'000 / kSoundingBytes);
+  for (int i = 0; i < 1000; ++i) answered += ask(20, 10, 2, protocol::kSoundingBytes);
+  EXPECT_LE(answered, protocol::kSoundings + 1'000'000 / protocol::kSoundingBytes);
 }
 
 TEST_F(LinkProbeTest, FillsNoSlowLinkForLong) {
@@ -165,13 +172,14 @@ TEST_F(LinkProbeTest, FillsNoSlowLinkForLong) {
   std::uint64_t most = 0;
   for (int i = 0; i < 40; ++i)
     for (auto& effect : std::exchange(slow.context.effects, {}))
-      if (const auto* sent = std::get_if<SendMessage>(&effect)) {
-        const auto& sounding = std::get<Sounding>(sent->message);
+      if (const auto* sent = std::get_if<protocol::SendMessage>(&effect)) {
+        const auto& sounding = std::get<protocol::Sounding>(sent->message);
         most = std::max({most, sounding.tensor.bytes(), sounding.reply_bytes});
-        EncodedTensor back;
+        compress::EncodedTensor back;
         if (sounding.reply_bytes > 0) back.values = share(Bytes(sounding.reply_bytes, 0));
         now_ += seconds(0.1);
-        (void)slow.probe.received(Echo{SessionId(10), SessionId(20), sounding.serial, std::move(back)}, PeerId(1), now_);
+        (void)slow.probe.received(protocol::Echo{SessionId(10), SessionId(20), sounding.serial, std::move(back)},
+                                  PeerId(1), now_);
         break;
       }
   EXPECT_TRUE(slow.probe.figures().answered());
@@ -179,4 +187,4 @@ TEST_F(LinkProbeTest, FillsNoSlowLinkForLong) {
 }
 
 }  // namespace
-}  // namespace isthmus
+}  // namespace isthmus::router

@@ -6,14 +6,14 @@
 #include <algorithm>
 #include <utility>
 
-namespace isthmus {
+namespace isthmus::router {
 namespace {
 
 constexpr SessionId kOurs(33);
 
 // A stage of one in the middle, two members before it, one behind it.
-Plan three_stages() {
-  Plan plan;
+protocol::Plan three_stages() {
+  protocol::Plan plan;
   for (std::uint32_t s = 0; s < 3; ++s) plan.stages.push_back({s, s + 1, s == 0 ? 2u : 1u, 4, 5, 40});
   plan.steps = 9;
   plan.microbatches = 2;
@@ -21,22 +21,22 @@ Plan three_stages() {
   return plan;
 }
 
-Member member(std::uint32_t peer, std::uint32_t stage, std::uint32_t replica) {
+protocol::Member member(std::uint32_t peer, std::uint32_t stage, std::uint32_t replica) {
   return {PeerId(peer), SessionId(10 + peer), StageId(stage), ReplicaId(replica), {}, {}};
 }
 
-EncodedTensor tensor(std::uint8_t value) { return {share(Bytes(8, value)), nullptr}; }
+compress::EncodedTensor tensor(std::uint8_t value) { return {share(Bytes(8, value)), nullptr}; }
 
 class Rebuild : public ::testing::Test {
  protected:
   struct Asked {
     PeerId of;
-    Fetch fetch;
+    protocol::Fetch fetch;
   };
 
   explicit Rebuild(std::uint32_t stage = 1)
       : context_{three_stages(), {PeerId(3), StageId(stage), ReplicaId(0), {}, seconds(2), 10e6}, {}, {}, kOurs, {}} {
-    View& view = context_.view;
+    protocol::View& view = context_.view;
     view.epoch = EpochId(20);
     view.step = StepId(6);
     for (const auto& m : {member(1, 0, 0), member(2, 0, 1), member(4, 2, 0)})
@@ -51,42 +51,47 @@ class Rebuild : public ::testing::Test {
   // What was sent goes to `asked_`, what the device is to do to `jobs_`.
   void sort_out() {
     for (auto& effect : std::exchange(context_.effects, {})) {
-      if (auto* send = std::get_if<SendMessage>(&effect))
-        asked_.push_back({send->peer, std::get<Fetch>(send->message)});
+      if (auto* send = std::get_if<protocol::SendMessage>(&effect))
+        asked_.push_back({send->peer, std::get<protocol::Fetch>(send->message)});
       else
         jobs_.push_back(std::move(effect));
     }
   }
-  bool answer(PeerId from, const Piece& piece, std::uint8_t value = 1) {
-    const bool taken = rebuild_.received(Chunk{SessionId(10 + from.value), kOurs, 0, piece, "", {}, tensor(value)}, from, version_, now_);
+  bool answer(PeerId from, const protocol::Piece& piece, std::uint8_t value = 1) {
+    const bool taken = rebuild_.received(
+        protocol::Chunk{SessionId(10 + from.value), kOurs, 0, piece, "", {}, tensor(value)}, from, version_, now_);
     sort_out();
     return taken;
   }
-  void deny(PeerId from, const Piece& piece) { rebuild_.received(Absent{SessionId(10 + from.value), kOurs, 0, piece}, from); }
+  void deny(PeerId from, const protocol::Piece& piece) {
+    rebuild_.received(protocol::Absent{SessionId(10 + from.value), kOurs, 0, piece}, from);
+  }
   // Everything that was asked for is answered: with its microbatch, gradients with 100 more.
   void answer_all() {
     for (const auto& asked : std::exchange(asked_, {})) {
-      const Piece& piece = asked.fetch.piece;
-      EXPECT_TRUE(answer(asked.of, piece, static_cast<std::uint8_t>(piece.index + (piece.kind == PieceKind::kGradient ? 100 : 0))));
+      const protocol::Piece& piece = asked.fetch.piece;
+      EXPECT_TRUE(
+          answer(asked.of, piece,
+                 static_cast<std::uint8_t>(piece.index + (piece.kind == protocol::PieceKind::kGradient ? 100 : 0))));
     }
   }
   // The device does all it was given, in order; returns how it would tell it.
   std::vector<std::string> work() {
     std::vector<std::string> told;
     for (auto& job : std::exchange(jobs_, {})) {
-      if (const auto* run = std::get_if<RunOperation>(&job)) {
+      if (const auto* run = std::get_if<protocol::RunOperation>(&job)) {
         const char* names[] = {"F", "I", "W"};
         std::string text = names[static_cast<int>(run->task.operation)] + std::to_string(run->task.microbatch.value);
         if (run->tensor.values) text += "(" + std::to_string(run->tensor.values->front()) + ")";
         told.push_back(text);
         EXPECT_TRUE(run->training);
         EXPECT_TRUE(rebuild_.operation_done({run->tag, run->task, {}, {}, {}}));
-      } else if (std::holds_alternative<RunPrepare>(job)) {
+      } else if (std::holds_alternative<protocol::RunPrepare>(job)) {
         told.push_back("prepare");
-      } else if (const auto* apply = std::get_if<RunApply>(&job)) {
+      } else if (const auto* apply = std::get_if<protocol::RunApply>(&job)) {
         told.push_back("apply " + std::to_string(apply->commit.step.value));
         applied_.push_back(apply->commit);
-      } else if (std::holds_alternative<RunDropStep>(job)) {
+      } else if (std::holds_alternative<protocol::RunDropStep>(job)) {
         told.push_back("drop");
       } else {
         told.push_back("?");
@@ -94,8 +99,8 @@ class Rebuild : public ::testing::Test {
     }
     return told;
   }
-  std::vector<Piece> asked_of(std::uint32_t peer) const {
-    std::vector<Piece> pieces;
+  std::vector<protocol::Piece> asked_of(std::uint32_t peer) const {
+    std::vector<protocol::Piece> pieces;
     for (const auto& asked : asked_)
       if (asked.of == PeerId(peer)) pieces.push_back(asked.fetch.piece);
     return pieces;
@@ -106,8 +111,8 @@ class Rebuild : public ::testing::Test {
   std::uint64_t version_ = 3;
   Time now_ = seconds(100);
   std::vector<Asked> asked_;
-  std::vector<WorkerEffect> jobs_;
-  std::vector<Commit> applied_;
+  std::vector<protocol::WorkerEffect> jobs_;
+  std::vector<protocol::Commit> applied_;
 };
 
 struct RebuildOfTheHead : Rebuild {
@@ -117,9 +122,10 @@ struct RebuildOfTheTail : Rebuild {
   RebuildOfTheTail() : Rebuild(2) {}
 };
 
-const Piece kInput0{PieceKind::kInput, 4, 2, 0}, kInput1{PieceKind::kInput, 4, 2, 1};
-const Piece kGradient0{PieceKind::kGradient, 4, 2, 0}, kGradient1{PieceKind::kGradient, 4, 2, 1};
-using Pieces = std::vector<Piece>;
+const protocol::Piece kInput0{protocol::PieceKind::kInput, 4, 2, 0}, kInput1{protocol::PieceKind::kInput, 4, 2, 1};
+const protocol::Piece kGradient0{protocol::PieceKind::kGradient, 4, 2, 0},
+    kGradient1{protocol::PieceKind::kGradient, 4, 2, 1};
+using Pieces = std::vector<protocol::Piece>;
 using Told = std::vector<std::string>;
 
 TEST_F(Rebuild, AsksTheStageBeforeForInputsAndTheOneBehindForGradients) {
@@ -166,7 +172,8 @@ TEST_F(Rebuild, RepeatsTheStepsInTheOrderOfTheirCommits) {
   EXPECT_EQ(version_, 3u);
   pursue();
   EXPECT_EQ(version_, 4u);
-  EXPECT_EQ(asked_of(4), Pieces({{PieceKind::kGradient, 5, 0, 0}, {PieceKind::kGradient, 5, 0, 1}}));
+  EXPECT_EQ(asked_of(4),
+            Pieces({{protocol::PieceKind::kGradient, 5, 0, 0}, {protocol::PieceKind::kGradient, 5, 0, 1}}));
   EXPECT_EQ(work(), Told({"prepare", "apply 4", "drop"}));
   answer_all();
   EXPECT_EQ(work(), Told({"F0(0)", "I0(100)", "W0", "F1(1)", "I1(101)", "W1"}));
@@ -174,8 +181,8 @@ TEST_F(Rebuild, RepeatsTheStepsInTheOrderOfTheirCommits) {
   EXPECT_EQ(work(), Told({"prepare", "apply 5"}));
   EXPECT_EQ(version_, 5u);
   ASSERT_EQ(applied_.size(), 2u);
-  EXPECT_EQ(applied_[0], (Commit{StepId(4), 2, EpochId(12), .5, true}));
-  EXPECT_EQ(applied_[1], (Commit{StepId(5), 0, EpochId(15), .25, true}));
+  EXPECT_EQ(applied_[0], (protocol::Commit{StepId(4), 2, EpochId(12), .5, true}));
+  EXPECT_EQ(applied_[1], (protocol::Commit{StepId(5), 0, EpochId(15), .25, true}));
   pursue();
   EXPECT_TRUE(asked_.empty());  // it is where the others are
   EXPECT_EQ(rebuild_.next_due(), kNever);
@@ -186,7 +193,8 @@ TEST_F(Rebuild, DoesNotSumUpAStepThatWasSkipped) {
   pursue();
   EXPECT_EQ(version_, 4u);
   EXPECT_EQ(work(), Told({"drop", "apply 4", "drop"}));
-  EXPECT_EQ(asked_of(4), Pieces({{PieceKind::kGradient, 5, 0, 0}, {PieceKind::kGradient, 5, 0, 1}}));
+  EXPECT_EQ(asked_of(4),
+            Pieces({{protocol::PieceKind::kGradient, 5, 0, 0}, {protocol::PieceKind::kGradient, 5, 0, 1}}));
 }
 
 TEST_F(Rebuild, WaitsForADecisionThatItsViewDoesNotShow) {
@@ -216,11 +224,13 @@ TEST_F(Rebuild, TakesOnlyWhatItAskedForFromWhomItAsked) {
   EXPECT_FALSE(answer(PeerId(9), kInput0)) << "asked of nobody like that";
   EXPECT_FALSE(answer(PeerId(1), kGradient0)) << "a gradient from the stage before";
   EXPECT_FALSE(answer(PeerId(4), kInput0)) << "an input from the stage behind";
-  EXPECT_FALSE(answer(PeerId(1), {PieceKind::kInput, 5, 2, 0})) << "another step";
-  EXPECT_FALSE(answer(PeerId(1), {PieceKind::kInput, 4, 0, 0})) << "another attempt";
-  EXPECT_FALSE(answer(PeerId(1), {PieceKind::kInput, 4, 2, UINT32_MAX})) << "no such microbatch";
-  EXPECT_FALSE(answer(PeerId(1), {PieceKind::kSnapshot, 4, 2, 0}));
-  EXPECT_FALSE(rebuild_.operation_done({{StepId(4), 2, kOurs}, {Operation::kForward, MicrobatchId(0)}, {}, {}, {}})) << "of a step that is not repeated";
+  EXPECT_FALSE(answer(PeerId(1), {protocol::PieceKind::kInput, 5, 2, 0})) << "another step";
+  EXPECT_FALSE(answer(PeerId(1), {protocol::PieceKind::kInput, 4, 0, 0})) << "another attempt";
+  EXPECT_FALSE(answer(PeerId(1), {protocol::PieceKind::kInput, 4, 2, UINT32_MAX})) << "no such microbatch";
+  EXPECT_FALSE(answer(PeerId(1), {protocol::PieceKind::kSnapshot, 4, 2, 0}));
+  EXPECT_FALSE(
+      rebuild_.operation_done({{StepId(4), 2, kOurs}, {protocol::Operation::kForward, MicrobatchId(0)}, {}, {}, {}}))
+      << "of a step that is not repeated";
   EXPECT_EQ(work(), Told({"drop"}));
   EXPECT_TRUE(answer(PeerId(1), kInput0));
   EXPECT_FALSE(answer(PeerId(1), kInput0, 9)) << "a second time";
@@ -310,7 +320,7 @@ TEST_F(Rebuild, AsksAgainWhenANeighbourStaysSilent) {
 TEST_F(Rebuild, AsksAnotherWhenOneIsGone) {
   pursue();
   asked_.clear();
-  std::erase_if(context_.view.live, [](const Member& m) { return m.peer == PeerId(1); });
+  std::erase_if(context_.view.live, [](const protocol::Member& m) { return m.peer == PeerId(1); });
   pursue();
   EXPECT_EQ(asked_of(2), Pieces({kInput0}));
   EXPECT_FALSE(answer(PeerId(1), kInput0)) << "the old one, late";
@@ -335,7 +345,7 @@ TEST_F(Rebuild, StartsTheStepAnewAfterItWasStopped) {
   EXPECT_EQ(work(), Told({"drop"}));
   pursue();
   for (const auto& job : given)
-    if (const auto* run = std::get_if<RunOperation>(&job)) {
+    if (const auto* run = std::get_if<protocol::RunOperation>(&job)) {
       EXPECT_FALSE(rebuild_.operation_done({run->tag, run->task, {}, {}, {}}));
     }
   pursue();
@@ -347,4 +357,4 @@ TEST_F(Rebuild, StartsTheStepAnewAfterItWasStopped) {
 }
 
 }  // namespace
-}  // namespace isthmus
+}  // namespace isthmus::router

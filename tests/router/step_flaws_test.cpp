@@ -6,14 +6,14 @@
 
 #include "router/worker_steps.h"
 
-namespace isthmus {
+namespace isthmus::router {
 namespace {
 
 constexpr PeerId kA(1), kB(2), kMe(3), kSibling(4), kC(5), kD(6);
 constexpr Duration kAskAfter = seconds(2);
 
-Plan three_by_two() {
-  Plan plan;
+protocol::Plan three_by_two() {
+  protocol::Plan plan;
   for (std::uint32_t s = 0; s < 3; ++s) plan.stages.push_back({s, s + 1, 2, 4});
   plan.steps = 4;
   plan.microbatches = 2;
@@ -27,21 +27,26 @@ class StepFlaws : public ::testing::Test {
     view_.epoch = EpochId(3);
     view_.step = StepId(1);
     for (std::uint32_t peer = 1; peer <= 6; ++peer)
-      view_.live.push_back({PeerId(peer), SessionId(10 + peer), StageId((peer - 1) / 2), ReplicaId((peer - 1) % 2), {}, {}});
+      view_.live.push_back(
+          {PeerId(peer), SessionId(10 + peer), StageId((peer - 1) / 2), ReplicaId((peer - 1) % 2), {}, {}});
     view_.live[2].session = worker_.session();
     view_.head_owner = {SessionId(11), SessionId(11)};
     view_.head_again = {false, false};
     view_.last_session = worker_.session();
     see();
+    for (const auto& member : view_.live)
+      if (member.peer != kMe) take(worker_.peer_connected(member.peer, now_));
+    out_.clear();
   }
 
   // What came out of the worker since the last call of one of these; operations are carried out at once.
-  void take(std::vector<WorkerEffect> effects) {
+  void take(std::vector<protocol::WorkerEffect> effects) {
     for (std::size_t i = 0; i < effects.size(); ++i) {
       out_.push_back(effects[i]);
-      const auto* run = std::get_if<RunOperation>(&effects[i]);
+      const auto* run = std::get_if<protocol::RunOperation>(&effects[i]);
       if (!run || !computes_) continue;
-      for (auto& more : worker_.job_done(OperationDone{run->tag, run->task, {}, {}, {}}, now_)) effects.push_back(std::move(more));
+      for (auto& more : worker_.job_done(protocol::OperationDone{run->tag, run->task, {}, {}, {}}, now_))
+        effects.push_back(std::move(more));
     }
   }
   void see() {
@@ -58,13 +63,13 @@ class StepFlaws : public ::testing::Test {
     now_ += time;
     take(worker_.tick(now_));
   }
-  void done(JobResult result) {
+  void done(protocol::JobResult result) {
     out_.clear();
     take(worker_.job_done(std::move(result), now_));
   }
   void expel(PeerId peer) {
     view_.epoch.value++;
-    std::erase_if(view_.live, [&](const Member& m) { return m.peer == peer; });
+    std::erase_if(view_.live, [&](const protocol::Member& m) { return m.peer == peer; });
   }
   template <class Effect>
   std::vector<Effect> all() const {
@@ -76,20 +81,20 @@ class StepFlaws : public ::testing::Test {
   template <class Body>
   std::vector<std::pair<PeerId, Body>> sent() const {
     std::vector<std::pair<PeerId, Body>> found;
-    for (const auto& message : all<SendMessage>())
+    for (const auto& message : all<protocol::SendMessage>())
       if (const auto* body = std::get_if<Body>(&message.message)) found.emplace_back(message.peer, *body);
     return found;
   }
-  StepTag from(PeerId peer) const {
+  protocol::StepTag from(PeerId peer) const {
     return {SessionId(10 + peer.value), worker_.session(), view_.epoch, view_.step, view_.attempt};
   }
-  Forward forward(PeerId peer, std::uint32_t n = 1, bool again = false) const {
+  protocol::Forward forward(PeerId peer, std::uint32_t n = 1, bool again = false) const {
     return {from(peer), MicrobatchId(0), n, again, {}};
   }
   // Hands microbatch 0 in, and returns to whom it was sent on.
   PeerId passes_on() {
     hear(kA, forward(kA));
-    const auto forwards = sent<Forward>();
+    const auto forwards = sent<protocol::Forward>();
     EXPECT_EQ(forwards.size(), 1u);
     return forwards.empty() ? kC : forwards.front().first;
   }
@@ -103,47 +108,47 @@ class StepFlaws : public ::testing::Test {
     view_.owners = {{SessionId(14), both}};
     ++view_.epoch.value;
     see();
-    ASSERT_EQ(all<RunClose>().size(), 1u);
+    ASSERT_EQ(all<protocol::RunClose>().size(), 1u);
   }
   void prepare_to_the_end() {
     prepare();
-    const auto close = all<RunClose>().front();
-    done(CloseDone{close.tag, close.epoch, share({}), true});
-    hear(kSibling, Part{from(kSibling), 0, true, {}});
-    ASSERT_EQ(all<RunAdd>().size(), 1u);
-    done(AddDone{close.tag, close.epoch, share({})});
-    hear(kSibling, Total{from(kSibling), 1, true, {}});
-    ASSERT_EQ(all<RunPrepare>().size(), 1u);
-    done(PrepareDone{close.tag, close.epoch, {}, true, "sum", nullptr});
+    const auto close = all<protocol::RunClose>().front();
+    done(protocol::CloseDone{close.tag, close.epoch, share({}), true});
+    hear(kSibling, protocol::Part{from(kSibling), 0, true, {}});
+    ASSERT_EQ(all<protocol::RunAdd>().size(), 1u);
+    done(protocol::AddDone{close.tag, close.epoch, share({})});
+    hear(kSibling, protocol::Total{from(kSibling), 1, true, {}});
+    ASSERT_EQ(all<protocol::RunPrepare>().size(), 1u);
+    done(protocol::PrepareDone{close.tag, close.epoch, {}, true, "sum", nullptr});
   }
 
-  const Plan plan_ = three_by_two();
+  const protocol::Plan plan_ = three_by_two();
   WorkerSteps worker_{plan_, {kMe, StageId(1), ReplicaId(0), {}, kAskAfter}, {}, 5};
   Time now_ = seconds(1);
-  View view_;
+  protocol::View view_;
   bool computes_ = true;
-  std::vector<WorkerEffect> out_;
+  std::vector<protocol::WorkerEffect> out_;
 };
 
 TEST_F(StepFlaws, WhatAnExpelledReplicaStillHasInFlightIsRefused) {
-  const Forward delayed = forward(kA);
+  const protocol::Forward delayed = forward(kA);
   expel(kA);
   see();
-  hear(kB, Ask{from(kB), MicrobatchId(0), 1});
-  EXPECT_EQ(sent<Free>().size(), 1u);
+  hear(kB, protocol::Ask{from(kB), MicrobatchId(0), 1});
+  EXPECT_EQ(sent<protocol::Free>().size(), 1u);
   hear(kA, delayed);
-  EXPECT_TRUE(all<RunOperation>().empty());
+  EXPECT_TRUE(all<protocol::RunOperation>().empty());
 }
 
 TEST_F(StepFlaws, AnAskOfANewerViewIsNotAnsweredBeforeThatView) {
-  const Forward delayed = forward(kA);
+  const protocol::Forward delayed = forward(kA);
   expel(kA);  // the asker knows, this worker does not yet
-  hear(kB, Ask{from(kB), MicrobatchId(0), 1});
-  EXPECT_TRUE(sent<Free>().empty());
+  hear(kB, protocol::Ask{from(kB), MicrobatchId(0), 1});
+  EXPECT_TRUE(sent<protocol::Free>().empty());
   hear(kA, delayed);  // still legal here: so the answer must be Held
   see();
-  EXPECT_TRUE(sent<Free>().empty());
-  const auto held = sent<Held>();
+  EXPECT_TRUE(sent<protocol::Free>().empty());
+  const auto held = sent<protocol::Held>();
   ASSERT_EQ(held.size(), 1u);
   EXPECT_EQ(held.front().first, kB);
 }
@@ -152,41 +157,41 @@ TEST_F(StepFlaws, AMicrobatchOfANewerViewDoesNotEnterASumBeingCombined) {
   prepare();
   ++view_.epoch.value;
   hear(kA, forward(kA));
-  EXPECT_TRUE(all<RunOperation>().empty());
+  EXPECT_TRUE(all<protocol::RunOperation>().empty());
   view_.preparing = false;
   view_.owners.clear();
   see();
-  EXPECT_FALSE(all<RunOperation>().empty());
+  EXPECT_FALSE(all<protocol::RunOperation>().empty());
 }
 
 TEST_F(StepFlaws, AReplacementSearchesBeforeItForwards) {
   hear(kA, forward(kA, 1, true));
-  EXPECT_TRUE(sent<Forward>().empty());
-  EXPECT_EQ(sent<Ask>().size(), 2u);  // everybody of the next stage
-  const std::uint32_t n = sent<Ask>().front().second.n;
-  hear(kD, Held{from(kD), MicrobatchId(0), n, {}});
-  hear(kC, Free{from(kC), MicrobatchId(0), n});
-  EXPECT_TRUE(sent<Forward>().empty());
+  EXPECT_TRUE(sent<protocol::Forward>().empty());
+  EXPECT_EQ(sent<protocol::Ask>().size(), 2u);  // everybody of the next stage
+  const std::uint32_t n = sent<protocol::Ask>().front().second.n;
+  hear(kD, protocol::Held{from(kD), MicrobatchId(0), n, {}});
+  hear(kC, protocol::Free{from(kC), MicrobatchId(0), n});
+  EXPECT_TRUE(sent<protocol::Forward>().empty());
 }
 
 TEST_F(StepFlaws, WhoeverGetsASearchedMicrobatchSearchesToo) {
   hear(kA, forward(kA, 1, true));
-  const std::uint32_t n = sent<Ask>().front().second.n;
-  hear(kC, Free{from(kC), MicrobatchId(0), n});
-  EXPECT_TRUE(sent<Forward>().empty());
-  hear(kD, Free{from(kD), MicrobatchId(0), n});
-  ASSERT_EQ(sent<Forward>().size(), 1u);
-  EXPECT_TRUE(sent<Forward>().front().second.again);
+  const std::uint32_t n = sent<protocol::Ask>().front().second.n;
+  hear(kC, protocol::Free{from(kC), MicrobatchId(0), n});
+  EXPECT_TRUE(sent<protocol::Forward>().empty());
+  hear(kD, protocol::Free{from(kD), MicrobatchId(0), n});
+  ASSERT_EQ(sent<protocol::Forward>().size(), 1u);
+  EXPECT_TRUE(sent<protocol::Forward>().front().second.again);
 }
 
 TEST_F(StepFlaws, ASuccessorThatDiedAfterItsGradientIsReplaced) {
   const PeerId successor = passes_on();
-  hear(successor, Backward{from(successor), MicrobatchId(0), {}});
+  hear(successor, protocol::Backward{from(successor), MicrobatchId(0), {}});
   expel(successor);
   see();
-  ASSERT_EQ(sent<Forward>().size(), 1u);
-  EXPECT_EQ(sent<Forward>().front().first, other(successor));
-  EXPECT_TRUE(sent<Forward>().front().second.again);
+  ASSERT_EQ(sent<protocol::Forward>().size(), 1u);
+  EXPECT_EQ(sent<protocol::Forward>().front().first, other(successor));
+  EXPECT_TRUE(sent<protocol::Forward>().front().second.again);
 }
 
 TEST_F(StepFlaws, ACommitOfAnotherEpochsSumIsNotApplied) {
@@ -195,28 +200,28 @@ TEST_F(StepFlaws, ACommitOfAnotherEpochsSumIsNotApplied) {
   expel(kMe);
   view_.step = StepId(2);
   view_.preparing = false;
-  view_.last_commit = Commit{StepId(1), 0, EpochId(mine.value + 1), 1, true};
+  view_.last_commit = protocol::Commit{StepId(1), 0, EpochId(mine.value + 1), 1, true};
   ++view_.epoch.value;
   see();
-  EXPECT_TRUE(all<RunApply>().empty());
+  EXPECT_TRUE(all<protocol::RunApply>().empty());
   EXPECT_EQ(worker_.version(), 0u);
 }
 
 TEST_F(StepFlaws, ACommitThatWasLostComesWithTheNextView) {
   prepare_to_the_end();
-  view_.last_commit = Commit{StepId(1), 0, view_.epoch, 1, true};
+  view_.last_commit = protocol::Commit{StepId(1), 0, view_.epoch, 1, true};
   view_.step = StepId(2);
   view_.preparing = false;
   ++view_.epoch.value;
   expel(kC);  // the commit's own view was lost; this one tells of something else
   see();
-  EXPECT_EQ(all<RunApply>().size(), 1u);
+  EXPECT_EQ(all<protocol::RunApply>().size(), 1u);
   EXPECT_EQ(worker_.version(), 1u);
 }
 
 TEST_F(StepFlaws, ATotalOfAnotherEpochIsRefused) {
   prepare();
-  Total late{from(kSibling), 1, true, {}};
+  protocol::Total late{from(kSibling), 1, true, {}};
   ++view_.epoch.value;
   see();
   const std::uint64_t before = worker_.refused();
@@ -226,44 +231,45 @@ TEST_F(StepFlaws, ATotalOfAnotherEpochIsRefused) {
 
 TEST_F(StepFlaws, WhatWasCancelledStaysRefused) {
   computes_ = false;
-  hear(kA, Forward{from(kA), MicrobatchId(1), 1, false, {}});  // occupies the device
+  hear(kA, protocol::Forward{from(kA), MicrobatchId(1), 1, false, {}});  // occupies the device
   hear(kA, forward(kA));
-  hear(kA, Cancel{from(kA), MicrobatchId(0), 1});
-  ASSERT_EQ(sent<Cancelled>().size(), 1u);
+  hear(kA, protocol::Cancel{from(kA), MicrobatchId(0), 1});
+  ASSERT_EQ(sent<protocol::Cancelled>().size(), 1u);
   hear(kA, forward(kA));  // the second copy of a Forward that was sent twice
-  EXPECT_TRUE(sent<Held>().empty());
-  hear(kA, Ask{from(kA), MicrobatchId(0), 1});
-  EXPECT_EQ(sent<Cancelled>().size(), 1u);
+  EXPECT_TRUE(sent<protocol::Held>().empty());
+  hear(kA, protocol::Ask{from(kA), MicrobatchId(0), 1});
+  EXPECT_EQ(sent<protocol::Cancelled>().size(), 1u);
   hear(kA, forward(kA, 2));  // a new choice is another matter
-  EXPECT_EQ(sent<Held>().size(), 1u);
+  EXPECT_EQ(sent<protocol::Held>().size(), 1u);
 }
 
 TEST_F(StepFlaws, ALateHeldDoesNotUndoACancel) {
   const PeerId successor = passes_on();
-  const std::uint32_t n = sent<Forward>().front().second.n;
-  hear(successor, Held{from(successor), MicrobatchId(0), n, {100'000'000, 1'000'000}});
-  hear(other(successor), Receipt{from(other(successor)), 0, {0, 1'000'000}});
+  const std::uint32_t n = sent<protocol::Forward>().front().second.n;
+  hear(successor, protocol::Held{from(successor), MicrobatchId(0), n, {100'000'000, 1'000'000}});
+  hear(other(successor), protocol::Receipt{from(other(successor)), 0, {0, 1'000'000}});
   wait(4 * kAskAfter);
-  ASSERT_FALSE(sent<Cancel>().empty());
-  hear(successor, Held{from(successor), MicrobatchId(0), n, {100'000'000, 1'000'000}});  // answers an older Ask
-  hear(successor, Cancelled{from(successor), MicrobatchId(0), n, {100'000'000, 1'000'000}});
-  ASSERT_EQ(sent<Forward>().size(), 1u);
-  EXPECT_EQ(sent<Forward>().front().first, other(successor));
+  ASSERT_FALSE(sent<protocol::Cancel>().empty());
+  hear(successor,
+       protocol::Held{from(successor), MicrobatchId(0), n, {100'000'000, 1'000'000}});  // answers an older Ask
+  hear(successor, protocol::Cancelled{from(successor), MicrobatchId(0), n, {100'000'000, 1'000'000}});
+  ASSERT_EQ(sent<protocol::Forward>().size(), 1u);
+  EXPECT_EQ(sent<protocol::Forward>().front().first, other(successor));
 }
 
 TEST_F(StepFlaws, AHeldOfAnEarlierChoiceDoesNotStopTheAsking) {
   const PeerId first = passes_on();
-  const std::uint32_t n = sent<Forward>().front().second.n;
-  hear(first, Busy{from(first), MicrobatchId(0), n, {}});
-  ASSERT_EQ(sent<Forward>().size(), 1u);
-  hear(other(first), Backward{from(other(first)), MicrobatchId(0), {}});
+  const std::uint32_t n = sent<protocol::Forward>().front().second.n;
+  hear(first, protocol::Busy{from(first), MicrobatchId(0), n, {}});
+  ASSERT_EQ(sent<protocol::Forward>().size(), 1u);
+  hear(other(first), protocol::Backward{from(other(first)), MicrobatchId(0), {}});
   expel(other(first));
   see();  // to the first again, and that is lost
-  ASSERT_EQ(sent<Forward>().size(), 1u);
-  ASSERT_EQ(sent<Forward>().front().first, first);
-  hear(first, Held{from(first), MicrobatchId(0), n, {}});
+  ASSERT_EQ(sent<protocol::Forward>().size(), 1u);
+  ASSERT_EQ(sent<protocol::Forward>().front().first, first);
+  hear(first, protocol::Held{from(first), MicrobatchId(0), n, {}});
   wait(kAskAfter);
-  EXPECT_EQ(sent<Ask>().size(), 1u);
+  EXPECT_EQ(sent<protocol::Ask>().size(), 1u);
 }
 
 TEST_F(StepFlaws, AnExpelledReplicaComesBackWithNothing) {
@@ -271,10 +277,10 @@ TEST_F(StepFlaws, AnExpelledReplicaComesBackWithNothing) {
   const SessionId before = worker_.session();
   expel(kMe);
   see();
-  EXPECT_EQ(all<RunDropStep>().size(), 1u);
+  EXPECT_EQ(all<protocol::RunDropStep>().size(), 1u);
   EXPECT_NE(worker_.session(), before);
   EXPECT_EQ(worker_.custody_bytes(), 0u);
-  const auto reports = sent<Report>();
+  const auto reports = sent<protocol::Report>();
   ASSERT_FALSE(reports.empty());
   EXPECT_EQ(reports.back().second.done.size(), 0u);
 }
@@ -290,9 +296,10 @@ TEST_F(StepFlaws, ABurntSessionIsNotWaitedFor) {
 
 TEST_F(StepFlaws, AnOldViewIsNotBelievedAboutAStepThatIsOver) {
   WorkerSteps ahead(plan_, {kMe, StageId(1), ReplicaId(0), {}, kAskAfter}, {1, 0}, 5);  // has fetched version 1
-  (void)ahead.view_received(view_, now_);                                             // step 1; it is live there
+  (void)ahead.view_received(view_, now_);                                               // step 1; it is live there
   const auto effects = ahead.message_received(kA, forward(kA), now_);
-  EXPECT_TRUE(std::ranges::none_of(effects, [](const auto& e) { return std::holds_alternative<RunOperation>(e); }));
+  EXPECT_TRUE(
+      std::ranges::none_of(effects, [](const auto& e) { return std::holds_alternative<protocol::RunOperation>(e); }));
   EXPECT_EQ(ahead.refused() + ahead.held_messages(), 1u);
 }
 
@@ -301,9 +308,9 @@ TEST_F(StepFlaws, AnotherAttemptOfTheStepStartsFromNothing) {
   ++view_.attempt;
   ++view_.epoch.value;
   see();
-  EXPECT_EQ(all<RunDropStep>().size(), 1u);
+  EXPECT_EQ(all<protocol::RunDropStep>().size(), 1u);
   EXPECT_EQ(worker_.custody_bytes(), 0u);
-  EXPECT_TRUE(sent<Forward>().empty());
+  EXPECT_TRUE(sent<protocol::Forward>().empty());
 }
 
 // Later stages may have added the microbatch on the full path already: a sum of two different functions.
@@ -313,51 +320,52 @@ TEST_F(StepFlaws, AnEmptyStageIsNotSkippedInTheRunningAttempt) {
   expel(kD);
   see();
   wait(kAskAfter);
-  EXPECT_TRUE(sent<Forward>().empty());
+  EXPECT_TRUE(sent<protocol::Forward>().empty());
   // Nor does the stage behind one that is empty take what should have come through it.
   WorkerSteps behind(plan_, {kC, StageId(2), ReplicaId(0), {}, kAskAfter}, {}, 9);
-  View view = view_;
+  protocol::View view = view_;
   ++view.epoch.value;
-  view.live = {{kA, SessionId(11), StageId(0), ReplicaId(0), {}, {}}, {kC, behind.session(), StageId(2), ReplicaId(0), {}, {}}};
+  view.live = {{kA, SessionId(11), StageId(0), ReplicaId(0), {}, {}},
+               {kC, behind.session(), StageId(2), ReplicaId(0), {}, {}}};
   view.last_session = behind.session();
   (void)behind.view_received(view, now_);
-  const StepTag tag{SessionId(11), behind.session(), view.epoch, view.step, view.attempt};
-  out_ = behind.message_received(kA, Forward{tag, MicrobatchId(0), 1, false, {}}, now_);
-  EXPECT_TRUE(all<RunOperation>().empty());
-  EXPECT_TRUE(sent<Held>().empty());
+  const protocol::StepTag tag{SessionId(11), behind.session(), view.epoch, view.step, view.attempt};
+  out_ = behind.message_received(kA, protocol::Forward{tag, MicrobatchId(0), 1, false, {}}, now_);
+  EXPECT_TRUE(all<protocol::RunOperation>().empty());
+  EXPECT_TRUE(sent<protocol::Held>().empty());
 }
 
 TEST_F(StepFlaws, ALostForwardIsAskedForAndSentAgain) {
   const PeerId successor = passes_on();
-  const std::uint32_t n = sent<Forward>().front().second.n;
+  const std::uint32_t n = sent<protocol::Forward>().front().second.n;
   wait(kAskAfter);
-  ASSERT_EQ(sent<Ask>().size(), 1u);
-  hear(successor, Free{from(successor), MicrobatchId(0), n});
-  ASSERT_EQ(sent<Forward>().size(), 1u);
-  EXPECT_EQ(sent<Forward>().front().second.n, n);
+  ASSERT_EQ(sent<protocol::Ask>().size(), 1u);
+  hear(successor, protocol::Free{from(successor), MicrobatchId(0), n});
+  ASSERT_EQ(sent<protocol::Forward>().size(), 1u);
+  EXPECT_EQ(sent<protocol::Forward>().front().second.n, n);
 }
 
 TEST_F(StepFlaws, ALostGradientIsAskedForAndAnsweredFromCustody) {
   const PeerId successor = passes_on();
-  hear(successor, Backward{from(successor), MicrobatchId(0), {}});
-  ASSERT_EQ(sent<Backward>().size(), 1u);
-  hear(kA, Ask{from(kA), MicrobatchId(0), 1});
-  EXPECT_EQ(sent<Backward>().size(), 1u);
-  EXPECT_TRUE(all<RunOperation>().empty());
+  hear(successor, protocol::Backward{from(successor), MicrobatchId(0), {}});
+  ASSERT_EQ(sent<protocol::Backward>().size(), 1u);
+  hear(kA, protocol::Ask{from(kA), MicrobatchId(0), 1});
+  EXPECT_EQ(sent<protocol::Backward>().size(), 1u);
+  EXPECT_TRUE(all<protocol::RunOperation>().empty());
 }
 
 TEST_F(StepFlaws, TheJournalIsKeptForTheNeighbourWithTheOldestCheckpoint) {
   view_.checkpointed = {3, 9, 2};
   see();
-  ASSERT_EQ(all<RunTrim>().size(), 1u);
-  EXPECT_EQ(all<RunTrim>().front().version, 2u);
+  ASSERT_EQ(all<protocol::RunTrim>().size(), 1u);
+  EXPECT_EQ(all<protocol::RunTrim>().front().version, 2u);
 }
 
 TEST_F(StepFlaws, TwoThatCannotReachEachOtherSaySo) {
   out_.clear();
   take(worker_.peer_lost(kC, now_));
   wait(seconds(3));
-  const auto reports = sent<Report>();
+  const auto reports = sent<protocol::Report>();
   ASSERT_FALSE(reports.empty());
   EXPECT_EQ(reports.back().second.unreachable, std::vector<SessionId>({SessionId(15)}));
 }
@@ -371,11 +379,11 @@ TEST_F(StepFlaws, ANewLifeOfAPeerIsNotAccusedOfWhatTheLastOneDid) {
   ++view_.epoch.value;
   see();
   wait(seconds(1));
-  ASSERT_FALSE(sent<Report>().empty());
-  EXPECT_TRUE(sent<Report>().back().second.unreachable.empty());
+  ASSERT_FALSE(sent<protocol::Report>().empty());
+  EXPECT_TRUE(sent<protocol::Report>().back().second.unreachable.empty());
   wait(seconds(1));
-  EXPECT_EQ(sent<Report>().back().second.unreachable, std::vector<SessionId>({SessionId(99)}));
+  EXPECT_EQ(sent<protocol::Report>().back().second.unreachable, std::vector<SessionId>({SessionId(99)}));
 }
 
 }  // namespace
-}  // namespace isthmus
+}  // namespace isthmus::router

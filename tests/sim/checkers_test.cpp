@@ -1,8 +1,10 @@
-// A checker that says nothing is worth something only if it speaks when it has to: a clean story, then one lie at a time.
+// A checker that says nothing is worth something only if it speaks when it has to: a clean story, then one lie at a
+// time.
 #include "sim/checkers.h"
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
 
 #include "sim/cluster.h"
@@ -10,8 +12,8 @@
 namespace isthmus::sim {
 namespace {
 
-Plan two_by_two() {
-  Plan plan;
+protocol::Plan two_by_two() {
+  protocol::Plan plan;
   for (std::uint32_t s = 0; s < 2; ++s) plan.stages.push_back({s, s + 1, 2, 2, 3});
   plan.steps = 4;
   plan.microbatches = 2;
@@ -20,11 +22,12 @@ Plan two_by_two() {
 
 // What reaches the checkers in a run of one step. A test changes one thing of it.
 struct Story {
-  std::vector<LogRecord> admissions;
-  std::vector<Report> reports;
-  CommitRecord commit;
-  std::map<SessionId, std::multiset<std::uint32_t>> sums = {{SessionId(1), {0}}, {SessionId(2), {1}}, {SessionId(3), {0, 1}}, {SessionId(4), {}}};
-  std::vector<LogRecord> after;
+  std::vector<coordinator::LogRecord> admissions;
+  std::vector<protocol::Report> reports;
+  coordinator::CommitRecord commit;
+  std::map<SessionId, std::multiset<std::uint32_t>> sums = {
+      {SessionId(1), {0}}, {SessionId(2), {1}}, {SessionId(3), {0, 1}}, {SessionId(4), {}}};
+  std::vector<coordinator::LogRecord> after;
   std::uint64_t held_version = 1;
   std::uint64_t weights_of = 1;
   std::uint64_t custody = 100;
@@ -32,20 +35,21 @@ struct Story {
 
   Story() {
     for (std::uint32_t i = 1; i <= 4; ++i) {
-      admissions.push_back(AdmitRecord{{PeerId(i), SessionId(i), StageId((i - 1) / 2), ReplicaId((i - 1) % 2), {}, {}}, 0});
-      Report report;
+      admissions.push_back(
+          coordinator::AdmitRecord{{PeerId(i), SessionId(i), StageId((i - 1) / 2), ReplicaId((i - 1) % 2), {}, {}}, 0});
+      protocol::Report report;
       report.session = SessionId(i);
       report.prepared_epoch = EpochId(5);  // init and four admissions
       report.checkpointed = 1;
       reports.push_back(report);
     }
     commit.commit = {StepId(1), 0, EpochId(5), 1, true};
-    after = {CheckpointRecord{StageId(0), 1}};
+    after = {coordinator::CheckpointRecord{StageId(0), 1}};
   }
 
   std::vector<std::string> violations() const {
     Checkers checkers(two_by_two(), 9);
-    checkers.logged(InitRecord{0}, {});
+    checkers.logged(coordinator::InitRecord{0}, {});
     for (const auto& record : admissions) checkers.logged(record, {});
     for (const auto& report : reports) checkers.reported(report);
     checkers.logged(commit, sums);
@@ -68,40 +72,61 @@ TEST(Checkers, SpeakOfEveryLie) {
       {"for epoch 4", [](Story& s) { s.commit.commit.epoch = EpochId(4); }},
       {"committed after version", [](Story& s) { s.commit.commit.step = StepId(2); }},
       {"committed after version", [](Story& s) { s.after.push_back(s.commit); }},
-      {"counts 0 times", [](Story& s) {  // expelled, and nobody did its share again
-         s.admissions.push_back(ExpelRecord{SessionId(2), ""});
+      {"counts 0 times",
+       [](Story& s) {  // expelled, and nobody did its share again
+         s.admissions.push_back(coordinator::ExpelRecord{SessionId(2), ""});
          for (auto& report : s.reports) report.prepared_epoch = EpochId(6);
          s.commit.commit.epoch = EpochId(6);
        }},
-      {"had not prepared", [](Story& s) {  // an expulsion voids what was prepared before it
-         s.admissions.push_back(ExpelRecord{SessionId(4), ""});
+      {"had not prepared",
+       [](Story& s) {  // an expulsion voids what was prepared before it
+         s.admissions.push_back(coordinator::ExpelRecord{SessionId(4), ""});
          s.commit.commit.epoch = EpochId(6);
        }},
-      {"for epoch 5", [](Story& s) { s.admissions.push_back(ExpelRecord{SessionId(4), ""}); }},
+      {"for epoch 5",
+       [](Story& s) {
+         s.admissions.push_back(coordinator::ExpelRecord{SessionId(4), ""});
+       }},
       {"admitted twice", [](Story& s) { s.after.push_back(s.admissions[0]); }},
-      {"with version 0 was admitted", [](Story& s) { s.after.push_back(AdmitRecord{{PeerId(1), SessionId(8), StageId(0), ReplicaId(0), {}, {}}, 0}); }},
-      {"with version 1 was admitted at version 0", [](Story& s) {
-         s.after.push_back(RollbackRecord{0, ""});
-         s.after.push_back(AdmitRecord{{PeerId(1), SessionId(8), StageId(0), ReplicaId(0), {}, {}}, 1});
+      {"with version 0 was admitted",
+       [](Story& s) {
+         s.after.push_back(coordinator::AdmitRecord{{PeerId(1), SessionId(8), StageId(0), ReplicaId(0), {}, {}}, 0});
+       }},
+      {"with version 1 was admitted at version 0",
+       [](Story& s) {
+         s.after.push_back(coordinator::RollbackRecord{0, ""});
+         s.after.push_back(coordinator::AdmitRecord{{PeerId(1), SessionId(8), StageId(0), ReplicaId(0), {}, {}}, 1});
          s.held_version = s.weights_of = 0;
        }},
-      {"expulsion of nobody", [](Story& s) {
-         s.after.push_back(ExpelRecord{SessionId(4), ""});
-         s.after.push_back(ExpelRecord{SessionId(4), ""});
+      {"expulsion of nobody",
+       [](Story& s) {
+         s.after.push_back(coordinator::ExpelRecord{SessionId(4), ""});
+         s.after.push_back(coordinator::ExpelRecord{SessionId(4), ""});
        }},
-      {"expulsion of nobody", [](Story& s) { s.after.push_back(ExpelRecord{SessionId(8), ""}); }},
-      {"into the future", [](Story& s) { s.after.push_back(RollbackRecord{3, ""}); }},
+      {"expulsion of nobody",
+       [](Story& s) {
+         s.after.push_back(coordinator::ExpelRecord{SessionId(8), ""});
+       }},
+      {"into the future",
+       [](Story& s) {
+         s.after.push_back(coordinator::RollbackRecord{3, ""});
+       }},
       {"is not on the disk", [](Story& s) { s.reports[1].checkpointed = 0; }},
       {"other weights", [](Story& s) { s.weights_of = 0; }},
       {"at version 2, the log never was above 1", [](Story& s) { s.held_version = s.weights_of = 2; }},
-      {"lost its last replica to a move", [](Story& s) {
-         s.after.push_back(MoveRecord{PeerId(1), {StageId(1), ReplicaId(2)}, ""});
-         s.after.push_back(MoveRecord{PeerId(2), {StageId(1), ReplicaId(3)}, ""});
+      {"lost its last replica to a move",
+       [](Story& s) {
+         s.after.push_back(coordinator::MoveRecord{PeerId(1), {StageId(1), ReplicaId(2)}, ""});
+         s.after.push_back(coordinator::MoveRecord{PeerId(2), {StageId(1), ReplicaId(3)}, ""});
        }},
-      {"which serves nothing, is moved", [](Story& s) { s.after.push_back(MoveRecord{PeerId(9), {StageId(1), ReplicaId(2)}, ""}); }},
-      {"was moved to stage 1 and is admitted to stage 0", [](Story& s) {
-         s.after.push_back(MoveRecord{PeerId(1), {StageId(1), ReplicaId(2)}, ""});
-         s.after.push_back(AdmitRecord{{PeerId(1), SessionId(8), StageId(0), ReplicaId(0), {}, {}}, 1});
+      {"which serves nothing, is moved",
+       [](Story& s) {
+         s.after.push_back(coordinator::MoveRecord{PeerId(9), {StageId(1), ReplicaId(2)}, ""});
+       }},
+      {"was moved to stage 1 and is admitted to stage 0",
+       [](Story& s) {
+         s.after.push_back(coordinator::MoveRecord{PeerId(1), {StageId(1), ReplicaId(2)}, ""});
+         s.after.push_back(coordinator::AdmitRecord{{PeerId(1), SessionId(8), StageId(0), ReplicaId(0), {}, {}}, 1});
        }},
       {"keeps 101 bytes", [](Story& s) { s.custody = 101; }},
       {"holds 6 messages", [](Story& s) { s.held_messages = 6; }},
@@ -116,25 +141,28 @@ TEST(Checkers, SpeakOfEveryLie) {
 }
 
 TEST(Checkers, SpeakOfARunThatDoesNotEndAsItShould) {
-  const auto said = [](std::uint64_t committed, const std::optional<RunEnded>& end) {
+  const auto said = [](std::uint64_t committed, const std::optional<coordinator::RunEnded>& end) {
     Checkers checkers(two_by_two(), 9);
-    checkers.logged(InitRecord{committed}, {});
+    checkers.logged(coordinator::InitRecord{committed}, {});
     checkers.over(end, seconds(180));
     return checkers.violations();
   };
-  RunEnded end;
+  coordinator::RunEnded end;
   end.finished = true;
   EXPECT_TRUE(said(5, end).empty());  // four steps and the last evaluation
-  EXPECT_EQ(said(4, end), std::vector<std::string>({"the run says that it has finished, but the log has 4 of 5 steps"}));
-  EXPECT_EQ(said(4, std::nullopt), std::vector<std::string>({"the run has not finished 180 s after its last fault; 4 of 5 steps committed"}));
+  EXPECT_EQ(said(4, end),
+            std::vector<std::string>({"the run says that it has finished, but the log has 4 of 5 steps"}));
+  EXPECT_EQ(said(4, std::nullopt),
+            std::vector<std::string>({"the run has not finished 180 s after its last fault; 4 of 5 steps committed"}));
   end.finished = false;
   end.reason = "stage 1 has no worker left";
   EXPECT_EQ(said(5, end), std::vector<std::string>({"the run ended before its time: stage 1 has no worker left"}));
 }
 
-// A run that stands still, and not only a story of one: two neighbours that cannot reach each other for longer than the run has.
+// A run that stands still, and not only a story of one: two neighbours that cannot reach each other for longer than the
+// run has.
 TEST(Checkers, SpeakOfARunThatStandsStill) {
-  Plan plan = two_by_two();
+  protocol::Plan plan = two_by_two();
   for (auto& stage : plan.stages) {
     stage.replicas = 1;
     stage.state_bytes = 3 * 8;
@@ -143,7 +171,8 @@ TEST(Checkers, SpeakOfARunThatStandsStill) {
   plan.forward_bytes = plan.backward_bytes = plan.part_width = plan.total_width = 8;
   for (const bool healed : {true, false}) {
     Cluster cluster(plan, {});
-    cluster.add({FaultKind::kPartition, cluster.now() + seconds(.1), healed ? seconds(5) : seconds(1e6), PeerId(1), PeerId(2), StageId(0), 0});
+    cluster.add({FaultKind::kPartition, cluster.now() + seconds(.1), healed ? seconds(5) : seconds(1e6), PeerId(1),
+                 PeerId(2), StageId(0), 0});
     EXPECT_EQ(cluster.run(seconds(200)), healed);
     cluster.check_end(seconds(180));
     if (healed) {
@@ -152,6 +181,26 @@ TEST(Checkers, SpeakOfARunThatStandsStill) {
       EXPECT_NE(cluster.violations().at(0).find("has not finished"), std::string::npos);
     }
   }
+}
+
+TEST(Checkers, KnowThatARunMayEndBadlyAfterBadStepsOnly) {
+  const auto violations = [](std::size_t bad) {
+    Checkers checkers(two_by_two(), 9);
+    checkers.logged(coordinator::InitRecord{0}, {});
+    for (std::uint64_t step = 1; step <= 5; ++step) {
+      coordinator::CommitRecord record;
+      record.commit = {.step = StepId(step), .epoch = EpochId(step), .apply = step + bad <= 4};
+      checkers.logged(record, {});
+    }
+    coordinator::RunEnded end;
+    end.reason = "its last steps were all bad";
+    checkers.over(end, {});
+    const auto all = checkers.violations();
+    return std::ranges::count(all, "the run ended before its time: its last steps were all bad");
+  };
+  EXPECT_EQ(violations(2), 0);
+  EXPECT_EQ(violations(1), 1);
+  EXPECT_EQ(violations(0), 1);
 }
 
 }  // namespace

@@ -11,9 +11,9 @@ namespace {
 constexpr std::uint64_t kPieces = 8;
 
 // One stage. Its weights take 0.8 s of a donor's share of the uplink, the sum of a step 0.2 s of all of it.
-Plan one_stage(std::uint32_t replicas) {
-  constexpr std::uint64_t kParameters = kPieces * kPieceBytes / 8;
-  Plan plan;
+protocol::Plan one_stage(std::uint32_t replicas) {
+  constexpr std::uint64_t kParameters = kPieces * protocol::kPieceBytes / 8;
+  protocol::Plan plan;
   plan.run_id = 1;
   plan.microbatches = 6;
   plan.steps = 60;

@@ -5,8 +5,8 @@
 namespace isthmus::sim {
 namespace {
 
-Plan pipeline(std::uint32_t stages) {
-  Plan plan;
+protocol::Plan pipeline(std::uint32_t stages) {
+  protocol::Plan plan;
   plan.run_id = 1;
   plan.microbatches = 8;
   plan.steps = 200;
@@ -23,17 +23,17 @@ TEST(Measuring, FindsEveryLinkAsItIs) {
   options.measure = seconds(600);
   options.latency = std::chrono::milliseconds(35);
   Cluster cluster(pipeline(4), options);
-  const auto survey = [&]() -> const LinkSurvey& { return cluster.coordinator().survey(); };
+  const auto survey = [&]() -> const coordinator::LinkSurvey& { return cluster.coordinator().survey(); };
   ASSERT_TRUE(cluster.run_until([&] { return survey().recorded() == 6; }, seconds(300)));
-  const LinkMatrix links = survey().links({PeerId(1), PeerId(2), PeerId(3), PeerId(4)}, cluster.now());
-  for (std::uint32_t a = 0; a < 4; ++a)
-    for (std::uint32_t b = a + 1; b < 4; ++b) {
-      EXPECT_GE(links.at(a, b).latency, options.latency);
-      EXPECT_LE(links.at(a, b).latency, options.latency + std::chrono::milliseconds(1));
-      EXPECT_LE(links.at(a, b).bits_per_second, options.bytes_per_second * 8);
-      EXPECT_GE(links.at(a, b).bits_per_second, options.bytes_per_second * 8 * 0.9);
-      EXPECT_LE(links.at(a, b).age, seconds(300));
-    }
+  const auto links = survey().measured(cluster.now());
+  EXPECT_EQ(links.size(), 6u) << "each pair of four, once";
+  for (const auto& [a, b, link] : links) {
+    EXPECT_GE(link.latency, options.latency);
+    EXPECT_LE(link.latency, options.latency + std::chrono::milliseconds(1));
+    EXPECT_LE(link.bits_per_second, options.bytes_per_second * 8);
+    EXPECT_GE(link.bits_per_second, options.bytes_per_second * 8 * 0.9);
+    EXPECT_LE(link.age, seconds(300));
+  }
   EXPECT_EQ(cluster.coordinator().reports().at(PeerId(1)).device.layer.forward, options.forward);
   EXPECT_TRUE(cluster.run(seconds(3000)));
   EXPECT_TRUE(cluster.violations().empty());

@@ -1,5 +1,5 @@
-// Devices that become slow all the time, and now and then something that breaks meanwhile: what is taken back and dealt again
-// counts once.
+// Devices that become slow all the time, and now and then something that breaks meanwhile: what is taken back and dealt
+// again counts once.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -22,7 +22,7 @@ Happenings run(std::uint64_t seed) {
   const CounterRandom random(seed, "straggler faults");
   std::uint64_t drawn = 0;
   const auto below = [&](std::uint64_t limit) { return static_cast<std::uint32_t>(random.below(limit, drawn++)); };
-  Plan plan;
+  protocol::Plan plan;
   plan.run_id = seed;
   plan.microbatches = 6 + below(20);
   plan.steps = 6;
@@ -33,7 +33,8 @@ Happenings run(std::uint64_t seed) {
   plan.forward_bytes = plan.backward_bytes = 8;
   plan.part_width = plan.total_width = 8;
   const std::uint32_t stages = 2 + below(3);
-  for (std::uint32_t s = 0; s < stages; ++s) plan.stages.push_back({s, s + 1, 2 + below(2), below(2) == 0 ? plan.microbatches : 2 + below(4), 5, 40});
+  for (std::uint32_t s = 0; s < stages; ++s)
+    plan.stages.push_back({s, s + 1, 2 + below(2), below(2) == 0 ? plan.microbatches : 2 + below(4), 5, 40});
   if (below(4) == 0) plan.planned_skips = below(stages * plan.microbatches / 2 + 1);
 
   Cluster::Options options;
@@ -44,12 +45,14 @@ Happenings run(std::uint64_t seed) {
   options.weight_gradient = std::chrono::milliseconds(5 + below(60));
   Cluster cluster(plan, options);
   const Duration faulty = seconds(20);
-  for (auto fault : draw_faults(plan, seed, {FaultKind::kSlow}, 12, cluster.now(), cluster.now() + faulty)) cluster.add(fault);
+  for (auto fault : draw_faults(plan, seed, {FaultKind::kSlow}, 12, cluster.now(), cluster.now() + faulty))
+    cluster.add(fault);
   if (seed % 4 != 0)
-    for (auto fault : draw_faults(plan, mix(seed, 1),
-                                  {FaultKind::kCrash, FaultKind::kCoordinatorCrash, FaultKind::kLoss, FaultKind::kDuplicate, FaultKind::kReorder, FaultKind::kCut,
-                                   FaultKind::kFreeze, FaultKind::kMove, FaultKind::kLatency},
-                                  1 + below(5), cluster.now(), cluster.now() + faulty))
+    for (auto fault :
+         draw_faults(plan, mix(seed, 1),
+                     {FaultKind::kCrash, FaultKind::kCoordinatorCrash, FaultKind::kLoss, FaultKind::kDuplicate,
+                      FaultKind::kReorder, FaultKind::kCut, FaultKind::kFreeze, FaultKind::kMove, FaultKind::kLatency},
+                     1 + below(5), cluster.now(), cluster.now() + faulty))
       cluster.add(fault);
   cluster.run(faulty + seconds(180));
   cluster.check_end(seconds(180));
@@ -57,7 +60,7 @@ Happenings run(std::uint64_t seed) {
   EXPECT_TRUE(cluster.violations().empty()) << "seed " << seed;
   for (const auto& violation : cluster.violations()) ADD_FAILURE() << "seed " << seed << ": " << violation;
   const auto dealt = cluster.events().find("dealt");
-  return {dealt == cluster.events().end() ? 0 : dealt->second, cluster.sent<Cancelled>()};
+  return {dealt == cluster.events().end() ? 0 : dealt->second, cluster.sent<protocol::Cancelled>()};
 }
 
 TEST(StragglerFaults, CountEverythingOnce) {
@@ -77,7 +80,8 @@ TEST(StragglerFaults, FreshSeedsAreClean) {
   const char* count = std::getenv("ISTHMUS_COUNT");
   const std::uint64_t first = given ? std::strtoull(given, nullptr, 10) : std::random_device{}();
   std::cout << "seeds " << first << " …\n";
-  for (std::uint64_t seed = first; seed < first + (count ? std::strtoull(count, nullptr, 10) : given ? 1 : 20); ++seed) (void)run(seed);
+  for (std::uint64_t seed = first; seed < first + (count ? std::strtoull(count, nullptr, 10) : given ? 1 : 20); ++seed)
+    (void)run(seed);
 }
 
 }  // namespace

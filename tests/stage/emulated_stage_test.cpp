@@ -7,23 +7,26 @@
 #include <filesystem>
 
 #include "config/load_run.h"
-#include "scheduler/make_plan.h"
+#include "scheduler/planner/make_plan.h"
+#include "store/checkpoint.h"
 
-namespace isthmus {
+namespace isthmus::stage {
 namespace {
 
 class EmulatedStageTest : public ::testing::Test {
  protected:
   EmulatedStageTest()
-      : run_(*load_run(ISTHMUS_SOURCE_DIR "/configs/emulated.toml", {"pipeline.stages=2", "emulated.forward_ms=0", "emulated.input_gradient_ms=0", "emulated.weight_gradient_ms=0"})),
-        plan_(make_plan(run_)) {
-    for (std::uint32_t s = 0; s < 2; ++s) stages_.push_back(std::move(*make_emulated_stage(run_, plan_, StageId(s), ReplicaId(0), folder_)));
+      : run_(*config::load_run(ISTHMUS_SOURCE_DIR "/configs/emulated.toml",
+                               {"pipeline.stages=2", "emulated.forward_ms=0", "emulated.input_gradient_ms=0",
+                                "emulated.weight_gradient_ms=0"})),
+        plan_(planner::make_plan(run_)) {
+    for (std::uint32_t s = 0; s < 2; ++s) stages_.push_back(make_emulated_stage(run_, plan_, StageId(s), ReplicaId(0)));
   }
   void TearDown() override { std::filesystem::remove_all(folder_); }
   const std::string folder_ = ::testing::TempDir() + "/isthmus-emulated-" + std::to_string(::getpid());
-  const RunConfig run_;
-  const Plan plan_;
-  std::vector<std::unique_ptr<StageCompute>> stages_;
+  const spec::RunConfig run_;
+  const protocol::Plan plan_;
+  std::vector<std::unique_ptr<runner::StageCompute>> stages_;
 };
 
 TEST_F(EmulatedStageTest, MakesPayloadsOfThePlansSizes) {
@@ -45,12 +48,12 @@ TEST_F(EmulatedStageTest, NoticesAPayloadOfAnotherMicrobatch) {
 
 TEST_F(EmulatedStageTest, HasWeightsThatTellALostMicrobatchFromNone) {
   const auto weights_after = [&](std::uint32_t microbatches) {
-    auto stage = std::move(*make_emulated_stage(run_, plan_, StageId(0), ReplicaId(0), folder_));
+    auto stage = make_emulated_stage(run_, plan_, StageId(0), ReplicaId(0));
     for (std::uint32_t m = 0; m < microbatches; ++m) {
       (void)stage->forward(StepId(1), MicrobatchId(m), true, {});
       stage->weight_gradient(MicrobatchId(m));
     }
-    Commit commit;
+    protocol::Commit commit;
     commit.step = StepId(1);
     (void)stage->prepare({}, true);
     stage->apply(commit, 0);
@@ -61,35 +64,40 @@ TEST_F(EmulatedStageTest, HasWeightsThatTellALostMicrobatchFromNone) {
 }
 
 TEST_F(EmulatedStageTest, ComesBackFromItsCheckpoint) {
-  Commit commit;
+  protocol::Commit commit;
   commit.step = StepId(1);
   stages_[0]->apply(commit, 0);
-  ASSERT_TRUE(stages_[0]->save(1, 0)());
-  auto again = std::move(*make_emulated_stage(run_, plan_, StageId(0), ReplicaId(0), folder_));
-  ASSERT_TRUE(again->load(1));
+  const store::CheckpointPlace place{folder_, StageId(0), plan_.stages[0].first_layer, plan_.stages[0].end_layer,
+                                     ReplicaId(0)};
+  const auto copy = stages_[0]->copy();
+  ASSERT_TRUE(store::write_checkpoint(place, 1, 0, copy.weights, copy.optimizer));
+  auto again = make_emulated_stage(run_, plan_, StageId(0), ReplicaId(0));
+  ASSERT_TRUE(again->load(*store::read_checkpoint(place, 1)));
   EXPECT_EQ(again->weight_digests(), stages_[0]->weight_digests());
 }
 
 TEST_F(EmulatedStageTest, SaysWhatItPretendsToTakePerLayer) {
-  RunConfig run = run_;
+  spec::RunConfig run = run_;
   run.emulated.forward_ms = 8;
   run.emulated.input_gradient_ms = 12;
   run.emulated.weight_gradient_ms = 20;
-  const auto device = (*make_emulated_stage(run, plan_, StageId(1), ReplicaId(0), folder_, 6))->measure();
+  const auto device = make_emulated_stage(run, plan_, StageId(1), ReplicaId(0), 6)->measure();
   // Three layers, six times slower.
-  EXPECT_EQ(device.layer, (OperationCosts{std::chrono::milliseconds(16), std::chrono::milliseconds(24), std::chrono::milliseconds(40)}));
-  EXPECT_EQ(device.head, OperationCosts());
+  EXPECT_EQ(device.layer, (protocol::OperationCosts{std::chrono::milliseconds(16), std::chrono::milliseconds(24),
+                                                    std::chrono::milliseconds(40)}));
+  EXPECT_EQ(device.head, protocol::OperationCosts());
   EXPECT_GT(device.memory_bytes, 0u);
 }
 
 TEST_F(EmulatedStageTest, BecomesSlowerInAStepAfterSoManyOperations) {
-  RunConfig run = run_;
+  spec::RunConfig run = run_;
   run.emulated.forward_ms = 1;
   run.emulated.slow_step = 2;
   run.emulated.slow_after = 1;
-  const auto stage = std::move(*make_emulated_stage(run, plan_, StageId(0), ReplicaId(0), folder_, 6));
+  const auto stage = make_emulated_stage(run, plan_, StageId(0), ReplicaId(0), 6);
   const auto forward = [&] { return stage->measure().layer.forward * plan_.stages[0].end_layer; };
-  for (const auto& [step, expected] : {std::pair(1, 1), std::pair(1, 1), std::pair(2, 6), std::pair(2, 6), std::pair(3, 6)}) {
+  for (const auto& [step, expected] :
+       {std::pair(1, 1), std::pair(1, 1), std::pair(2, 6), std::pair(2, 6), std::pair(3, 6)}) {
     const auto takes = forward();  // as it says before it begins
     const auto began = std::chrono::steady_clock::now();
     ASSERT_TRUE(stage->forward(StepId(static_cast<std::uint64_t>(step)), MicrobatchId(0), false, {}));
@@ -99,4 +107,4 @@ TEST_F(EmulatedStageTest, BecomesSlowerInAStepAfterSoManyOperations) {
 }
 
 }  // namespace
-}  // namespace isthmus
+}  // namespace isthmus::stage

@@ -9,16 +9,17 @@
 #include "base/counter_random.h"
 #include "config/load_run.h"
 
-namespace isthmus {
+namespace isthmus::stage {
 namespace {
 
 const std::vector<std::uint64_t> kTensors = {70'000, 4096, 1, 300};
 constexpr std::size_t kNumbers = 74'397;
 
-RunConfig run_of(const std::string& mode, const std::vector<std::string>& overrides = {}) {
-  std::vector<std::string> all = {"pipeline.layout=auto", "pipeline.stages=1", "pipeline.replicas=4", "run.steps=100", "sync.mode=" + mode, "sync.every=10"};
+spec::RunConfig run_of(const std::string& mode, const std::vector<std::string>& overrides = {}) {
+  std::vector<std::string> all = {"pipeline.layout=auto", "pipeline.stages=1", "pipeline.replicas=4",
+                                  "run.steps=100",        "sync.mode=" + mode, "sync.every=10"};
   all.insert(all.end(), overrides.begin(), overrides.end());
-  const auto run = parse_run("[data]\ntrain=\"a\"\nvalidation=\"b\"\n[pipeline]\n", "run.toml", all);
+  const auto run = config::parse_run("[data]\ntrain=\"a\"\nvalidation=\"b\"\n[pipeline]\n", "run.toml", all);
   EXPECT_TRUE(run) << run.error().front().text();
   return *run;
 }
@@ -45,7 +46,7 @@ class Outer : public ::testing::Test {
     std::uint32_t microbatches = 20;
   };
 
-  void begin(const RunConfig& run, std::size_t count) {
+  void begin(const spec::RunConfig& run, std::size_t count) {
     replicas_.clear();
     for (std::uint32_t r = 0; r < count; ++r) {
       Replica& replica = replicas_.emplace_back();
@@ -58,7 +59,8 @@ class Outer : public ::testing::Test {
     const CounterRandom way(version, "the way they all go");
     for (std::size_t r = 0; r < replicas_.size(); ++r) {
       const CounterRandom own(version, "the way of " + std::to_string(r));
-      for (std::size_t i = 0; i < kNumbers; ++i) replicas_[r].weights[i] += static_cast<float>(0.01 * (way.normal(i) + 0.5 * own.normal(i)));
+      for (std::size_t i = 0; i < kNumbers; ++i)
+        replicas_[r].weights[i] += static_cast<float>(0.01 * (way.normal(i) + 0.5 * own.normal(i)));
     }
   }
   // Returns what was found wrong, by replica.
@@ -124,7 +126,8 @@ TEST_F(Outer, HasTheMomentumOfNesterov) {
       anchor[i] -= 0.7 * (gradient + 0.9 * momentum[i]);
     }
     (void)sync(version);
-    for (std::size_t i = 0; i < kNumbers; i += 97) ASSERT_NEAR(replicas_[0].weights[i], anchor[i], 3e-3) << version << " " << i;
+    for (std::size_t i = 0; i < kNumbers; i += 97)
+      ASSERT_NEAR(replicas_[0].weights[i], anchor[i], 3e-3) << version << " " << i;
     for (std::size_t i = 0; i < kNumbers; ++i) anchor[i] = replicas_[0].weights[i];
   }
 }
@@ -169,7 +172,8 @@ TEST_F(Outer, SparseUpdatesAreNeverMoreThanWhatWasTold) {
     begin(run_of("sparseloco", {"sync.learning_rate=1"}), count);
     train(10);
     (void)sync(10);
-    for (std::size_t i = 0; i < kNumbers; ++i) ASSERT_NEAR(once[i] - before[i], 2 * (replicas_[0].outer->anchor()[i] - before[i]), 1e-5) << i;
+    for (std::size_t i = 0; i < kNumbers; ++i)
+      ASSERT_NEAR(once[i] - before[i], 2 * (replicas_[0].outer->anchor()[i] - before[i]), 1e-5) << i;
   }
 }
 
@@ -192,7 +196,7 @@ TEST_F(Outer, WithTheResidualInMemoryAllGoOnFromTheSameWeights) {
 }
 
 TEST_F(Outer, TheLastSyncTakesAllNumbersInEveryMode) {
-  for (const std::string mode : {"diloco", "sparseloco", "slices"}) {
+  for (const char* mode : {"diloco", "sparseloco", "slices"}) {
     begin(run_of(mode), 3);
     train(10);
     (void)sync(10);
@@ -215,13 +219,13 @@ TEST_F(Outer, SlicesHaveEveryNumberItsTurn) {
       if (replicas_[0].weights[i] == replicas_[1].weights[i]) met[i] = true;
       moved += replicas_[0].weights[i] != before[i];
     }
-    EXPECT_LE(moved, kNumbers * version / 40 + 5 * kTile) << version;
+    EXPECT_LE(moved, kNumbers * version / 40 + 5 * compress::kTile) << version;
   }
   EXPECT_EQ(std::ranges::count(met, false), 0);
 }
 
 TEST_F(Outer, WhoJoinsHoldsTheAnchorAndDoesNotCountUntilItsMomentsAreWarm) {
-  for (const std::string mode : {"diloco", "sparseloco", "slices"}) {
+  for (const char* mode : {"diloco", "sparseloco", "slices"}) {
     begin(run_of(mode, {"sync.warmup=2"}), 3);
     for (const std::uint64_t version : {10, 20}) {
       train(version);
@@ -240,7 +244,7 @@ TEST_F(Outer, WhoJoinsHoldsTheAnchorAndDoesNotCountUntilItsMomentsAreWarm) {
 }
 
 TEST_F(Outer, WhoMissedASyncMakesItOfWhatWasKept) {
-  for (const std::string mode : {"diloco", "sparseloco", "slices"}) {
+  for (const char* mode : {"diloco", "sparseloco", "slices"}) {
     begin(run_of(mode), 3);
     train(10);
     (void)sync(10);
@@ -256,9 +260,19 @@ TEST_F(Outer, WhoMissedASyncMakesItOfWhatWasKept) {
       EXPECT_EQ(away.outer->anchor(), replicas_[0].outer->anchor()) << mode;
       EXPECT_FALSE(away.outer->take_all(version + 10, share(Bytes(outcome_.begin(), outcome_.end() - 1))));
       away.outer->begin(replicas_[0].outer->anchor());
-      if (mode == "diloco") away.outer->set(replicas_[0].outer->anchor(), replicas_[0].outer->momentum());
+      if (std::string_view(mode) == "diloco")
+        away.outer->set(replicas_[0].outer->anchor(), replicas_[0].outer->momentum());
       replicas_[0].microbatches = 20;
     }
+  }
+}
+
+// As where every step is skipped.
+TEST_F(Outer, NobodyIsTakenForACopyWhereNothingMoves) {
+  for (const char* mode : {"diloco", "sparseloco", "slices"}) {
+    begin(run_of(mode), 3);
+    for (const std::uint64_t version : {10, 20, 30})
+      for (const auto& offence : sync(version)) EXPECT_EQ(offence, "") << mode << ", version " << version;
   }
 }
 
@@ -275,7 +289,9 @@ TEST_P(Lies, AreNamedAndDoLittle) {
   const auto [mode, lie] = GetParam();
   std::vector<float> honest;
   for (const std::uint32_t liar : {0u, 2u}) {
-    begin(run_of(mode, {"rehearsal.liar=" + std::to_string(liar), liar > 0 ? "rehearsal.lie=" + lie : "rehearsal.liar=0"}), 4);
+    begin(run_of(mode,
+                 {"rehearsal.liar=" + std::to_string(liar), liar > 0 ? "rehearsal.lie=" + lie : "rehearsal.liar=0"}),
+          4);
     std::vector<std::string> named(4);
     for (const std::uint64_t version : {10, 20, 30, 40}) {
       train(version);
@@ -291,10 +307,13 @@ TEST_P(Lies, AreNamedAndDoLittle) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Lies,
-                         ::testing::Combine(::testing::Values("sparseloco"), ::testing::Values("not_finite", "scale", "noise", "stale", "copy")),
+                         ::testing::Combine(::testing::Values("sparseloco"),
+                                            ::testing::Values("not_finite", "scale", "noise", "stale", "copy")),
                          [](const auto& p) { return std::get<0>(p.param) + "_" + std::get<1>(p.param); });
-INSTANTIATE_TEST_SUITE_P(Dense, Lies, ::testing::Combine(::testing::Values("diloco"), ::testing::Values("not_finite", "scale", "noise")),
+INSTANTIATE_TEST_SUITE_P(Dense, Lies,
+                         ::testing::Combine(::testing::Values("diloco"),
+                                            ::testing::Values("not_finite", "scale", "noise")),
                          [](const auto& p) { return std::get<0>(p.param) + "_" + std::get<1>(p.param); });
 
 }  // namespace
-}  // namespace isthmus
+}  // namespace isthmus::stage

@@ -1,0 +1,73 @@
+#include <utility>
+
+#include "app/commands/command_line.h"
+#include "app/commands/listen_option.h"
+#include "app/commands/number_option.h"
+#include "app/coordinator_process.h"
+#include "app/owner_key.h"
+#include "config/load_run.h"
+#include "record/run_folder.h"
+#include "scheduler/planner/make_plan.h"
+
+namespace isthmus::app {
+
+namespace {
+
+// A new run's folder is made; one that holds a run has to hold this one.
+Status prepare(CoordinatorOptions& options, const spec::RunConfig& run, record::FolderClaim& claim) {
+  if (record::check_no_run(options.folder)) {
+    auto start = record::open_run_folder(options.folder, run, record::Begin::kFresh);
+    if (!start) return tl::unexpected(start.error());
+    options.begin_at = start->version;
+    claim = std::move(start->claim);
+    return make_owner_key(options.folder);
+  }
+  const auto there = config::load_run(options.folder.run_file());
+  if (!there) return fail("{}; restore it", there.error().front().text());
+  const auto digest = [](const spec::RunConfig& config) { return planner::make_plan(config).run_id; };
+  if (digest(*there) == digest(run)) return {};
+  std::string different;
+  for (const auto& difference : config::differences(*there, run)) different += "\n  " + difference;
+  return fail("{} holds another run; then / now:{}\nchoose another --out, or change the run with `train --resume`",
+              options.folder.path, different);
+}
+
+}  // namespace
+
+void add_coordinator(CommandLine& line) {
+  RunArguments& run = line.keep<RunArguments>();
+  CoordinatorOptions& coordinator_options = line.keep<CoordinatorOptions>();
+  auto* coordinator_command = line.app().add_subcommand(
+      "coordinator", "Serve a run for as long as it lasts: who takes part, which steps are committed");
+  coordinator_command->group("Processes of a run");
+  run.add_to(*coordinator_command);
+  run.add_host_to(*coordinator_command);
+  coordinator_command->add_option("--out", coordinator_options.folder.path, "Folder of the run")->required();
+  add_number(*coordinator_command, "--begin-at", coordinator_options.begin_at,
+             "Begin (again) from the weights of this step, which every stage has a checkpoint of "
+             "(default: go on where the log in --out ends, or begin a new run)",
+             0, kSeedMax);
+  add_listen(*coordinator_command, coordinator_options.host, "Address of this machine at which workers reach it")
+      ->capture_default_str();
+  add_port(*coordinator_command, coordinator_options.port);
+  add_number(*coordinator_command, "--expect", coordinator_options.expected,
+             "Wait for so many workers, 5 s at most, and seat them in the order of their names; "
+             "0: as they come",
+             0, 1'000'000);
+  add_number(*coordinator_command, "--control-fd", coordinator_options.control_fd, "Descriptor to read commands from",
+             -1, 1'000'000)
+      ->group("");
+  add_example(*coordinator_command, "isthmus coordinator configs/webster.toml --out runs/hand");
+  coordinator_command->callback([&] {
+    line.chosen = [&] {
+      return with_named_run(run, [&](const spec::RunConfig& config) {
+        record::FolderClaim claim;
+        if (!coordinator_options.begin_at)
+          if (auto ready = prepare(coordinator_options, config, claim); !ready) return report(ready);
+        return serve_coordinator(config, coordinator_options);
+      });
+    };
+  });
+}
+
+}  // namespace isthmus::app

@@ -1,0 +1,123 @@
+#include "app/enrolment.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/digest.h"
+#include "base/version.h"
+#include "protocol/endpoints.h"
+#include "transport/door.h"
+
+namespace isthmus::app {
+
+using nlohmann::json;
+
+namespace {
+
+constexpr std::size_t kSentenceMax = 500;
+
+std::string run_text(std::uint64_t run_id) { return fmt::format("{:016x}", run_id); }
+
+std::string signed_part(const EnrolTerms& terms, const protocol::PublicKey& key) {
+  return fmt::format("isthmus enrol 1\n{}\n{}\n{}\n{}\n", run_text(terms.run_id), to_hex(terms.coordinator),
+                     to_hex(terms.invite), to_hex(key));
+}
+
+// What a stranger says stands in a sentence of ours only as far as it can do no harm there.
+std::string harmless(const std::string& text) {
+  std::string plain;
+  for (const char c : text.substr(0, 40)) plain += c >= ' ' && c <= '~' ? c : '?';
+  return plain;
+}
+
+std::string endpoint_of(const json& j) {
+  const std::string endpoint = j;
+  if (!protocol::is_tcp(endpoint))
+    throw std::invalid_argument("'" + harmless(endpoint) + "' is not tcp://ADDRESS:PORT");
+  return endpoint;
+}
+
+}  // namespace
+
+std::string encode_request(const EnrolRequest& request, const EnrolTerms& terms, const Identity& identity) {
+  const protocol::PublicKey key = transport::key_pair_of(identity).public_key;
+  return json{{"version", kVersion},
+              {"run", run_text(terms.run_id)},
+              {"identity", to_hex(identity.key())},
+              {"key", to_hex(key)},
+              {"name", request.name},
+              {"stage", request.wish ? json(request.wish->value) : json()},
+              {"spec", request.with_spec},
+              {"signature", to_hex(identity.sign(bytes_of(signed_part(terms, key))))}}
+      .dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+Result<EnrolAsked> check_request(const std::string& text, const EnrolTerms& terms) {
+  EnrolAsked asked;
+  std::string run;
+  Signature signature{};
+  try {
+    const json j = json::parse(text);
+    // First: another version may ask in another form.
+    if (const std::string version = j.at("version"); version != kVersion)
+      return fail("this run is served by isthmus {}, and whoever asks is isthmus {}; install the run's version",
+                  kVersion, harmless(version));
+    run = j.at("run");
+    if (!from_hex(j.at("identity").get<std::string>(), asked.enrolment.identity) ||
+        !from_hex(j.at("key").get<std::string>(), asked.enrolment.key) ||
+        !from_hex(j.at("signature").get<std::string>(), signature))
+      return fail("the request is malformed: a key has 64 hexadecimal digits, a signature 128");
+    asked.enrolment.name = j.at("name");
+    if (const auto& stage = j.at("stage"); !stage.is_null()) asked.enrolment.wish = StageId(stage.get<std::uint32_t>());
+    asked.with_spec = j.at("spec");
+  } catch (const std::exception&) {
+    return fail("the request is malformed; expected one of isthmus {}", kVersion);
+  }
+  if (run != run_text(terms.run_id))
+    return fail("this is run {}, not run {}; take the join file that the run's coordinator wrote last",
+                run_text(terms.run_id), harmless(run));
+  if (!signed_by(asked.enrolment.identity, bytes_of(signed_part(terms, asked.enrolment.key)), signature))
+    return fail("the signature does not fit the identity; take the join file that the run's coordinator wrote last");
+  const auto key = curve_key_of(asked.enrolment.identity);
+  if (!key || *key != asked.enrolment.key) return fail("the CURVE key is not the identity's own");
+  return asked;
+}
+
+std::vector<std::string> encode_answer(const EnrolAnswer& answer) {
+  std::vector<std::string> parts = {json{
+      {"peer", answer.peer.value},
+      {"place", answer.place ? json{answer.place->stage.value, answer.place->replica.value} : json()},
+      {"waits", answer.waits},
+      {"control", answer.coordinator.control},
+      {"bulk", answer.coordinator.bulk},
+      {"version", answer.version},
+      {"begun", answer.begun}}.dump()};
+  for (std::size_t at = 0; at < answer.spec.size(); at += transport::kAnswerPartMax)
+    parts.push_back(answer.spec.substr(at, transport::kAnswerPartMax));
+  return parts;
+}
+
+std::vector<std::string> encode_refusal(const std::string& sentence) {
+  return {json{{"refused", sentence}}.dump(-1, ' ', false, json::error_handler_t::replace)};
+}
+
+Result<std::variant<EnrolAnswer, EnrolRefusal>> decode_answer(const std::vector<std::string>& parts) {
+  try {
+    const json j = json::parse(parts.at(0));
+    if (j.contains("refused")) return EnrolRefusal{j.at("refused").get<std::string>().substr(0, kSentenceMax)};
+    EnrolAnswer answer;
+    answer.peer = PeerId(j.at("peer").get<std::uint32_t>());
+    if (const auto& place = j.at("place"); !place.is_null())
+      answer.place = {StageId(place.at(0).get<std::uint32_t>()), ReplicaId(place.at(1).get<std::uint32_t>())};
+    answer.waits = j.at("waits");
+    answer.coordinator = {endpoint_of(j.at("control")), endpoint_of(j.at("bulk"))};
+    answer.version = j.at("version");
+    answer.begun = j.at("begun");
+    for (std::size_t i = 1; i < parts.size(); ++i) answer.spec += parts[i];
+    return answer;
+  } catch (const std::exception& error) {
+    return fail("the coordinator's answer is malformed: {}; install its version", error.what());
+  }
+}
+
+}  // namespace isthmus::app

@@ -1,0 +1,62 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "base/identity.h"
+#include "base/ids.h"
+#include "base/result.h"
+#include "protocol/endpoints.h"
+#include "protocol/view.h"
+#include "scheduler/coordinator/coordinator.h"
+
+namespace isthmus::app {
+
+// What is said at the coordinator's door (transport/door.h). Pure: no socket, file or clock.
+
+// Both sides know it before anything is said.
+struct EnrolTerms {
+  std::uint64_t run_id = 0;
+  IdentityKey coordinator{};
+  protocol::PublicKey invite{};
+};
+
+// A request as it crosses, at most transport::kRequestBytesMax bytes. `name` is for people, `wish` a stage.
+struct EnrolRequest {
+  std::string name;
+  std::optional<StageId> wish;
+  bool with_spec = true;  // the run's spec is wanted as well
+};
+std::string encode_request(const EnrolRequest& request, const EnrolTerms& terms, const Identity& identity);
+
+// What a request asks for, once it is certain that whoever sent it holds the identity; an error is a sentence for them.
+struct EnrolAsked {
+  coordinator::Enrolment enrolment;
+  bool with_spec = true;
+};
+Result<EnrolAsked> check_request(const std::string& text, const EnrolTerms& terms);
+
+// The coordinator's answer.
+struct EnrolAnswer {
+  PeerId peer;
+  std::optional<protocol::Place> place;  // where it serves; nothing: it waits
+  std::string waits;                     // place in the queue and reason, for people
+  protocol::Endpoints coordinator;       // the ordinary sockets
+  std::uint64_t version = 0;             // weights that the run began with
+  bool begun = false;                    // it is beyond them: the newest checkpoint at hand is the best to start from
+  std::string spec;                      // the run's, if it was asked for
+  friend bool operator==(const EnrolAnswer&, const EnrolAnswer&) = default;
+};
+std::vector<std::string> encode_answer(const EnrolAnswer& answer);
+std::vector<std::string> encode_refusal(const std::string& sentence);
+
+struct EnrolRefusal {
+  std::string sentence;
+};
+// An error: the answer is none.
+Result<std::variant<EnrolAnswer, EnrolRefusal>> decode_answer(const std::vector<std::string>& parts);
+
+}  // namespace isthmus::app

@@ -1,0 +1,146 @@
+#include "scheduler/coordinator/seating.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <numeric>
+#include <set>
+
+#include "base/plain_text.h"
+#include "base/replicas_max.h"
+
+namespace isthmus::coordinator {
+
+namespace {
+
+constexpr std::size_t kNameMax = 64;  // bytes
+
+}  // namespace
+
+ReplicaId free_replica(const Decisions& decisions, StageId stage) {
+  std::set<ReplicaId> taken;
+  for (const auto& [peer, known] : decisions.peers)
+    if (const auto place = decisions.place_of(peer); place && place->stage == stage) taken.insert(place->replica);
+  ReplicaId replica(0);
+  while (taken.contains(replica)) ++replica.value;
+  return replica;
+}
+
+Seating::Seating(const protocol::Plan& plan, Options options) : options_(options) {
+  for (const auto& stage : plan.stages) wished_.push_back(stage.replicas);
+}
+
+void Seating::follow(const Decisions& decisions) {
+  seats_.clear();
+  index_.clear();
+  for (const auto& [peer, known] : decisions.peers) {
+    const auto place = decisions.place_of(peer);
+    if (!place) continue;
+    index_.emplace(peer, seats_.size());
+    seats_.push_back({peer, place->stage, place->replica, known.key});
+  }
+}
+
+const Seat* Seating::find(PeerId peer) const {
+  const auto at = index_.find(peer);
+  return at == index_.end() ? nullptr : &seats_[at->second];
+}
+
+Seating::Answer Seating::answer(const Decisions& decisions, const Enrolment& enrolment) const {
+  for (const auto& [peer, known] : decisions.peers) {
+    if (known.banned && known.identity == enrolment.identity)
+      return Refusal{"this identity is banned from the run: " + known.reason};
+    if (known.revoked) continue;
+    if (known.identity == enrolment.identity) {
+      if (known.key == enrolment.key) return peer;
+      return Refusal{
+          "this identity enrolled with another CURVE key; a key is made once and kept with its identity: use the "
+          "folder it was made in, or a new identity"};
+    }
+    if (known.key == enrolment.key)
+      return Refusal{"another identity enrolled with this CURVE key; use one of your own"};
+  }
+  if (enrolment.name.size() > kNameMax || !is_plain_text(enrolment.name))
+    return Refusal{
+        fmt::format("a name has at most {} bytes of UTF-8 text, without control characters; choose another", kNameMax)};
+  if (decisions.peers.size() >= options_.peers_max)
+    return Refusal{fmt::format("{} identities were enrolled, as many as the run takes", options_.peers_max)};
+  const std::optional<StageId> wish =
+      enrolment.wish && enrolment.wish->value < wished_.size() ? enrolment.wish : std::nullopt;
+  const PeerId peer(decisions.peers.empty() ? 1 : decisions.peers.rbegin()->first.value + 1);
+  return EnrolRecord{peer, enrolment.identity, enrolment.key, enrolment.name, wish};
+}
+
+const std::string* Seating::why_gone(PeerId peer) const {
+  const auto at = gone_.find(peer);
+  return at == gone_.end() ? nullptr : &at->second;
+}
+
+void Seating::forget(PeerId peer) {
+  asked_.erase(peer);
+  gone_.erase(peer);
+}
+
+// It is connected, or asked lately.
+bool Seating::would_take(PeerId peer, const Liveness& liveness) const {
+  if (gone_.contains(peer)) return false;
+  if (liveness.is_connected(peer)) return true;
+  const auto asked = asked_.find(peer);
+  return asked != asked_.end() && liveness.now() - asked->second < options_.expected_back;
+}
+
+std::optional<StageId> Seating::stage_for(std::optional<StageId> wish) const {
+  std::vector<std::uint32_t> taken(wished_.size(), 0);
+  for (const auto& seat : seats_)
+    if (seat.stage.value < taken.size()) ++taken[seat.stage.value];
+  const auto lacks = [&](std::uint32_t s) {
+    return taken[s] < std::min(wished_[s], kReplicasMax) ? wished_[s] - taken[s] : 0;
+  };
+  const bool more = seats_.size() < std::accumulate(wished_.begin(), wished_.end(), std::size_t{0});
+  if (more && wish && wish->value < wished_.size() && lacks(wish->value) > 0) return wish;
+  if (const auto empty = std::ranges::find(taken, 0u); empty != taken.end())
+    return StageId(static_cast<std::uint32_t>(empty - taken.begin()));
+  if (!more) return std::nullopt;
+  StageId most(0);
+  for (std::uint32_t s = 1; s < wished_.size(); ++s)
+    if (lacks(s) > lacks(most.value)) most = StageId(s);
+  return lacks(most.value) > 0 ? std::optional(most) : std::nullopt;
+}
+
+std::optional<SeatRecord> Seating::next(const Decisions& decisions, const Liveness& liveness) const {
+  const auto first = std::ranges::find_if(decisions.waiting, [&](PeerId peer) { return would_take(peer, liveness); });
+  if (first == decisions.waiting.end()) return std::nullopt;
+  const auto stage = stage_for(decisions.peers.at(*first).wish);
+  if (!stage) return std::nullopt;
+  return SeatRecord{*first, *stage, free_replica(decisions, *stage)};
+}
+
+std::vector<UnseatRecord> Seating::given_up(const Decisions& decisions, const Liveness& liveness,
+                                            const std::function<bool(const Seat&)>& is_there) const {
+  const auto takers = static_cast<std::size_t>(
+      std::ranges::count_if(decisions.waiting, [&](PeerId peer) { return would_take(peer, liveness); }));
+  std::vector<UnseatRecord> away;
+  for (const auto& seat : seats_) {
+    if (away.size() == takers) break;
+    if (is_there(seat)) continue;
+    Time heard = liveness.last_heard(seat.peer);
+    if (const auto asked = asked_.find(seat.peer); asked != asked_.end()) heard = std::max(heard, asked->second);
+    const Duration silent = liveness.now() - heard;
+    if (const std::string* why = why_gone(seat.peer))
+      away.push_back({seat.peer, *why});
+    else if (silent >= options_.expected_back)
+      away.push_back({seat.peer, fmt::format("not heard of for {:.0f} s, and others wait", to_seconds(silent))});
+  }
+  return away;
+}
+
+std::optional<Queued> Seating::queued(const Decisions& decisions, PeerId peer) const {
+  const auto at = std::ranges::find(decisions.waiting, peer);
+  if (at == decisions.waiting.end()) return std::nullopt;
+  const bool full = !stage_for(decisions.peers.at(peer).wish);
+  return Queued{static_cast<std::size_t>(at - decisions.waiting.begin()) + 1, decisions.waiting.size(),
+                full ? fmt::format("all {} seats of the run are taken", seats_.size())
+                     : std::string("others came first, or it has not been heard of")};
+}
+
+}  // namespace isthmus::coordinator

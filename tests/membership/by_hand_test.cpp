@@ -1,0 +1,131 @@
+// Coordinator and workers started one by one, as on many machines: nobody is the parent of anybody.
+
+#include "membership/by_hand.h"
+
+#include <sys/resource.h>
+
+#include <fstream>
+#include <regex>
+#include <string>
+
+namespace {
+
+TEST_F(ByHandTest, TwoWorkersTrainAndOneThatIsKilledComesBack) {
+  // Each with limits of its own.
+  std::ofstream(folder_ + "/one.toml") << "[pipeline]\nactivation_mb = 64\n[recovery]\njournal_mb = 8\n";
+  std::ofstream(folder_ + "/two.toml") << "[pipeline]\nthreads = 1\n[recovery]\njournal_mb = 16\n";
+  const auto work = [&](const std::string& name) {
+    return ByHandTest::work(name, {"--host", folder_ + "/" + name + ".toml"});
+  };
+  const pid_t coordinator = coordinate();
+  const pid_t one = work("one"), first_life = work("two");
+  ASSERT_TRUE(reaches("out", 4)) << read(output("coordinator")) << read(output("one")) << read(output("two"));
+  kill_at_once(first_life);
+  const pid_t second_life = work("two");
+  const auto done = end(coordinator, "coordinator");
+  EXPECT_EQ(done.code, 0) << done.output << events();
+  EXPECT_EQ(end(one, "one").code, 0) << read(output("one"));
+  EXPECT_EQ(end(second_life, "two").code, 0) << read(output("two"));
+  expect_undisturbed();
+  // It came back as who it was.
+  const std::string log = read(folder_ + "/out/coordinator.log");
+  std::size_t enrolled = 0;
+  for (std::size_t at = 0; (at = log.find("\"record\":\"enrol\"", at)) != std::string::npos; ++at) ++enrolled;
+  EXPECT_EQ(enrolled, 2u);
+  EXPECT_EQ(run({"log", "verify", folder_ + "/out"}).code, 0);
+}
+
+TEST_F(ByHandTest, ACoordinatorThatIsKilledIsFoundAgainElsewhere) {
+  const pid_t first = coordinate();
+  const pid_t one = work("one"), two = work("two");
+  ASSERT_TRUE(reaches("out", 4)) << read(output("coordinator"));
+  const std::string before = read(folder_ + "/out/join");
+  kill_at_once(first);
+  const pid_t again = coordinate();
+  const auto done = end(again, "coordinator");
+  EXPECT_EQ(done.code, 0) << done.output << events();
+  EXPECT_EQ(end(one, "one").code, 0) << read(output("one"));
+  EXPECT_EQ(end(two, "two").code, 0) << read(output("two"));
+  EXPECT_NE(read(folder_ + "/out/join"), before);
+  expect_undisturbed();
+}
+
+TEST_F(ByHandTest, SomebodyWhomNobodyInvitedStaysOutsideAndIsCounted) {
+  const pid_t coordinator = coordinate();
+  ASSERT_TRUE(eventually([&] { return !read(folder_ + "/out/join").empty(); })) << read(output("coordinator"));
+  const std::string forged = folder_ + "/forged";
+  std::ofstream(forged) << std::regex_replace(read(folder_ + "/out/join"), std::regex("seed [0-9a-f]{8}"),
+                                              "seed 01234567");
+  std::filesystem::permissions(forged, std::filesystem::perms(0600));
+  const pid_t stranger =
+      begin("stranger", {"worker", "--join", forged, "--home", folder_ + "/stranger", "--patience", "4"});
+  const auto outside = end(stranger, "stranger");
+  EXPECT_EQ(outside.code, 1);
+  EXPECT_NE(outside.output.find("waits for a coordinator: "), std::string::npos) << outside.output;
+  EXPECT_NE(outside.output.find("no coordinator for 4 s"), std::string::npos) << outside.output;
+  EXPECT_TRUE(eventually([&] { return events().find("of strangers") != std::string::npos; })) << events();
+  EXPECT_EQ(read(folder_ + "/out/coordinator.log").find("\"record\":\"enrol\""), std::string::npos);
+  ::kill(coordinator, SIGTERM);
+  EXPECT_EQ(end(coordinator, "coordinator").code, 130);
+}
+
+TEST_F(ByHandTest, OneHomeIsOneWorker) {
+  const pid_t first = work("one");
+  ASSERT_TRUE(eventually([&] { return !read(folder_ + "/one/identity.key").empty(); }));
+  const pid_t second = begin("second", {"worker", "--join", folder_ + "/out/join", "--home", folder_ + "/one"});
+  const auto refused = end(second, "second");
+  EXPECT_EQ(refused.code, 1);
+  EXPECT_NE(refused.output.find("in use by another worker"), std::string::npos) << refused.output;
+  // It says what it waits for, and ends when the terminal does.
+  EXPECT_TRUE(eventually([&] { return read(output("one")).find("waits for a coordinator: ") != std::string::npos; }));
+  ::kill(first, SIGHUP);
+  EXPECT_EQ(end(first, "one").code, 130);
+}
+
+TEST_F(ByHandTest, PortsAndLimitsAreNamed) {
+  const auto expect = [&](const Finished& finished, int code, const std::string& what) {
+    EXPECT_EQ(finished.code, code);
+    EXPECT_NE(finished.output.find(what), std::string::npos) << finished.output;
+  };
+  expect(run({"coordinator", folder_ + "/run.toml", "--out", folder_ + "/port", "--port", "65535"}), 2,
+         "expected a whole number from 0 to 65533: the two ports after it");
+  expect(run({"train", folder_ + "/run.toml", "--out", folder_ + "/few"},
+             [] {
+               const rlimit few{32, 32};
+               ::setrlimit(RLIMIT_NOFILE, &few);
+             }),
+         1, "this run needs 80 open files");
+  EXPECT_FALSE(std::filesystem::exists(folder_ + "/few"));
+}
+
+TEST_F(ByHandTest, AnAddressThatNobodyCanDialIsRefused) {
+  for (const char* host : {"0.0.0.0", "0", "[::]"}) {
+    const auto refused = run({"coordinator", folder_ + "/run.toml", "--out", folder_ + "/any", "--listen", host});
+    EXPECT_NE(refused.code, 0) << host;
+    EXPECT_NE(refused.output.find("expected one"), std::string::npos) << refused.output;
+  }
+}
+
+TEST_F(ByHandTest, AnInterruptionInTheFirstMomentLeavesARunThatGoesOn) {
+  const pid_t parent = begin("train", {"train", folder_ + "/run.toml", "--out", folder_ + "/out"});
+  ASSERT_TRUE(eventually([&] { return std::filesystem::exists(folder_ + "/out/run.toml"); }, 100));
+  ::kill(parent, SIGHUP);
+  const auto stopped = end(parent, "train");
+  EXPECT_EQ(stopped.code, 130) << stopped.output;
+  const auto resumed = run({"train", folder_ + "/run.toml", "--out", folder_ + "/out", "--resume"});
+  EXPECT_EQ(resumed.code, 0) << resumed.output;
+  expect_undisturbed();
+}
+
+TEST_F(ByHandTest, WithoutItsParentARunEndsInOrder) {
+  const pid_t parent = begin("train", {"train", folder_ + "/run.toml", "--out", folder_ + "/out"});
+  ASSERT_TRUE(reaches("out", 4)) << read(output("train"));
+  kill_at_once(parent);
+  EXPECT_TRUE(eventually([&] { return processes("out").empty(); }));
+  EXPECT_NE(events().find("\"stopping\""), std::string::npos) << events();
+  const auto resumed = run({"train", folder_ + "/run.toml", "--out", folder_ + "/out", "--resume"});
+  EXPECT_EQ(resumed.code, 0) << resumed.output;
+  expect_undisturbed();
+}
+
+}  // namespace
