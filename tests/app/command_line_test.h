@@ -111,16 +111,16 @@ every = 5
   }
   pid_t start(const std::vector<std::string>& arguments, const std::string& output,
               const std::function<void()>& prepare = {}) const {
-    const pid_t pid = ::fork();
-    if (pid != 0) return pid;
-    const int out = ::open(output.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
     const std::string binary = ISTHMUS_BINARY_DIR "/isthmus";
-    ::dup2(out, 1);
-    ::dup2(out, 2);
-    if (prepare) prepare();
     std::vector<char*> argv = {const_cast<char*>(binary.c_str())};
     for (const auto& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
     argv.push_back(nullptr);
+    const pid_t pid = ::fork();
+    if (pid != 0) return pid;
+    const int out = ::open(output.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    ::dup2(out, 1);
+    ::dup2(out, 2);
+    if (prepare) prepare();
     ::execv(binary.c_str(), argv.data());
     ::_exit(127);
   }

@@ -136,26 +136,48 @@ TEST_F(ZmqTransportTest, DoesNotTalkToAServerWithAnotherKey) {
 }
 
 TEST_F(ZmqTransportTest, SeesAKilledProcessAndItsSuccessor) {
-  End server = open(1, server_keys_, {{2, client_keys_}});
-  const protocol::Endpoints endpoints = server.transport->endpoints();
-  const auto start = [&] {
-    const pid_t pid = ::fork();
-    if (pid != 0) return pid;
-    End client = open(2, client_keys_, {{1, server_keys_}});
-    client.transport->connect(PeerId(1), endpoints, server_keys_.public_key);
-    client.transport->send(frame(1, protocol::Priority::kControl, 0, 1));
-    while (true) client.turn();
+  // Both processes are made while this one has no other thread: a lock that another thread holds during a fork is never
+  // given back in the child. Each waits in its pipe for where to connect.
+  struct Life {
+    pid_t pid = 0;
+    int begin = -1;
   };
-  for (int life = 1; life <= 2; ++life) {
-    const pid_t pid = start();
-    until({&server}, [&] { return server.connected == life && !server.frames.empty(); });
-    EXPECT_EQ(server.connected, life);
-    EXPECT_EQ(server.disconnected, life - 1);
+  std::vector<Life> lives;
+  for (int i = 0; i < 2; ++i) {
+    int ends[2];
+    ASSERT_EQ(::pipe(ends), 0);
+    const pid_t pid = ::fork();
+    ASSERT_GE(pid, 0);
+    if (pid == 0) {
+      ::close(ends[1]);
+      for (const Life& earlier : lives) ::close(earlier.begin);
+      std::ifstream lines("/dev/fd/" + std::to_string(ends[0]));
+      protocol::Endpoints server;
+      if (!std::getline(lines, server.control) || !std::getline(lines, server.bulk)) ::_exit(1);
+      End client = open(2, client_keys_, {{1, server_keys_}});
+      client.transport->connect(PeerId(1), server, server_keys_.public_key);
+      client.transport->send(frame(1, protocol::Priority::kControl, 0, 1));
+      while (true) client.turn();
+    }
+    ::close(ends[0]);
+    lives.push_back({pid, ends[1]});
+  }
+
+  End server = open(1, server_keys_, {{2, client_keys_}});
+  const std::string lines = server.transport->endpoints().control + "\n" + server.transport->endpoints().bulk + "\n";
+  int lived = 0;
+  for (const Life& life : lives) {
+    ++lived;
+    ASSERT_EQ(::write(life.begin, lines.data(), lines.size()), static_cast<ssize_t>(lines.size()));
+    until({&server}, [&] { return server.connected == lived && !server.frames.empty(); });
+    EXPECT_EQ(server.connected, lived);
+    EXPECT_EQ(server.disconnected, lived - 1);
     server.frames.clear();
-    ::kill(pid, SIGKILL);
-    ::waitpid(pid, nullptr, 0);
-    until({&server}, [&] { return server.disconnected == life; });
-    EXPECT_EQ(server.disconnected, life);
+    ::kill(life.pid, SIGKILL);
+    ::waitpid(life.pid, nullptr, 0);
+    ::close(life.begin);
+    until({&server}, [&] { return server.disconnected == lived; });
+    EXPECT_EQ(server.disconnected, lived);
   }
 }
 
