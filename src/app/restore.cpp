@@ -11,7 +11,7 @@
 
 #include "config/load_run.h"
 #include "record/line_file.h"
-#include "stage/recut.h"
+#include "stage/torch_module.h"
 
 namespace isthmus::app {
 
@@ -82,7 +82,9 @@ Result<record::RunStart> restore(const record::RunFolder& folder, const spec::Ru
   if (!whole) problems += (problems.empty() ? "" : "\n") + whole.error().message;
   if (!problems.empty()) return fail("the run cannot go on from {}: {}", options.from.path, problems);
 
-  const stage::Recut stages = stage::recut(from->run, *whole, run);
+  const auto torch = stage::torch_module();
+  if (!torch) return fail("--from: {}", torch.error().message);
+  const stage::Recut stages = (*torch)->recut(from->run, *whole, run);
   if (!stages.changes.empty() && !options.allow_model_change) {
     std::string text;
     for (const auto& change : stages.changes) text += "\n  " + change;

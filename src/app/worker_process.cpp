@@ -27,7 +27,7 @@
 #include "router/worker_steps.h"
 #include "scheduler/planner/make_plan.h"
 #include "stage/emulated_stage.h"
-#include "stage/torch_stage.h"
+#include "stage/torch_module.h"
 #include "store/disk_checkpoints.h"
 #include "transport/local_address.h"
 
@@ -117,7 +117,9 @@ class WorkerLife {
     compute.make = [run = run_, plan = plan_, place = seat_,
                     slowdown]() -> Result<std::unique_ptr<runner::StageCompute>> {
       if (run.emulated.devices) return stage::make_emulated_stage(run, plan, place.stage, place.replica, slowdown);
-      return stage::make_torch_stage(run, place.stage, place.replica);
+      const auto torch = stage::torch_module();
+      if (!torch) return tl::unexpected(torch.error());
+      return (*torch)->make_stage(run, place.stage, place.replica);
     };
     compute_ = std::make_unique<ComputeThread>(run_, plan_, std::move(compute), [fd = woken_] {
       const std::uint64_t one = 1;
@@ -400,11 +402,12 @@ int serve_worker(WorkerOptions options) {
   };
   namespace fs = std::filesystem;
   std::error_code error;
-  // A join file that is not there yet is waited for; what can never become one is not.
+  // Files that are not there yet are waited for (a coordinator writes its host file before its join file); what can
+  // never become one is not.
   if (const auto join = fs::status(options.join, error); fs::exists(join) && !fs::is_regular_file(join))
     if (const auto file = InputFile::open(options.join, "a run's join file"); !file)
       return refuse(file.error().at(options.join));
-  if (!options.host.empty())
+  if (!options.host.empty() && fs::exists(options.host, error))
     if (const auto host = config::config_file_text(options.host, "a host file"); !host)
       return refuse({host.error().text()});
   fs::create_directories(options.home.path, error);

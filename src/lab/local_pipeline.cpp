@@ -7,7 +7,7 @@
 #include "process/clock.h"
 #include "scheduler/planner/make_plan.h"
 #include "spec/learning_rate.h"
-#include "stage/torch_stage.h"
+#include "stage/torch_module.h"
 
 namespace isthmus::lab {
 
@@ -22,13 +22,15 @@ Done carry_out(runner::JobRunner& replica, const runner::Job& job) {
 }  // namespace
 
 Result<LocalPipeline> LocalPipeline::open(const spec::RunConfig& run, const std::optional<config::Absence>& absence) {
+  const auto torch = stage::torch_module();
+  if (!torch) return tl::unexpected(torch.error());
   const protocol::Plan plan = planner::make_plan(run);
   std::vector<Replicas> stages(plan.stages.size());
   for (std::uint32_t s = 0; s < stages.size(); ++s)
     for (std::uint32_t r = 0; r < plan.stages[s].replicas; ++r) {
       runner::JobRunner::Options options;
       options.stage = StageId(s);
-      options.make = [run, s, r] { return stage::make_torch_stage(run, StageId(s), ReplicaId(r)); };
+      options.make = [torch, run, s, r] { return (*torch)->make_stage(run, StageId(s), ReplicaId(r)); };
       options.learning_rate = [run](StepId step) { return spec::learning_rate(run, step); };
       auto replica = std::make_unique<runner::JobRunner>(plan, std::move(options), nullptr, nullptr);
       if (auto ready = replica->start(); !ready) return tl::unexpected(ready.error());

@@ -1,13 +1,10 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <span>
-#include <string>
 #include <vector>
 
 #include "base/result.h"
-#include "spec/run_config.h"
 
 namespace isthmus::stage {
 
@@ -15,20 +12,11 @@ namespace isthmus::stage {
 // codec between them, so that it computes what was trained. On the CPU. One thread.
 class CheckpointModel {
  public:
-  // Sets the process's number of compute threads: pipeline.threads, or one, because sums depend on it and the same text
-  // should come on every machine. Errors: a checkpoint that is not whole.
-  static Result<CheckpointModel> open(const spec::RunConfig& run, const std::string& folder, std::uint64_t version);
-  CheckpointModel(CheckpointModel&&) noexcept;
-  ~CheckpointModel();
+  virtual ~CheckpointModel() = default;
 
   // Logits of the token that follows on `ids`, one for each id of the vocabulary. REQUIRES: 1 to model.context ids,
   // each below model.vocabulary.
-  Result<std::vector<float>> next(std::span<const std::uint32_t> ids);
-
- private:
-  struct Stages;
-  explicit CheckpointModel(std::unique_ptr<Stages> stages);
-  std::unique_ptr<Stages> stages_;
+  virtual Result<std::vector<float>> next(std::span<const std::uint32_t> ids) = 0;
 };
 
 }  // namespace isthmus::stage

@@ -10,7 +10,7 @@
 #include "base/digest.h"
 #include "base/little_endian.h"
 #include "scheduler/planner/make_plan.h"
-#include "stage/device_memory.h"
+#include "stage/available_memory.h"
 #include "stage/outer_optimizer.h"
 
 namespace isthmus::stage {

@@ -33,9 +33,6 @@ struct Recut {
   std::vector<std::string> notes;    // what else is not as before
 };
 
-// `before` wrote the checkpoint, with its optimizer. REQUIRES: `run` has the same model, codec, seed and optimizer.
-Recut recut(const spec::RunConfig& before, const store::WholeCheckpoint& checkpoint, const spec::RunConfig& run);
-
 // As checkpoints of `version`, all stages, in a new run's folder of checkpoints.
 Status write_recut(const Recut& recut, const spec::RunConfig& run, const std::string& folder, std::uint64_t version);
 

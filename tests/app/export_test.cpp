@@ -19,7 +19,7 @@
 #include "app/command_line_test.h"
 #include "config/load_run.h"
 #include "data/vocabulary.h"
-#include "stage/checkpoint_model.h"
+#include "stage/torch_module.h"
 #include "store/whole_checkpoint.h"
 
 namespace {
@@ -61,10 +61,12 @@ class ExportTest : public CommandLineTest {
     const auto version =
         isthmus::store::choose_version(checkpoints, static_cast<std::uint32_t>(config->pipeline.stage.size()), step);
     EXPECT_TRUE(version) << version.error().message;
-    auto model = isthmus::stage::CheckpointModel::open(*config, checkpoints, *version);
+    const auto torch = isthmus::stage::torch_module();
+    EXPECT_TRUE(torch) << torch.error().message;
+    const auto model = (*torch)->open_checkpoint(*config, checkpoints, *version);
     EXPECT_TRUE(model) << model.error().message;
     std::vector<std::vector<float>> all;
-    for (std::size_t n = 1; n <= ids.size(); ++n) all.push_back(*model->next(std::span(ids).first(n)));
+    for (std::size_t n = 1; n <= ids.size(); ++n) all.push_back(*(*model)->next(std::span(ids).first(n)));
     return all;
   }
   // Kills the command while the file it works on is there. Whether it could be caught.

@@ -18,8 +18,8 @@
 #include "base/output_file.h"
 #include "data/mapped_file.h"
 #include "data/vocabulary.h"
-#include "model/merged_model.h"
 #include "record/line_file.h"
+#include "stage/torch_module.h"
 #include "store/whole_checkpoint.h"
 
 namespace isthmus::app {
@@ -124,9 +124,10 @@ class Export {
     if (auto fits = check_vocabulary(run); !fits) return tl::unexpected(fits.error());
     const auto whole = store::read_whole_checkpoint(run, owned->checkpoints, owned->version, store::Keep::kWeights);
     if (!whole) return tl::unexpected(whole.error());
-    const bool llama = model::is_llama(run);
-    const model::MergedModel model =
-        llama ? model::llama_model(run, whole->weights) : model::isthmus_model(run, whole->weights);
+    const auto torch = stage::torch_module();
+    if (!torch) return tl::unexpected(torch.error());
+    const bool llama = stage::is_llama(run);
+    const stage::MergedModel model = (*torch)->merge(run, whole->weights);
 
     if (auto checked = check_beside(); !checked) return tl::unexpected(checked.error());
     std::error_code error;
@@ -196,7 +197,7 @@ class Export {
     return vocabulary->check_fits(run.model.vocabulary);
   }
 
-  Status write_weights(const model::MergedModel& model) {
+  Status write_weights(const stage::MergedModel& model) {
     std::uint64_t bytes = 0;
     for (const auto& tensor : model.tensors) bytes += tensor.bytes.size();
     total_ = bytes;

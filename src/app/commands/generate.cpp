@@ -16,7 +16,7 @@
 #include "base/counter_random.h"
 #include "data/vocabulary.h"
 #include "process/clock.h"
-#include "stage/checkpoint_model.h"
+#include "stage/torch_module.h"
 
 namespace isthmus::app {
 
@@ -101,7 +101,9 @@ Status sample(const GenerateOptions& options) {
   if (!text) return tl::unexpected(text.error());
   auto ids = text->ids_of(options.prompt);
   if (!ids) return tl::unexpected(ids.error());
-  auto model = stage::CheckpointModel::open(owned->run, owned->checkpoints, owned->version);
+  const auto torch = stage::torch_module();
+  if (!torch) return tl::unexpected(torch.error());
+  const auto model = (*torch)->open_checkpoint(owned->run, owned->checkpoints, owned->version);
   if (!model) return tl::unexpected(model.error());
 
   if (auto written = write_out(options.prompt); !written) return written;
@@ -109,7 +111,7 @@ Status sample(const GenerateOptions& options) {
   const Time start = process::monotonic_now();
   for (std::uint32_t i = 0; i < options.tokens; ++i) {
     const std::size_t seen = std::min<std::size_t>(ids->size(), owned->run.model.context);
-    const auto logits = model->next(std::span(*ids).last(seen));
+    const auto logits = (*model)->next(std::span(*ids).last(seen));
     if (!logits) return tl::unexpected(logits.error());
     // Ids that stand for nothing are never drawn.
     const auto id =

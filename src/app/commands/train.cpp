@@ -20,6 +20,7 @@
 #include "spec/boundary_form.h"
 #include "spec/run_config.h"
 #include "stage/arithmetic_note.h"
+#include "stage/torch_module.h"
 
 namespace isthmus::app {
 
@@ -223,9 +224,13 @@ int train(spec::RunConfig run, const TrainOptions& options) {
   signal(SIGCHLD, [](int) {});
   const record::RunFolder folder{options.out};
   if (!run.emulated.devices) {
-    // Before anything is started or written: a missing or broken shard should cost nothing.
+    // Before anything is started or written: what is missing or broken should cost nothing.
     if (auto source = data::TokenSource::open(run); !source) {
       spdlog::error("{}", source.error().message);
+      return 1;
+    }
+    if (auto there = stage::torch_module_path(); !there) {
+      spdlog::error("{}", there.error().message);
       return 1;
     }
   }

@@ -16,7 +16,8 @@ void add_worker(CommandLine& line) {
   command->add_option("--checkpoints", options.checkpoints, "Folder for checkpoints (default: in its home)");
   command->add_option("--name", options.name, "What people call it, at most 64 bytes (default: its home's folder)");
   add_number(*command, "--stage", options.stage, "Stage it would rather serve, from 0 (default: any)", 0, 100'000);
-  command->add_option("--host", options.host, "Host file: this machine's own keys (configs/host.schema.json)");
+  command->add_option("--host", options.host,
+                      "Host file: this machine's own keys (configs/host.schema.json); it may still have to be written");
   command
       ->add_option("--set", options.overrides,
                    "section.key=value: what this machine has otherwise than the run file says, its device or the paths "

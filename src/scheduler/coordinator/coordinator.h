@@ -104,6 +104,9 @@ class Coordinator {
     Duration join_wait = seconds(2);
     // … that is not more of today's steps behind than take so long.
     Duration join_within = seconds(3);
+    // The first step since the start, once it is done, waits so long for workers that have a seat and still load:
+    // whoever misses it has to be sent the weights.
+    Duration load_wait = seconds(10);
     // Whether, and how, replicas move from rich stages to poor ones; none: they stay.
     std::optional<Rebalance::Options> rebalance;
     Duration consider_moves = seconds(2);
@@ -201,6 +204,7 @@ class Coordinator {
   void make_move();
   bool carry_out(const PendingMove& move);
   void drop_move();
+  bool waits_for_loader(Time now);
   bool waits_for_joiner(Time now);
   void evaluate(Time now);
   void commit();
@@ -224,8 +228,9 @@ class Coordinator {
   std::optional<PendingMove> pending_move_;
   std::set<StageId> given_up_;  // nobody is moved there any more
   Time next_moves_{};
-  Time committed_{};      // the last step
-  Duration step_time_{};  // between commits, moving average
+  Time committed_{};                   // the last step
+  Duration step_time_{};               // between commits, moving average
+  std::optional<Time> loading_until_;  // set once the first step is done
   bool preparing_ = false;
   std::uint32_t replayed_ = 0;  // in this step
   protocol::Phase phase_ = protocol::Phase::kRunning;

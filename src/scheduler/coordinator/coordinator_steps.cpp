@@ -16,9 +16,20 @@ constexpr std::uint64_t kNearlyCaughtUp = 3;
 
 }  // namespace
 
+bool Coordinator::waits_for_loader(Time now) {
+  if (committed_ != Time{}) return false;
+  const bool any = std::ranges::any_of(seating_.seats(), [&](const Seat& seat) {
+    return liveness_.is_connected(seat.peer) && !reports_.contains(seat.peer);
+  });
+  if (!any) return false;
+  if (!loading_until_) loading_until_ = now + options_.load_wait;
+  return now < *loading_until_;
+}
+
 // A replica that is a few steps behind would stay behind for ever if a step is shorter than it takes to fetch one: the
 // finished step waits for it before the sums are combined, for a small share of the time.
 bool Coordinator::waits_for_joiner(Time now) {
+  if (waits_for_loader(now)) return true;
   const auto steps = step_time_ > Duration{} ? static_cast<std::uint64_t>(options_.join_within / step_time_) : 0;
   const std::uint64_t few = std::max(kNearlyCaughtUp, steps);
   std::vector<SessionId> near;

@@ -385,6 +385,41 @@ TEST_F(CoordinatorOfReplicas, GoesOnWithoutAJoinerThatDoesNotComeNearer) {
   EXPECT_TRUE(views_.at(PeerId(2)).preparing);
 }
 
+// Whoever misses the first step has to be sent the weights, which takes longer than to load a model.
+TEST_F(CoordinatorOfReplicas, WaitsInTheFirstStepForWhoeverStillLoads) {
+  for (const bool loads : {true, false}) {
+    Coordinator coordinator = seated(plan_of_three_, seats_of_three(), options());
+    hear(coordinator.begin(0, now_));
+    hear(coordinator.connected(PeerId(3), now_));  // and says nothing yet
+    const auto says = [&](std::uint32_t stage, std::uint32_t replica, std::uint64_t session, std::uint64_t version) {
+      protocol::Report r = report(stage, session, version);
+      r.replica = ReplicaId(replica);
+      r.step = coordinator.decisions().step;
+      r.attempt = coordinator.decisions().attempt;
+      r.done = DoneSet(plan_.count(r.step));
+      if (replica == 0)
+        for (std::uint32_t m = 0; m < r.done.count(); ++m) r.done.insert(MicrobatchId(m));
+      r.prepared_epoch = coordinator.decisions().epoch;
+      hear(coordinator.received(PeerId(stage + replica + 1), r, now_));
+    };
+    for (int time = 0; time < 2; ++time)
+      for (const std::uint32_t stage : {0u, 1u}) says(stage, 0, 100 * (stage + 1), 0);
+    EXPECT_EQ(coordinator.decisions().step, StepId(1));
+    EXPECT_FALSE(views_.at(PeerId(2)).preparing);
+    if (loads) {
+      now_ += seconds(.2);
+      says(1, 1, 300, 0);
+      EXPECT_NE(coordinator.decisions().find(SessionId(300)), nullptr);
+      EXPECT_EQ(coordinator.decisions().step, StepId(1));
+      EXPECT_TRUE(views_.at(PeerId(2)).preparing);
+    } else {
+      now_ += Coordinator::Options().load_wait;
+      for (const std::uint32_t stage : {0u, 1u}) says(stage, 0, 100 * (stage + 1), 0);
+      EXPECT_EQ(coordinator.decisions().step, StepId(2));
+    }
+  }
+}
+
 // The stage's one replica is quick now that it has nobody to agree with; whoever joins would stay as far behind as its
 // snapshot took.
 TEST_F(CoordinatorOfReplicas, WaitsForAJoinerThatIsManyStepsBehindIfTheyAreShort) {

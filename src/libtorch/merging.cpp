@@ -1,4 +1,4 @@
-#include "model/merged_model.h"
+#include "libtorch/merging.h"
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
@@ -10,7 +10,7 @@
 #include "compress/subspace.h"
 #include "spec/boundary_form.h"
 
-namespace isthmus::model {
+namespace isthmus::libtorch {
 
 namespace {
 
@@ -26,7 +26,7 @@ at::Tensor matrix(const std::vector<float>& values, std::int64_t columns) {
       .clone();
 }
 
-void add(MergedModel& model, const std::string& name, const at::Tensor& values) {
+void add(stage::MergedModel& model, const std::string& name, const at::Tensor& values) {
   const at::Tensor numbers = values.to(at::kFloat).contiguous();
   Bytes& bytes = model.made.emplace_back(numbers.nbytes());
   std::memcpy(bytes.data(), numbers.const_data_ptr(), bytes.size());
@@ -41,16 +41,10 @@ store::NamedTensor part(const store::NamedTensor& stacked, std::size_t i, std::i
 
 }  // namespace
 
-bool is_llama(const spec::RunSpec& run) {
-  const spec::BoundaryForm form = spec::boundary_form(run.boundary.codec);
-  const bool loses = form.sparse || (form.border != Border::kNone && !form.constrained);
-  return run.pipeline.stage.size() == 1 || (run.model.token_path == "none" && !form.private_basis && !loses);
-}
-
-MergedModel llama_model(const spec::RunSpec& run, const std::map<std::string, store::NamedTensor>& weights) {
+stage::MergedModel llama_model(const spec::RunSpec& run, const std::map<std::string, store::NamedTensor>& weights) {
   const auto& m = run.model;
   const spec::BoundaryForm form = spec::boundary_form(run.boundary.codec);
-  MergedModel model;
+  stage::MergedModel model;
   std::optional<at::Tensor> basis;  // what coefficients are seen through, double
   if (form.coefficients)
     basis = (form.private_basis
@@ -92,10 +86,10 @@ MergedModel llama_model(const spec::RunSpec& run, const std::map<std::string, st
   return model;
 }
 
-MergedModel isthmus_model(const spec::RunSpec& run, const std::map<std::string, store::NamedTensor>& weights) {
+stage::MergedModel isthmus_model(const spec::RunSpec& run, const std::map<std::string, store::NamedTensor>& weights) {
   const auto& m = run.model;
   const spec::BoundaryForm form = spec::boundary_form(run.boundary.codec);
-  MergedModel model;
+  stage::MergedModel model;
   for (const auto& [name, tensor] : weights) model.tensors.push_back(tensor);
   if (form.border == Border::kFixed || (form.coefficients && !form.private_basis))
     add(model, "fixed.basis",
@@ -105,4 +99,4 @@ MergedModel isthmus_model(const spec::RunSpec& run, const std::map<std::string, 
   return model;
 }
 
-}  // namespace isthmus::model
+}  // namespace isthmus::libtorch

@@ -1,4 +1,4 @@
-#include "stage/torch_stage.h"
+#include "libtorch/torch_stage.h"
 
 #include <gtest/gtest.h>
 #include <torch/torch.h>
@@ -19,7 +19,7 @@
 #include "spec/stage_tensors.h"
 #include "store/checkpoint.h"
 
-namespace isthmus::stage {
+namespace isthmus::libtorch {
 namespace {
 
 namespace fs = std::filesystem;
@@ -646,4 +646,4 @@ TEST_F(TorchStageTest, MeasuringChangesNothing) {
 }
 
 }  // namespace
-}  // namespace isthmus::stage
+}  // namespace isthmus::libtorch

@@ -4,7 +4,7 @@
 #include "protocol/measurements.h"
 #include "spec/run_spec.h"
 
-namespace isthmus::stage {
+namespace isthmus::libtorch {
 
 // What one microbatch takes in one of the model's layers, in its embedding and in its head: F, I and W of each alone,
 // on tokens of no meaning. Memory is left out. Takes a few hundredths of a second, for some sequences stand for the
@@ -12,4 +12,4 @@ namespace isthmus::stage {
 // the parameters must have no sums yet.
 protocol::DeviceFigures time_layers(model::StageModel& model, const spec::RunSpec& run);
 
-}  // namespace isthmus::stage
+}  // namespace isthmus::libtorch

@@ -1,4 +1,4 @@
-#include "stage/device_memory.h"
+#include "stage/available_memory.h"
 
 #include <fstream>
 #include <string>

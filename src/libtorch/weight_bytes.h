@@ -7,7 +7,7 @@
 #include "base/bytes.h"
 #include "model/parameter.h"
 
-namespace isthmus::stage {
+namespace isthmus::libtorch {
 
 // A stage's tensors as rows of bytes, as they travel and are kept.
 
@@ -20,4 +20,4 @@ std::vector<float> flat_weights(const std::vector<model::Parameter>& parameters)
 // What a replica needs to go on as another: weights, then what the optimizer keeps.
 std::vector<at::Tensor> trained_tensors(const model::Parameter& parameter);
 
-}  // namespace isthmus::stage
+}  // namespace isthmus::libtorch

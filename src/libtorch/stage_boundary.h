@@ -11,7 +11,7 @@
 #include "compress/error_feedback.h"
 #include "spec/run_spec.h"
 
-namespace isthmus::stage {
+namespace isthmus::libtorch {
 
 // One direction of a stage's boundaries: its tensors as the bytes that cross, and back. One thread.
 class StageBoundary {
@@ -34,4 +34,4 @@ class StageBoundary {
   const CounterRandom dither_;
 };
 
-}  // namespace isthmus::stage
+}  // namespace isthmus::libtorch

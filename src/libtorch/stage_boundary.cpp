@@ -1,11 +1,11 @@
-#include "stage/stage_boundary.h"
+#include "libtorch/stage_boundary.h"
 
 #include <fmt/format.h>
 #include <torch/torch.h>
 
 #include <span>
 
-namespace isthmus::stage {
+namespace isthmus::libtorch {
 
 StageBoundary::StageBoundary(const spec::RunSpec& run, StageId stage, compress::Direction direction)
     : codec_(compress::make_boundary_codec(run, direction)),
@@ -36,4 +36,4 @@ Result<at::Tensor> StageBoundary::decode(const compress::EncodedTensor& tensor, 
   return values.to(device);
 }
 
-}  // namespace isthmus::stage
+}  // namespace isthmus::libtorch

@@ -13,10 +13,10 @@
 #include "compress/boundary_codec.h"
 #include "compress/token_ids.h"
 #include "config/load_run.h"
+#include "libtorch/torch_stage.h"
 #include "model/arithmetic.h"
 #include "scheduler/planner/make_plan.h"
 #include "spec/stage_memory.h"
-#include "stage/torch_stage.h"
 
 using namespace isthmus;
 
@@ -49,7 +49,7 @@ compress::EncodedTensor crossing(const spec::RunConfig& run, compress::Direction
 }
 
 int probe(const spec::RunConfig& run, StageId id) {
-  auto made = stage::make_torch_stage(run, id, ReplicaId(0));
+  auto made = libtorch::make_torch_stage(run, id, ReplicaId(0));
   if (!made) {
     std::fprintf(stderr, "%s\n", made.error().message.c_str());
     return 1;

@@ -1,4 +1,4 @@
-#include "stage/torch_stage.h"
+#include "libtorch/torch_stage.h"
 
 #include <torch/torch.h>
 
@@ -14,21 +14,22 @@
 #include "base/little_endian.h"
 #include "compress/token_ids.h"
 #include "data/token_source.h"
+#include "libtorch/cuda_memory.h"
+#include "libtorch/layer_timing.h"
+#include "libtorch/stage_boundary.h"
+#include "libtorch/tensor_heap.h"
+#include "libtorch/weight_bytes.h"
 #include "model/arithmetic.h"
 #include "model/optimizer.h"
 #include "model/stage_model.h"
 #include "model/weight_work.h"
 #include "scheduler/planner/make_plan.h"
 #include "spec/stage_memory.h"
-#include "stage/device_memory.h"
-#include "stage/layer_timing.h"
+#include "stage/available_memory.h"
 #include "stage/outer_optimizer.h"
-#include "stage/stage_boundary.h"
-#include "stage/tensor_heap.h"
-#include "stage/weight_bytes.h"
 #include "store/checkpoint.h"
 
-namespace isthmus::stage {
+namespace isthmus::libtorch {
 
 namespace {
 
@@ -61,14 +62,14 @@ class TorchStage final : public runner::StageCompute {
         graph_bytes_(
             spec::graph_bytes(run, first_layer_, end_layer_, double(at::elementSize(model::arithmetic(run))))) {
     if (!planner::is_local(run, stage)) return;
-    outer_ = std::make_unique<OuterOptimizer>(run, planner::synced_tensors(run, stage),
-                                              RehearsedLiar::of(run, stage, replica));
+    outer_ = std::make_unique<stage::OuterOptimizer>(run, planner::synced_tensors(run, stage),
+                                                     stage::RehearsedLiar::of(run, stage, replica));
     outer_->begin(flat_weights(model_.parameters()));
   }
 
   protocol::DeviceFigures measure() override {
     protocol::DeviceFigures device = time_layers(model_, run_);
-    device.memory_bytes = model_.device().is_cuda() ? available_cuda_memory() : available_memory();
+    device.memory_bytes = model_.device().is_cuda() ? available_cuda_memory() : stage::available_memory();
     return device;
   }
 
@@ -405,9 +406,9 @@ class TorchStage final : public runner::StageCompute {
   const bool recompute_;
   const double graph_bytes_;  // of one microbatch
   std::map<MicrobatchId, Kept> kept_;
-  std::unique_ptr<OuterOptimizer> outer_;  // replicas that step on their own
-  std::uint32_t in_sum_ = 0;               // microbatches of the step
-  std::uint32_t microbatches_ = 0;         // that the weights have seen since the last sync
+  std::unique_ptr<stage::OuterOptimizer> outer_;  // replicas that step on their own
+  std::uint32_t in_sum_ = 0;                      // microbatches of the step
+  std::uint32_t microbatches_ = 0;                // that the weights have seen since the last sync
 };
 
 int thread_count(const spec::RunConfig& run) {
@@ -437,4 +438,4 @@ Result<std::unique_ptr<runner::StageCompute>> make_torch_stage(const spec::RunCo
   return std::make_unique<TorchStage>(run, stage, replica, std::move(source));
 }
 
-}  // namespace isthmus::stage
+}  // namespace isthmus::libtorch

@@ -1,4 +1,4 @@
-#include "stage/layer_timing.h"
+#include "libtorch/layer_timing.h"
 
 #include <torch/torch.h>
 
@@ -8,7 +8,7 @@
 
 #include "model/weight_work.h"
 
-namespace isthmus::stage {
+namespace isthmus::libtorch {
 
 namespace {
 
@@ -92,4 +92,4 @@ protocol::DeviceFigures time_layers(model::StageModel& model, const spec::RunSpe
   return device;
 }
 
-}  // namespace isthmus::stage
+}  // namespace isthmus::libtorch

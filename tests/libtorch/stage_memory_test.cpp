@@ -13,7 +13,7 @@
 
 #include "data/token_shard.h"
 
-namespace isthmus::stage {
+namespace isthmus::libtorch {
 namespace {
 
 namespace fs = std::filesystem;
@@ -84,4 +84,4 @@ INSTANTIATE_TEST_SUITE_P(Shapes, StageMemoryTest, ::testing::ValuesIn(kCases),
                          [](const auto& test) { return std::string(test.param.name); });
 
 }  // namespace
-}  // namespace isthmus::stage
+}  // namespace isthmus::libtorch

@@ -10,7 +10,7 @@
 #include "process/cpu.h"
 #include "stage/arithmetic_note.h"
 
-namespace isthmus::stage {
+namespace isthmus::libtorch {
 namespace {
 
 spec::RunConfig run_with(const std::string& precision) {
@@ -57,9 +57,9 @@ TEST(Arithmetic, IsWhatTheLayersMultiplyWith) {
 }
 
 TEST(Arithmetic, SaysWhereItIsNotWhatTheRunAsksFor) {
-  EXPECT_EQ(arithmetic_note(run_with("fp32")), "");
-  EXPECT_EQ(arithmetic_note(run_with("bf16")).empty(), process::cpu_multiplies_bf16());
+  EXPECT_EQ(stage::arithmetic_note(run_with("fp32")), "");
+  EXPECT_EQ(stage::arithmetic_note(run_with("bf16")).empty(), process::cpu_multiplies_bf16());
 }
 
 }  // namespace
-}  // namespace isthmus::stage
+}  // namespace isthmus::libtorch

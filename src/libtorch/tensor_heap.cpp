@@ -1,4 +1,4 @@
-#include "stage/tensor_heap.h"
+#include "libtorch/tensor_heap.h"
 
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
@@ -8,7 +8,7 @@
 #include <cstdlib>
 #include <new>
 
-namespace isthmus::stage {
+namespace isthmus::libtorch {
 
 namespace {
 
@@ -38,4 +38,4 @@ void use_tensor_heap() {
   c10::SetCPUAllocator(&heap);
 }
 
-}  // namespace isthmus::stage
+}  // namespace isthmus::libtorch

@@ -1,7 +1,7 @@
+#include "libtorch/cuda_memory.h"
+
 #include <ATen/Context.h>
 #include <torch/version.h>
-
-#include "stage/device_memory.h"
 
 // Since libtorch 2.10 the device's allocator can be asked without CUDA's own headers.
 #define ISTHMUS_TORCH_TELLS_MEMORY (TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 10))
@@ -9,7 +9,7 @@
 #include <ATen/DeviceAccelerator.h>
 #endif
 
-namespace isthmus::stage {
+namespace isthmus::libtorch {
 
 std::uint64_t available_cuda_memory() {
 #if ISTHMUS_TORCH_TELLS_MEMORY
@@ -18,4 +18,4 @@ std::uint64_t available_cuda_memory() {
   return 0;
 }
 
-}  // namespace isthmus::stage
+}  // namespace isthmus::libtorch

@@ -1,10 +1,10 @@
-#include "stage/weight_bytes.h"
+#include "libtorch/weight_bytes.h"
 
 #include <torch/torch.h>
 
 #include <cstring>
 
-namespace isthmus::stage {
+namespace isthmus::libtorch {
 
 ByteView bytes_of(const at::Tensor& cpu) {
   return {static_cast<const std::uint8_t*>(cpu.const_data_ptr()), cpu.nbytes()};
@@ -36,4 +36,4 @@ std::vector<at::Tensor> trained_tensors(const model::Parameter& parameter) {
   return tensors;
 }
 
-}  // namespace isthmus::stage
+}  // namespace isthmus::libtorch
