@@ -1,11 +1,10 @@
 #include "libtorch/layer_timing.h"
 
-#include <torch/torch.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
 
+#include "model/torch.h"
 #include "model/weight_work.h"
 
 namespace isthmus::libtorch {

@@ -1,13 +1,12 @@
 #include "libtorch/layered_checkpoint.h"
 
-#include <torch/torch.h>
-
 #include <algorithm>
 #include <cstring>
 #include <utility>
 
 #include "compress/boundary_codec.h"
 #include "model/stage_model.h"
+#include "model/torch.h"
 #include "store/whole_checkpoint.h"
 
 namespace isthmus::libtorch {

@@ -1,9 +1,10 @@
 #include "libtorch/stage_boundary.h"
 
 #include <fmt/format.h>
-#include <torch/torch.h>
 
 #include <span>
+
+#include "model/torch.h"
 
 namespace isthmus::libtorch {
 

@@ -1,7 +1,5 @@
 #include "libtorch/torch_stage.h"
 
-#include <torch/torch.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -22,6 +20,7 @@
 #include "model/arithmetic.h"
 #include "model/optimizer.h"
 #include "model/stage_model.h"
+#include "model/torch.h"
 #include "model/weight_work.h"
 #include "scheduler/planner/make_plan.h"
 #include "spec/stage_memory.h"

@@ -1,8 +1,8 @@
 #include "libtorch/weight_bytes.h"
 
-#include <torch/torch.h>
-
 #include <cstring>
+
+#include "model/torch.h"
 
 namespace isthmus::libtorch {
 

@@ -1,10 +1,9 @@
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 
 #include "model/parameter.h"
+#include "model/torch.h"
 #include "model/weight_work.h"
 
 namespace isthmus::model {

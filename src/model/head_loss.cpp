@@ -1,11 +1,10 @@
 #include "model/head_loss.h"
 
-#include <torch/torch.h>
-
 #include <algorithm>
 
 #include "model/deferred_weight.h"
 #include "model/layers.h"
+#include "model/torch.h"
 #include "spec/logits_slice.h"
 
 namespace isthmus::model {

@@ -1,10 +1,9 @@
 #include "model/layers.h"
 
-#include <torch/torch.h>
-
 #include <cmath>
 
 #include "model/deferred_weight.h"
+#include "model/torch.h"
 #include "spec/attention_chunk.h"
 
 namespace isthmus::model {

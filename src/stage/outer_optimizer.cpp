@@ -36,7 +36,7 @@ ByteView payload_of(ByteView update) {
 
 std::vector<float> floats_of(ByteView bytes) {
   std::vector<float> values(bytes.size() / 4);
-  std::memcpy(values.data(), bytes.data(), values.size() * 4);
+  if (!values.empty()) std::memcpy(values.data(), bytes.data(), values.size() * 4);
   return values;
 }
 

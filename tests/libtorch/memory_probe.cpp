@@ -1,8 +1,6 @@
 // Takes a stage through two steps as it is fullest, with a checkpoint's copy in between, and prints the peak of its
 // memory and what was planned, in bytes: memory_probe RUN.toml STAGE
 
-#include <torch/torch.h>
-
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -13,10 +11,10 @@
 #include "compress/boundary_codec.h"
 #include "compress/token_ids.h"
 #include "config/load_run.h"
-#include "libtorch/torch_stage.h"
-#include "model/arithmetic.h"
+#include "process/cpu.h"
 #include "scheduler/planner/make_plan.h"
 #include "spec/stage_memory.h"
+#include "stage/torch_module.h"
 
 using namespace isthmus;
 
@@ -49,7 +47,12 @@ compress::EncodedTensor crossing(const spec::RunConfig& run, compress::Direction
 }
 
 int probe(const spec::RunConfig& run, StageId id) {
-  auto made = libtorch::make_torch_stage(run, id, ReplicaId(0));
+  const auto torch = stage::torch_module();
+  if (!torch) {
+    std::fprintf(stderr, "%s\n", torch.error().message.c_str());
+    return 1;
+  }
+  auto made = (*torch)->make_stage(run, id, ReplicaId(0));
   if (!made) {
     std::fprintf(stderr, "%s\n", made.error().message.c_str());
     return 1;
@@ -98,8 +101,8 @@ int probe(const spec::RunConfig& run, StageId id) {
     copied = stage.copy();
   }
   const auto boundary = static_cast<double>(plan.forward_bytes + plan.backward_bytes + plan.token_bytes);
-  const spec::StageMemory memory = spec::stage_memory(run, planned.first_layer, planned.end_layer, use, boundary,
-                                                      model::arithmetic(run) == at::kBFloat16);
+  const bool bf16 = run.train.precision == "bf16" && process::cpu_multiplies_bf16();
+  const spec::StageMemory memory = spec::stage_memory(run, planned.first_layer, planned.end_layer, use, boundary, bf16);
   std::printf("%.0f %.0f\n", peak_bytes(), memory.total());
   return 0;
 }

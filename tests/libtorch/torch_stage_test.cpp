@@ -1,7 +1,6 @@
 #include "libtorch/torch_stage.h"
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 #include <unistd.h>
 
 #include <cmath>
@@ -14,6 +13,7 @@
 #include "compress/subspace.h"
 #include "config/load_run.h"
 #include "data/write_byte_shard.h"
+#include "model/torch.h"
 #include "scheduler/planner/make_plan.h"
 #include "spec/learning_rate.h"
 #include "spec/stage_tensors.h"

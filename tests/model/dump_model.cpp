@@ -1,8 +1,6 @@
 // Writes a model's initial weights, one microbatch, and what this project computes from them, for
 // tests/reference/reference.py to compare with its own: dump_model FOLDER [section.key=value …]
 
-#include <torch/torch.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -16,6 +14,7 @@
 #include "config/load_run.h"
 #include "model/optimizer.h"
 #include "model/stage_model.h"
+#include "model/torch.h"
 
 using namespace isthmus;
 

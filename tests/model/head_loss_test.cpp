@@ -1,8 +1,8 @@
 #include "model/head_loss.h"
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
+#include "model/torch.h"
 #include "spec/logits_slice.h"
 
 namespace isthmus::model {
@@ -48,8 +48,7 @@ Gradients sliced(HeadCase& c, bool fixed_point) {
 Gradients whole(const HeadCase& c) {
   const at::Tensor x = c.x.to(torch::kFloat).clone().requires_grad_(true),
                    head = c.head.compute.to(torch::kFloat).clone().requires_grad_(true);
-  const at::Tensor loss = torch::nn::functional::cross_entropy(
-      torch::mm(x, head.t()), c.labels, torch::nn::functional::CrossEntropyFuncOptions().reduction(torch::kSum));
+  const at::Tensor loss = at::cross_entropy_loss(torch::mm(x, head.t()), c.labels, {}, at::Reduction::Sum);
   torch::autograd::backward({loss}, {torch::full({}, 0.25)});
   return {loss.item<double>(), x.grad(), head.grad()};
 }

@@ -1,13 +1,13 @@
 #include "model/muon.h"
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include <algorithm>
 #include <utility>
 
 #include "base/counter_random.h"
 #include "compress/subspace.h"
+#include "model/torch.h"
 
 namespace isthmus::model {
 namespace {

@@ -1,13 +1,13 @@
 #include "model/stage_model.h"
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include <algorithm>
 #include <string>
 #include <vector>
 
 #include "base/counter_random.h"
+#include "model/torch.h"
 
 namespace isthmus::model {
 namespace {

@@ -6,6 +6,8 @@
 #include <iostream>
 #include <random>
 
+#include "base/times.h"
+
 namespace isthmus::sim {
 namespace {
 
@@ -32,7 +34,7 @@ SimulationOptions without_moves() {
   return options;
 }
 
-TEST(Simulation, KnownSeedsAreClean) { expect_clean(1, 300); }
+TEST(Simulation, KnownSeedsAreClean) { expect_clean(1, times(300)); }
 
 // A rebuilt stage saved a newer version only, and then another stage was lost: the newest version of the log is on no
 // disk of the first, and nothing is kept to repeat from. The run goes back to what it has.
@@ -53,12 +55,12 @@ TEST(Simulation, MovesLoseNothing) {
       FaultKind::kLoss};
   options.faults = 12;
   std::uint64_t moves = 0;
-  for (std::uint64_t seed = 1; seed <= 100; ++seed) {
+  for (std::uint64_t seed = 1; seed <= times(100); ++seed) {
     const auto result = simulate(draw_plan(seed), seed, options);
     EXPECT_TRUE(result.violations.empty()) << story(result);
     if (const auto moved = result.events.find("moved"); moved != result.events.end()) moves += moved->second;
   }
-  EXPECT_GT(moves, 50u);
+  EXPECT_GT(moves, times(50));
 }
 
 // Every bad step takes the run back, if there is a checkpoint to go back to, while everything else breaks as well.
@@ -66,7 +68,7 @@ TEST(Simulation, GoesBackAfterBadSteps) {
   SimulationOptions options;
   options.patience = 1;
   std::uint64_t rollbacks = 0;
-  for (std::uint64_t seed = 1; seed <= 100; ++seed) {
+  for (std::uint64_t seed = 1; seed <= times(100); ++seed) {
     protocol::Plan plan = draw_plan(seed);
     plan.steps += 12;
     plan.checkpoint_every = 1 + seed % 3;
@@ -79,7 +81,7 @@ TEST(Simulation, GoesBackAfterBadSteps) {
     EXPECT_TRUE(result.violations.empty()) << story(result);
     if (const auto back = result.events.find("rolled back"); back != result.events.end()) rollbacks += back->second;
   }
-  EXPECT_GT(rollbacks, 40u);
+  EXPECT_GT(rollbacks, times(40));
 }
 
 // A failing seed replays with ISTHMUS_SEED.
@@ -89,7 +91,7 @@ TEST(Simulation, FreshSeedsAreClean) {
   std::cout << "seeds " << first << " …\n";
   expect_clean(first, std::getenv("ISTHMUS_COUNT") ? std::strtoull(std::getenv("ISTHMUS_COUNT"), nullptr, 10)
                       : given                      ? 1
-                                                   : 100);
+                                                   : times(100));
 }
 
 protocol::Plan chain(std::uint32_t stages) {

@@ -19,19 +19,21 @@ constexpr double kUnits = 1e6;             // the fleet's speed
 constexpr double kCostUnits = 1000;        // all of a machine's speed lost
 
 using Traits = boost::adjacency_list_traits<boost::vecS, boost::vecS, boost::directedS>;
+// Costs are whole numbers as doubles: Boost adds two distances to a place that cannot be reached, the largest number
+// each.
 using Graph = boost::adjacency_list<
     boost::vecS, boost::vecS, boost::directedS, boost::no_property,
     boost::property<boost::edge_capacity_t, long,
                     boost::property<boost::edge_residual_capacity_t, long,
                                     boost::property<boost::edge_reverse_t, Traits::edge_descriptor,
-                                                    boost::property<boost::edge_weight_t, long>>>>>;
+                                                    boost::property<boost::edge_weight_t, double>>>>>;
 
 Traits::edge_descriptor add_edge(Graph& graph, std::size_t from, std::size_t to, long capacity, long cost) {
   const auto edge = boost::add_edge(from, to, graph).first, back = boost::add_edge(to, from, graph).first;
   boost::put(boost::edge_capacity, graph, edge, capacity);
   boost::put(boost::edge_capacity, graph, back, 0);
-  boost::put(boost::edge_weight, graph, edge, cost);
-  boost::put(boost::edge_weight, graph, back, -cost);
+  boost::put(boost::edge_weight, graph, edge, static_cast<double>(cost));
+  boost::put(boost::edge_weight, graph, back, -static_cast<double>(cost));
   boost::put(boost::edge_reverse, graph, edge, back);
   boost::put(boost::edge_reverse, graph, back, edge);
   return edge;

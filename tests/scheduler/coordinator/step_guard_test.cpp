@@ -11,7 +11,7 @@
 namespace isthmus::coordinator {
 namespace {
 
-constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+constexpr double kNoNumber = std::numeric_limits<double>::quiet_NaN();
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 // Takes steps as a coordinator does and keeps which were bad.
@@ -62,9 +62,9 @@ TEST(StepGuard, SkipsWhatStandsOut) {
   for (const Case& c : {Case{"usual", 3, 1, true, ""}, Case{"a little more", 3.1, 1.2, true, ""},
                         Case{"far below", 0.1, 0.001, true, ""}, Case{"loss", 1e9, 1, true, "the loss 1e+09 is"},
                         Case{"norm", 3, 41, true, "the gradient's norm 41 is"},
-                        Case{"loss not a number", kNan, 1, true, "the loss is not finite"},
+                        Case{"loss not a number", kNoNumber, 1, true, "the loss is not finite"},
                         Case{"loss infinite", kInfinity, 1, true, "the loss is not finite"},
-                        Case{"norm not a number", 3, kNan, true, "the gradient is not finite"},
+                        Case{"norm not a number", 3, kNoNumber, true, "the gradient is not finite"},
                         Case{"norm infinite", 3, kInfinity, true, "the gradient is not finite"},
                         Case{"a stage says so", 3, 1, false, "the gradient is not finite"}}) {
     Training run;
@@ -82,7 +82,7 @@ TEST(StepGuard, DoesNotLearnFromBadSteps) {
   Training run;
   run.usual(128);
   for (int i = 0; i < 50; ++i) {
-    EXPECT_NE(run.take(i % 3 == 0 ? kNan : 1e9, i % 3 == 1 ? kInfinity : 1), "") << i;
+    EXPECT_NE(run.take(i % 3 == 0 ? kNoNumber : 1e9, i % 3 == 1 ? kInfinity : 1), "") << i;
     run.usual(3);
   }
   EXPECT_NE(run.take(6), "");
@@ -91,7 +91,7 @@ TEST(StepGuard, DoesNotLearnFromBadSteps) {
 TEST(StepGuard, JudgesNothingBeforeHalfAWindowIsThere) {
   Training run;
   for (int i = 0; i < 63; ++i) EXPECT_EQ(run.take(i % 9 == 8 ? 100 : 3, 1), "");
-  EXPECT_EQ(run.take(kNan), "the loss is not finite");
+  EXPECT_EQ(run.take(kNoNumber), "the loss is not finite");
   Training longer;
   longer.usual(63);
   EXPECT_EQ(longer.take(4), "");
@@ -102,7 +102,7 @@ TEST(StepGuard, TakesOnlyWhatIsNotFiniteForBadWithoutSigmas) {
   Training run({.sigmas = 0});
   run.usual(128);
   EXPECT_EQ(run.take(1e9, 1e9), "");
-  EXPECT_EQ(run.take(kNan), "the loss is not finite");
+  EXPECT_EQ(run.take(kNoNumber), "the loss is not finite");
 }
 
 // Of figures that do not differ at all everything else would be infinitely many deviations away.
@@ -155,7 +155,7 @@ TEST(StepGuard, CountsBadStepsInARowAndKnowsWhatTheirWeightsWere) {
   run.usual(100);
   for (std::uint32_t i = 1; i <= 8; ++i) {
     EXPECT_FALSE(run.guard.out_of_patience());
-    run.take(kNan);
+    run.take(kNoNumber);
     EXPECT_EQ(run.guard.streak(), i);
   }
   EXPECT_TRUE(run.guard.out_of_patience());
@@ -171,7 +171,7 @@ TEST(StepGuard, DoesNotJudgeAStepByThoseWithoutAStage) {
   run.usual(128);
   const std::vector<StageId> absent = {StageId(1)};
   EXPECT_EQ(run.take(5, 3, true, absent), "");
-  EXPECT_EQ(run.take(kNan, 3, true, absent), "the loss is not finite");
+  EXPECT_EQ(run.take(kNoNumber, 3, true, absent), "the loss is not finite");
   EXPECT_EQ(run.take(3.6), "");
   run.usual(64);
   EXPECT_NE(run.take(5), "");

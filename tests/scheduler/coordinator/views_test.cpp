@@ -13,11 +13,11 @@
 namespace isthmus::coordinator {
 namespace {
 
-constexpr std::uint32_t kStages = 5;
+constexpr std::uint32_t kFiveStages = 5;
 
 protocol::Plan five_by_two() {
   protocol::Plan plan;
-  plan.stages.assign(kStages, {0, 1, 2, 4});
+  plan.stages.assign(kFiveStages, {0, 1, 2, 4});
   plan.steps = 5;
   plan.microbatches = 4;
   return plan;
@@ -32,7 +32,7 @@ class Views : public ::testing::Test {
   }
   static std::vector<Seat> seats() {
     std::vector<Seat> seats;
-    for (std::uint32_t s = 0; s < kStages; ++s)
+    for (std::uint32_t s = 0; s < kFiveStages; ++s)
       for (std::uint32_t r = 0; r < 2; ++r) seats.push_back({PeerId(2 * s + r + 1), StageId(s), ReplicaId(r), {}});
     return seats;
   }
