@@ -1,11 +1,5 @@
 #include "record/decision_log.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "base/digest.h"
@@ -51,17 +45,6 @@ Result<coordinator::LogRecord> decode_record(const std::string& text) {
   const std::string kind = *name;
   fields.erase(name);
   return record_named(kind, fields);
-}
-
-Result<FileLock> FileLock::take(const std::string& path, const std::string& holder) {
-  FileLock lock(::open(path.c_str(), O_RDONLY | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0644));
-  if (lock.fd_ < 0) return fail("cannot open {}: {}", path, std::strerror(errno));
-  if (::flock(lock.fd_, LOCK_EX | LOCK_NB) != 0) return fail("{} is in use by another {}; stop it first", path, holder);
-  return lock;
-}
-
-FileLock::~FileLock() {
-  if (fd_ >= 0) ::close(fd_);
 }
 
 Result<DecisionLog> DecisionLog::open(const std::string& path, const Identity& signer) {

@@ -6,25 +6,12 @@
 
 #include "base/identity.h"
 #include "base/result.h"
+#include "record/file_lock.h"
 #include "record/line_file.h"
 #include "record/signed_lines.h"
 #include "scheduler/coordinator/decisions.h"
 
 namespace isthmus::record {
-
-// An exclusive hold on a file, until destroyed or the process ends.
-class FileLock {
- public:
-  // Creates the file if it is missing; an error if another process, a `holder`, has it.
-  static Result<FileLock> take(const std::string& path, const std::string& holder);
-  FileLock(FileLock&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  FileLock& operator=(FileLock&&) = delete;
-  ~FileLock();
-
- private:
-  explicit FileLock(int fd) : fd_(fd) {}
-  int fd_;
-};
 
 // The coordinator's append-only log on disk: a signed line (record/signed_lines.h) per record, its text JSON. A torn
 // last line was never acted upon and is cut off; a damaged line before the end is an error. One process at a time holds

@@ -1,12 +1,13 @@
 #include "record/folder_claim.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+
+#include "record/file_lock.h"
 
 namespace isthmus::record {
 
@@ -19,7 +20,7 @@ Result<FolderClaim> FolderClaim::take(const std::string& folder) {
   // Not closed on exec: processes of the run go on holding it when the one that started them is gone.
   claim.fd_ = ::open(path.c_str(), O_RDONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0644);
   if (claim.fd_ < 0) return fail("cannot open {}: {}", path, std::strerror(errno));
-  if (::flock(claim.fd_, LOCK_EX | LOCK_NB) == 0) return claim;
+  if (lock_soon(claim.fd_)) return claim;
   if (errno != EWOULDBLOCK) return fail("cannot lock {}: {}", path, std::strerror(errno));
   return fail("{} is in use by a run that has not ended; wait for it, stop it, or choose another --out", folder);
 }

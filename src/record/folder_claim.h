@@ -11,7 +11,8 @@ namespace isthmus::record {
 // they hold until the last of them has ended.
 class FolderClaim {
  public:
-  // Makes the folder if there is none. If others hold it: an error, and nothing is touched.
+  // Makes the folder if there is none. If others hold it, and still do after a second: an error, and nothing is
+  // touched.
   static Result<FolderClaim> take(const std::string& folder);
   FolderClaim() = default;
   FolderClaim(FolderClaim&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}

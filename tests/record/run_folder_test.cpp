@@ -105,6 +105,21 @@ TEST_F(RunFolderTest, IsHeldAsLongAsAProcessOfTheRunLives) {
   EXPECT_TRUE(open_run_folder(folder(), run_of(), Begin::kFresh));
 }
 
+// The kernel closes a killed process's files a moment after it has gone from everybody's sight.
+TEST_F(RunFolderTest, CanBeTakenAtOnceFromWhoWasKilled) {
+  for (int i = 0; i < 10; ++i) {
+    auto start = open_run_folder(folder(), run_of(), Begin::kFresh);
+    ASSERT_TRUE(start) << start.error().message;
+    const pid_t child = ::fork();
+    if (child == 0)
+      while (true) ::pause();
+    start->claim = {};
+    ::kill(child, SIGKILL);
+    EXPECT_TRUE(open_run_folder(folder(), run_of(), Begin::kFresh));
+    ::waitpid(child, nullptr, 0);
+  }
+}
+
 TEST_F(RunFolderTest, IsNotMadeWhereThereIsNothingToResume) {
   expect_refused(run_of(), Begin::kResumed, {"no run to resume", folder().path});
   EXPECT_FALSE(fs::exists(folder().path));
