@@ -402,12 +402,12 @@ int serve_worker(WorkerOptions options) {
   };
   namespace fs = std::filesystem;
   std::error_code error;
-  // Files that are not there yet are waited for (a coordinator writes its host file before its join file); what can
-  // never become one is not.
+  // A join file that is not there yet is waited for; what can never become one is not. A coordinator writes its host
+  // file before it.
   if (const auto join = fs::status(options.join, error); fs::exists(join) && !fs::is_regular_file(join))
     if (const auto file = InputFile::open(options.join, "a run's join file"); !file)
       return refuse(file.error().at(options.join));
-  if (!options.host.empty() && fs::exists(options.host, error))
+  if (!options.host.empty() && (fs::exists(options.host, error) || fs::exists(options.join, error)))
     if (const auto host = config::config_file_text(options.host, "a host file"); !host)
       return refuse({host.error().text()});
   fs::create_directories(options.home.path, error);

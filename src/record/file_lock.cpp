@@ -24,8 +24,9 @@ bool lock_soon(int fd) {
 Result<FileLock> FileLock::take(const std::string& path, const std::string& holder) {
   FileLock lock(::open(path.c_str(), O_RDONLY | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0644));
   if (lock.fd_ < 0) return fail("cannot open {}: {}", path, std::strerror(errno));
-  if (!lock_soon(lock.fd_)) return fail("{} is in use by another {}; stop it first", path, holder);
-  return lock;
+  if (lock_soon(lock.fd_)) return lock;
+  if (errno != EWOULDBLOCK) return fail("cannot lock {}: {}", path, std::strerror(errno));
+  return fail("{} is in use by another {}; stop it first", path, holder);
 }
 
 FileLock::~FileLock() {

@@ -17,8 +17,9 @@ namespace {
 using Kind = TensorSpec::Kind;
 using Border = BoundaryForm::Border;
 
-// A process of this program whose stage has next to no layers, as measured (tests/stage/memory_probe.cpp): libraries,
-// and what matrix products keep for themselves, which is more in bf16. A CUDA device's share has not been measured.
+// A process of this program whose stage has next to no layers, as measured (tests/libtorch/memory_probe.cpp):
+// libraries, and what matrix products keep for themselves, which is more in bf16. A CUDA device's share has not been
+// measured.
 constexpr double kProgramBytes = 140e6, kProgramBytesBf16 = 165e6;
 // glibc gives back what is larger, and keeps the holes that smaller tensors leave.
 constexpr double kGivenBackBytes = 32 << 20;

@@ -49,9 +49,9 @@ Result<std::string> torch_module_path();
 // libtorch), cannot be loaded, or is of another build.
 Result<const TorchModule*> torch_module();
 
-// What the library and the program agree on: the name of its only entry, which takes the program's version and gives
-// nullptr to another one.
-using TorchModuleEntry = const TorchModule* (*)(const char* version);
+// What the library and the program agree on: the name of its only entry, which takes the program's headers_digest() and
+// gives nullptr to another one.
+using TorchModuleEntry = const TorchModule* (*)(const char* headers);
 inline constexpr const char* kTorchModuleEntry = "isthmus_torch_module";
 
 }  // namespace isthmus::stage

@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -111,8 +113,11 @@ TEST_F(RunFolderTest, CanBeTakenAtOnceFromWhoWasKilled) {
     auto start = open_run_folder(folder(), run_of(), Begin::kFresh);
     ASSERT_TRUE(start) << start.error().message;
     const pid_t child = ::fork();
-    if (child == 0)
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
       while (true) ::pause();
+    }
     start->claim = {};
     ::kill(child, SIGKILL);
     EXPECT_TRUE(open_run_folder(folder(), run_of(), Begin::kFresh));

@@ -45,7 +45,7 @@ void keep_standard_streams() {
   std::abort();
 }
 
-// Before the libraries are set up, of which libtorch allocates a lot.
+// Before the libraries are set up.
 void before_libraries(int, char**, char**) { std::set_terminate(end_uncaught); }
 __attribute__((section(".preinit_array"), used)) void (*const kBeforeLibraries)(int, char**, char**) = before_libraries;
 
@@ -79,7 +79,7 @@ int main(int argc, char** argv) {
 #ifdef __SANITIZE_ADDRESS__
   return code;  // leaks are looked for on the way out
 #else
-  // Nothing is left to write, and libtorch would take a tenth of a second of every process to take itself apart.
+  // Nothing is left to write, and libtorch, where it was loaded, would take a tenth of a second to take itself apart.
   std::fflush(nullptr);
   std::_Exit(code);
 #endif

@@ -2,7 +2,7 @@
 
 #include <string_view>
 
-#include "base/version.h"
+#include "base/headers_digest.h"
 #include "libtorch/layered_checkpoint.h"
 #include "libtorch/merging.h"
 #include "libtorch/recutting.h"
@@ -38,7 +38,7 @@ class Module final : public stage::TorchModule {
 }  // namespace isthmus::libtorch
 
 extern "C" __attribute__((visibility("default"))) const isthmus::stage::TorchModule* isthmus_torch_module(
-    const char* version) {
+    const char* headers) {
   static const isthmus::libtorch::Module module;
-  return std::string_view(version) == isthmus::kVersion ? &module : nullptr;
+  return std::string_view(headers) == isthmus::headers_digest() ? &module : nullptr;
 }

@@ -19,7 +19,7 @@ constexpr std::uint64_t kNearlyCaughtUp = 3;
 bool Coordinator::waits_for_loader(Time now) {
   if (committed_ != Time{}) return false;
   const bool any = std::ranges::any_of(seating_.seats(), [&](const Seat& seat) {
-    return liveness_.is_connected(seat.peer) && !reports_.contains(seat.peer);
+    return liveness_.is_connected(seat.peer) && !liveness_.has_reported(seat.peer);
   });
   if (!any) return false;
   if (!loading_until_) loading_until_ = now + options_.load_wait;

@@ -1,7 +1,6 @@
-// Standard streams that are closed or full, and memory that does not suffice.
+// Standard streams that are closed or full.
 
 #include <gmock/gmock.h>
-#include <sys/resource.h>
 
 #include <filesystem>
 #include <string>
@@ -59,25 +58,5 @@ weight_gradient_ms = 1
   EXPECT_THAT(read(path("out/summary.json")), HasSubstr("\"finished\": true"));
   EXPECT_THAT(read(path("out/metrics.jsonl")), testing::Not(HasSubstr("tokens/s")));
 }
-
-#ifndef __SANITIZE_ADDRESS__
-TEST_F(StreamsTest, SaysWhenMemoryDoesNotSuffice) {
-  const auto limited = [&](rlim_t megabytes, const std::vector<std::string>& command) {
-    return run(command, [&] {
-      const rlimit limit{megabytes << 20, megabytes << 20};
-      ::setrlimit(RLIMIT_AS, &limit);
-    });
-  };
-  const auto sentence = testing::AnyOf(HasSubstr("not enough memory"), HasSubstr("error while loading"));
-  // The loader has its own sentence, and exit code, when not even the libraries fit.
-  const auto large = limited(40, {"bench", "fleet", "--machines", "100000", "--stages", "1000"});
-  EXPECT_THAT(large.code, testing::AnyOf(1, 127)) << large.output;
-  EXPECT_THAT(large.output, sentence);
-  // libtorch takes more than that before main() begins.
-  const auto plan = limited(400, {"plan", path("run.toml")});
-  EXPECT_THAT(plan.code, testing::AnyOf(0, 1, 127)) << plan.output;
-  EXPECT_TRUE(plan.code == 0 || testing::Matches(sentence)(plan.output)) << plan.output;
-}
-#endif
 
 }  // namespace

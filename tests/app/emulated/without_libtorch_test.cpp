@@ -31,7 +31,7 @@ class WithoutLibtorchTest : public CommandLineTest {
 
 TEST_F(WithoutLibtorchTest, NothingIsBegunAndTheSentenceSaysWhatIsMissing) {
   EXPECT_EQ(alone("train " + path("run.toml") + " --out " + path("out")), 1);
-  EXPECT_THAT(output(), HasSubstr("computes with libtorch, but libisthmus_torch.so is neither in " + path("bin")));
+  EXPECT_THAT(output(), HasSubstr("computes with libtorch, but libisthmus_torch.so is not in " + path("bin")));
   EXPECT_FALSE(fs::exists(path("out")));
 }
 
