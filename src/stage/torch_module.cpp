@@ -1,6 +1,7 @@
 #include "stage/torch_module.h"
 
 #include <dlfcn.h>
+#include <sys/resource.h>
 
 #include <filesystem>
 #include <system_error>
@@ -14,10 +15,16 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kFile = "libisthmus_torch.so";
+// libtorch maps about 0.6 GB. With less than this the loader, in the middle of its work, ends the process.
+constexpr rlim_t kAddressSpaceBytes = 1'000'000'000;
 
 Result<const TorchModule*> load() {
   const auto path = torch_module_path();
   if (!path) return tl::unexpected(path.error());
+  rlimit space{};
+  if (::getrlimit(RLIMIT_AS, &space) == 0 && space.rlim_cur < kAddressSpaceBytes)
+    return fail("cannot load libtorch: this process may have {} MB of address space, expected {} (ulimit -v)",
+                space.rlim_cur / 1'000'000, kAddressSpaceBytes / 1'000'000);
   // What its static objects throw would leave the loader's locks taken: the process ends, with a sentence.
   void* const library = [&]() noexcept { return ::dlopen(path->c_str(), RTLD_NOW | RTLD_LOCAL); }();
   if (library == nullptr) return fail("cannot load libtorch: {}", ::dlerror());

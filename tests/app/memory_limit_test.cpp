@@ -34,7 +34,7 @@ TEST_F(MemoryLimitTest, OfLibtorchIsASentence) {
   ASSERT_EQ(run({"train", folder_ + "/run.toml", "--out", folder_ + "/out", "--set", "run.steps=2"}).code, 0);
   const auto text = limited(400, {"generate", folder_ + "/out", "--prompt", "a", "--tokens", "1"});
   EXPECT_EQ(text.code, 1) << text.output;
-  EXPECT_THAT(text.output, AnyOf(HasSubstr("not enough memory"), HasSubstr("cannot load libtorch")));
+  EXPECT_THAT(text.output, HasSubstr("cannot load libtorch: this process may have 419 MB of address space"));
 }
 
 }  // namespace
