@@ -414,7 +414,7 @@ TEST_F(RunTest, GoesOnFromTheLogWhenTheCoordinatorIsKilled) {
 
 TEST_F(RunTest, LetsAFrozenReplicaBackInOnceItHasCaughtUp) {
   whole_run(80);
-  expect_same_after("thawed", replicated("thawed", {"--set", "run.steps=80"}), [&] {
+  expect_same_after("thawed", replicated("thawed", {"--set", "run.steps=200"}), [&] {
     ASSERT_TRUE(reaches("thawed", 4));
     const pid_t worker = this->worker("thawed", 3);
     ::kill(worker, SIGSTOP);
@@ -674,7 +674,7 @@ TEST_F(RunTest, TrainsOnAVocabulary) {
 
 TEST_F(RunTest, LeavesALiveRunAlone) {
   // Each that is refused waits a second for the folder.
-  const std::vector<std::string> longer = {"--set", "run.steps=80"};
+  const std::vector<std::string> longer = {"--set", "run.steps=200"};
   ASSERT_EQ(run(train("whole", longer)).code, 0);
   expect_same_after("live", train("live", longer), [&] {
     ASSERT_TRUE(reaches("live", 4));
