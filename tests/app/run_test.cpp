@@ -414,7 +414,7 @@ TEST_F(RunTest, GoesOnFromTheLogWhenTheCoordinatorIsKilled) {
 
 TEST_F(RunTest, LetsAFrozenReplicaBackInOnceItHasCaughtUp) {
   whole_run(80);
-  expect_same_after("thawed", replicated("thawed", {"--set", "run.steps=200"}), [&] {
+  expect_same_after("thawed", replicated("thawed", {"--set", "run.steps=80"}), [&] {
     ASSERT_TRUE(reaches("thawed", 4));
     const pid_t worker = this->worker("thawed", 3);
     ::kill(worker, SIGSTOP);
