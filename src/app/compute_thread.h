@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -75,7 +76,8 @@ class ComputeThread {
   const Options options_;
   const std::function<void()> wake_;
   BoundedQueue<runner::Job> jobs_{64};
-  BoundedQueue<ComputeResult> results_{64};
+  // Never full: whoever takes the results may at this moment wait for room among the jobs.
+  BoundedQueue<ComputeResult> results_{SIZE_MAX};
   std::unique_ptr<store::Journal> journal_;
   std::unique_ptr<runner::JobRunner> runner_;
   ComputeTime time_;

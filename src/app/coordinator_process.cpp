@@ -28,6 +28,9 @@ namespace isthmus::app {
 
 namespace {
 
+// A machine that loads, saves and computes at once may not look at its sockets for seconds.
+constexpr Duration kLastWord = seconds(10);
+
 std::uint64_t wall_clock_us() {
   return static_cast<std::uint64_t>(
       std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::system_clock::now().time_since_epoch())
@@ -51,8 +54,8 @@ class CoordinatorProcess {
     }
     if (options_.begin_at) carry_out(coordinator_->begin(*options_.begin_at, process::monotonic_now()));
     while (!exit_code_) turn();
-    // A worker leaves when it reads that the run has ended.
-    link_->wait_until_left(process::monotonic_now() + seconds(2));
+    // A worker leaves when it reads that the run has ended; one that misses it waits for its whole patience.
+    link_->wait_until_left(process::monotonic_now() + kLastWord);
     return *exit_code_;
   }
 
