@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <optional>
 #include <random>
+#include <thread>
 #include <utility>
 
 #include "app/compute_thread.h"
@@ -407,9 +408,14 @@ int serve_worker(WorkerOptions options) {
   if (const auto join = fs::status(options.join, error); fs::exists(join) && !fs::is_regular_file(join))
     if (const auto file = InputFile::open(options.join, "a run's join file"); !file)
       return refuse(file.error().at(options.join));
-  if (!options.host.empty() && (fs::exists(options.host, error) || fs::exists(options.join, error)))
-    if (const auto host = config::config_file_text(options.host, "a host file"); !host)
-      return refuse({host.error().text()});
+  std::jthread loads_torch;
+  if (!options.host.empty() && (fs::exists(options.host, error) || fs::exists(options.join, error))) {
+    const auto host = config::config_file_text(options.host, "a host file");
+    if (!host) return refuse({host.error().text()});
+    // A device that computes needs libtorch; it is loaded while the worker asks for its seat.
+    if (const std::string device = config::host_device(*host); !device.empty() && device != "emulated")
+      loads_torch = std::jthread([] { (void)stage::torch_module(); });
+  }
   fs::create_directories(options.home.path, error);
   if (error) return refuse({fmt::format("cannot make the folder {}: {}", options.home.path, error.message())});
   if (options.checkpoints.empty()) options.checkpoints = options.home.checkpoints();

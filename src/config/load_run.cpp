@@ -47,6 +47,13 @@ tl::expected<spec::RunConfig, std::vector<Problem>> parse_run(std::string_view t
   return parse_run(source);
 }
 
+std::string host_device(std::string_view text) {
+  ProblemList ignored("");
+  const auto document = RunDocument::parse(text, {}, ignored);
+  const auto* device = document ? document->find("pipeline.device") : nullptr;
+  return device == nullptr ? std::string() : device->value_or(std::string());
+}
+
 tl::expected<spec::RunConfig, std::vector<Problem>> parse_run(const RunSource& source) {
   ProblemList problems(source.file);
   auto document = document_of(source, problems);

@@ -69,6 +69,10 @@ tl::expected<RunSource, std::vector<Problem>> run_source(const RunFiles& files);
 // The second one.
 tl::expected<spec::RunConfig, std::vector<Problem>> parse_run(const RunSource& source);
 
+// The device that the text of a host file names; empty if it names none. What is wrong with the file is found when a
+// run is parsed with it.
+std::string host_device(std::string_view text);
+
 // Something wrong with the value at "section.key" or "pipeline.stage[2].layers", or with what is missing there.
 struct KeyProblem {
   std::string path;

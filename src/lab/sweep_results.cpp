@@ -65,7 +65,7 @@ std::vector<SweepRow::TrainingGap> training_gaps_of(const SweepRuns& runs, std::
     const std::size_t first = steps * i / stretches, end = steps * (i + 1) / stretches;
     std::vector<double> percent;
     for (std::size_t s = 0; s < runs[row].size(); ++s)
-      if (const auto& run = runs[row][s], &other = runs[*reference][s]; run && other)
+      if (const auto &run = runs[row][s], &other = runs[*reference][s]; run && other)
         if (const auto gap = training_gap(*run, *other, first, end)) percent.push_back(*gap);
     gaps.push_back({first + 1, end, percent.size(), percent.empty() ? Spread{} : spread_of(percent)});
   }

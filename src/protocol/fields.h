@@ -37,8 +37,6 @@ struct NoVisit {
   void flat(const auto&) {}
 };
 template <class T>
-concept Listed = requires(T& t, NoVisit& visit) {
-  std::remove_const_t<T>::fields(t, visit);
-};
+concept Listed = requires(T& t, NoVisit& visit) { std::remove_const_t<T>::fields(t, visit); };
 
 }  // namespace isthmus::protocol

@@ -5,9 +5,7 @@ namespace isthmus::protocol {
 namespace {
 
 template <class Body>
-concept HasTensor = requires(const Body& body) {
-  body.tensor;
-};
+concept HasTensor = requires(const Body& body) { body.tensor; };
 
 }  // namespace
 

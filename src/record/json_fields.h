@@ -42,8 +42,10 @@ class JsonWriter {
 
  private:
   template <class T>
-  requires std::is_arithmetic_v<T>
-  static nlohmann::json json_of(T value) { return value; }
+    requires std::is_arithmetic_v<T>
+  static nlohmann::json json_of(T value) {
+    return value;
+  }
   static nlohmann::json json_of(const std::string& text) { return text; }
   template <class Tag, class Number>
   static nlohmann::json json_of(Id<Tag, Number> id) {
@@ -107,7 +109,7 @@ class JsonReader {
     return read(json, value);
   }
   template <class T>
-  requires std::is_unsigned_v<T>
+    requires std::is_unsigned_v<T>
   static Status get(const nlohmann::json& json, T& value) {
     if (!json.is_number_unsigned() || json.get<std::uint64_t>() > std::numeric_limits<T>::max())
       return fail("is no number from 0 to {}", std::numeric_limits<T>::max());

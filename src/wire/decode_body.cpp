@@ -54,13 +54,17 @@ class BodyReader {
   }
 
   template <class T>
-  requires std::is_unsigned_v<T>
-  void get(T& value) { value = static_cast<T>(in_.number(std::numeric_limits<T>::max())); }
+    requires std::is_unsigned_v<T>
+  void get(T& value) {
+    value = static_cast<T>(in_.number(std::numeric_limits<T>::max()));
+  }
   void get(bool& value) { value = in_.flag(); }
   void get(double& value) { value = in_.real(); }
   template <class T>
-  requires std::is_enum_v<T>
-  void get(T& value, T last) { value = static_cast<T>(in_.number(static_cast<std::uint64_t>(last))); }
+    requires std::is_enum_v<T>
+  void get(T& value, T last) {
+    value = static_cast<T>(in_.number(static_cast<std::uint64_t>(last)));
+  }
   template <class Tag, class Number>
   void get(Id<Tag, Number>& id) {
     get(id.value);

@@ -30,11 +30,15 @@ class BodyWriter {
 
  private:
   template <class T>
-  requires std::is_arithmetic_v<T>
-  void put(T value) { packer_.pack(value); }
+    requires std::is_arithmetic_v<T>
+  void put(T value) {
+    packer_.pack(value);
+  }
   template <class T>
-  requires std::is_enum_v<T>
-  void put(T value, T /*last*/) { packer_.pack(static_cast<std::uint64_t>(value)); }
+    requires std::is_enum_v<T>
+  void put(T value, T /*last*/) {
+    packer_.pack(static_cast<std::uint64_t>(value));
+  }
   template <class Tag, class Number>
   void put(Id<Tag, Number> id) {
     packer_.pack(id.value);

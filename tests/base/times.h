@@ -7,7 +7,7 @@ namespace isthmus {
 // How often a test repeats itself with other numbers: `usual`, and a tenth of it, at least once, under the address
 // sanitizer, where everything takes ten times as long.
 constexpr std::uint64_t times(std::uint64_t usual) {
-#ifdef __SANITIZE_ADDRESS__
+#ifdef ISTHMUS_ADDRESS_SANITIZER
   return usual < 10 ? 1 : usual / 10;
 #else
   return usual;

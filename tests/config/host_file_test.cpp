@@ -41,6 +41,12 @@ TEST(HostFile, StandsForTheRunFilesKeysButNotForOverrides) {
   EXPECT_EQ(run.recovery.skip_after_s, 3u);
 }
 
+TEST(HostFile, NamesItsDeviceBeforeThereIsARun) {
+  EXPECT_EQ(host_device("[pipeline]\nthreads = 3\ndevice = \"cuda\"\n"), "cuda");
+  for (const char* none : {"", "[pipeline]\nthreads = 3\n", "[pipeline]\ndevice = 3\n", "pipeline = 3", "[pipeline\n"})
+    EXPECT_EQ(host_device(none), "") << none;
+}
+
 TEST(HostFile, LeavesTheRunWhatItIs) {
   const auto plain = *parse_run(kShortest, "run.toml");
   const auto elsewhere = run_with_host(kShortest,

@@ -25,7 +25,9 @@ using nlohmann::json;
 // Stands for a member of any type, to count how many an aggregate has.
 struct Any {
   template <class T>
-  operator T() const;
+  operator T() const {
+    return T();
+  }
 };
 template <class T, class... Members>
 constexpr std::size_t member_count() {

@@ -79,8 +79,10 @@ CLI::Option* add_number(CLI::App& command, const std::string& name, T& value, co
     return true;
   };
   const auto show = [&value]() -> std::string {
-    if constexpr (std::is_arithmetic_v<T>) return CLI::detail::to_string(value);
-    return "";
+    if constexpr (std::is_arithmetic_v<T>)
+      return CLI::detail::to_string(value);
+    else
+      return (void)value, "";
   };
   CLI::Option* option =
       command.add_option(name, take, fmt::format("{} ({} to {})", what, low, high), std::is_arithmetic_v<T>, show);

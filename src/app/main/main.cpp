@@ -76,7 +76,7 @@ int after_output(int code) {
 int main(int argc, char** argv) {
   keep_standard_streams();
   const int code = after_output(carry_out(argc, argv));
-#ifdef __SANITIZE_ADDRESS__
+#ifdef ISTHMUS_ADDRESS_SANITIZER
   return code;  // leaks are looked for on the way out
 #else
   // Nothing is left to write, and libtorch, where it was loaded, would take a tenth of a second to take itself apart.

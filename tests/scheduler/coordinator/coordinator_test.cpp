@@ -354,18 +354,22 @@ class CoordinatorOfReplicas : public CoordinatorTest {
     for (std::uint32_t m = 0; m < r.done.count(); ++m) r.done.insert(MicrobatchId(m));
     return r;
   }
+  // The first replicas of both stages have done all of a step; the joiner of the second is a step behind.
+  void finish_microbatches_before_the_third() {
+    hear(three_.begin(1, now_));
+    hear(three_.received(PeerId(1), from(0, 0, 100, 1), now_));
+    hear(three_.received(PeerId(2), from(1, 0, 200, 1), now_));
+    hear(three_.received(PeerId(3), from(1, 1, 300, 0), now_));
+    hear(three_.received(PeerId(1), whole(from(0, 0, 100, 1)), now_));
+    hear(three_.received(PeerId(2), whole(from(1, 0, 200, 1)), now_));
+    EXPECT_FALSE(views_.at(PeerId(2)).preparing);
+  }
   const protocol::Plan plan_of_three_;
   Coordinator three_;
 };
 
 TEST_F(CoordinatorOfReplicas, WaitsForAJoinerThatIsAStepBehindButNotForEver) {
-  hear(three_.begin(1, now_));
-  hear(three_.received(PeerId(1), from(0, 0, 100, 1), now_));
-  hear(three_.received(PeerId(2), from(1, 0, 200, 1), now_));
-  hear(three_.received(PeerId(3), from(1, 1, 300, 0), now_));
-  hear(three_.received(PeerId(1), whole(from(0, 0, 100, 1)), now_));
-  hear(three_.received(PeerId(2), whole(from(1, 0, 200, 1)), now_));
-  EXPECT_FALSE(views_.at(PeerId(2)).preparing);
+  finish_microbatches_before_the_third();
   now_ += seconds(.2);
   hear(three_.received(PeerId(3), from(1, 1, 300, 1), now_));  // it has caught up
   EXPECT_NE(three_.decisions().find(SessionId(300)), nullptr);
@@ -373,13 +377,7 @@ TEST_F(CoordinatorOfReplicas, WaitsForAJoinerThatIsAStepBehindButNotForEver) {
 }
 
 TEST_F(CoordinatorOfReplicas, GoesOnWithoutAJoinerThatDoesNotComeNearer) {
-  hear(three_.begin(1, now_));
-  hear(three_.received(PeerId(1), from(0, 0, 100, 1), now_));
-  hear(three_.received(PeerId(2), from(1, 0, 200, 1), now_));
-  hear(three_.received(PeerId(3), from(1, 1, 300, 0), now_));
-  hear(three_.received(PeerId(1), whole(from(0, 0, 100, 1)), now_));
-  hear(three_.received(PeerId(2), whole(from(1, 0, 200, 1)), now_));
-  EXPECT_FALSE(views_.at(PeerId(2)).preparing);
+  finish_microbatches_before_the_third();
   now_ += Coordinator::Options().join_wait;
   hear(three_.tick(now_));
   EXPECT_TRUE(views_.at(PeerId(2)).preparing);

@@ -111,23 +111,31 @@ TEST(StepSimulation, RepeatsItself) {
   EXPECT_NE(simulate_step(input).step, a.step);
 }
 
+// A pipeline of some shape on links of some kind: the trial-th that `random` draws.
+StepSimulationInput drawn(const CounterRandom& random, std::uint64_t trial) {
+  const auto draw = [&](std::uint64_t limit, std::uint64_t which) { return random.below(limit, trial * 16 + which); };
+  const auto stages = static_cast<std::uint32_t>(1 + draw(6, 0));
+  const auto replicas = static_cast<std::uint32_t>(1 + draw(3, 11));
+  const auto microbatches = static_cast<std::uint32_t>(1 + draw(12, 1));
+  auto input = input_of(stages, microbatches, replicas);
+  for (auto& costs : input.costs) costs = costs * (1 + double(draw(3, 12)));
+  input.evaluation_microbatches = static_cast<std::uint32_t>(draw(3, 2));
+  input.link = {1e6 + 1e6 * double(draw(100, 3)), seconds(1e-3 * double(draw(200, 4))),
+                seconds(1e-3 * double(draw(50, 5))), draw(2, 6) ? .05 : 0, trial};
+  input.plan.forward_bytes = draw(300000, 7);
+  input.plan.backward_bytes = draw(300000, 8);
+  for (auto& stage : input.plan.stages) stage.credits = static_cast<std::uint32_t>(1 + draw(microbatches, 9));
+  return input;
+}
+
 // Whatever the shape of the pipeline: everything runs once, in order, one thing at a time, within the credits.
 TEST(StepSimulation, RunsEveryOperationOnceAndInOrder) {
   const CounterRandom random(11, "configurations");
   for (std::uint64_t trial = 0; trial < 60; ++trial) {
-    const auto draw = [&](std::uint64_t limit, std::uint64_t which) { return random.below(limit, trial * 16 + which); };
-    const auto stages = static_cast<std::uint32_t>(1 + draw(6, 0));
-    const auto replicas = static_cast<std::uint32_t>(1 + draw(3, 11));
-    const auto microbatches = static_cast<std::uint32_t>(1 + draw(12, 1));
-    auto input = input_of(stages, microbatches, replicas);
-    for (auto& costs : input.costs) costs = costs * (1 + double(draw(3, 12)));
-    input.evaluation_microbatches = static_cast<std::uint32_t>(draw(3, 2));
-    input.link = {1e6 + 1e6 * double(draw(100, 3)), seconds(1e-3 * double(draw(200, 4))),
-                  seconds(1e-3 * double(draw(50, 5))), draw(2, 6) ? .05 : 0, trial};
-    input.plan.forward_bytes = draw(300000, 7);
-    input.plan.backward_bytes = draw(300000, 8);
-    for (auto& stage : input.plan.stages) stage.credits = static_cast<std::uint32_t>(1 + draw(microbatches, 9));
-    if (draw(2, 10)) input.plan.schedule = protocol::ScheduleKind::kOneForwardOneBackward;
+    auto input = drawn(random, trial);
+    const auto stages = static_cast<std::uint32_t>(input.plan.stages.size());
+    const std::uint32_t microbatches = input.plan.microbatches;
+    if (random.below(2, trial * 16 + 10)) input.plan.schedule = protocol::ScheduleKind::kOneForwardOneBackward;
     const auto step = simulate_step(input);
 
     std::map<std::tuple<std::uint32_t, int, std::uint32_t>, Span> seen;
@@ -184,21 +192,8 @@ TEST(StepSimulation, PlaysEqualLinksAsItAlwaysDid) {
   const CounterRandom random(5, "golden");
   std::uint64_t all = 0;
   for (std::uint64_t trial = 0; trial < 40; ++trial) {
-    const auto draw = [&](std::uint64_t limit, std::uint64_t which) { return random.below(limit, trial * 16 + which); };
-    const auto stages = static_cast<std::uint32_t>(1 + draw(6, 0));
-    const auto replicas = static_cast<std::uint32_t>(1 + draw(3, 11));
-    const auto microbatches = static_cast<std::uint32_t>(1 + draw(12, 1));
-    auto input = input_of(stages, microbatches, replicas);
-    for (auto& costs : input.costs) costs = costs * (1 + double(draw(3, 12)));
-    input.evaluation_microbatches = static_cast<std::uint32_t>(draw(3, 2));
-    input.link = {1e6 + 1e6 * double(draw(100, 3)), seconds(1e-3 * double(draw(200, 4))),
-                  seconds(1e-3 * double(draw(50, 5))), draw(2, 6) ? .05 : 0, trial};
-    input.plan.forward_bytes = draw(300000, 7);
-    input.plan.backward_bytes = draw(300000, 8);
-    for (auto& stage : input.plan.stages) {
-      stage.credits = static_cast<std::uint32_t>(1 + draw(microbatches, 9));
-      stage.parameters = 1'000'000;
-    }
+    auto input = drawn(random, trial);
+    for (auto& stage : input.plan.stages) stage.parameters = 1'000'000;
     const auto step = simulate_step(input);
     all = all * 1000003 + digest_of(step);
     if (input.link.bits_per_second >= 20e6) {
