@@ -12,6 +12,7 @@
 #include "app/front_desk.h"
 #include "app/join_file.h"
 #include "app/process_link.h"
+#include "base/digest.h"
 #include "config/load_run.h"
 #include "process/clock.h"
 #include "process/line_reader.h"
@@ -199,13 +200,13 @@ class CoordinatorProcess {
 
   void do_as_told(const std::string& line, Time now) {
     int code = 0, at = 0;
-    char name[65] = {};
-    if (std::sscanf(line.c_str(), "lost %64s", name) == 1) {
-      for (const PeerId peer : named(name)) carry_out(coordinator_->process_ended(peer, now));
+    char key[65] = {};
+    if (std::sscanf(line.c_str(), "lost %64s", key) == 1) {
+      for (const PeerId peer : with_identity(key)) carry_out(coordinator_->process_ended(peer, now));
       return;
     }
-    if (std::sscanf(line.c_str(), "gone %64s %n", name, &at) == 1) {
-      for (const PeerId peer : named(name))
+    if (std::sscanf(line.c_str(), "gone %64s %n", key, &at) == 1) {
+      for (const PeerId peer : with_identity(key))
         carry_out(coordinator_->process_gone(peer, line.substr(static_cast<std::size_t>(at)), now));
       return;
     }
@@ -214,10 +215,10 @@ class CoordinatorProcess {
     carry_out(coordinator_->stop(line.substr(static_cast<std::size_t>(at)), now));
   }
 
-  std::vector<PeerId> named(const std::string& name) const {
+  std::vector<PeerId> with_identity(const std::string& key) const {
     std::vector<PeerId> peers;
     for (const auto& [peer, known] : coordinator_->decisions().peers)
-      if (known.name == name && !known.revoked) peers.push_back(peer);
+      if (to_hex(known.identity) == key && !known.revoked) peers.push_back(peer);
     return peers;
   }
 

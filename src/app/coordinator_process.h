@@ -18,9 +18,9 @@ struct CoordinatorOptions {
   std::uint16_t port =
       0;  // control; bulk takes the next one, the door for those who want to join the one after. 0: any
   std::size_t expected = 0;  // so many workers are waited for, some seconds at most, before the first gets a seat
-  // Lines of a supervisor: "stop CODE REASON" ends the run; "lost NAME" and "gone NAME WHY" say that the process of the
-  // workers of this name has ended, and that it will not come back. Hints: without them the same is found out from
-  // silence. -1: none.
+  // Lines of a supervisor: "stop CODE REASON" ends the run; "lost IDENTITY" and "gone IDENTITY WHY" say that the
+  // process of the worker with this identity key, in hexadecimal, has ended, and that it will not come back. Hints:
+  // without them the same is found out from silence. -1: none.
   int control_fd = -1;
 };
 

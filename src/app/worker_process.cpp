@@ -374,7 +374,9 @@ class Worker {
     auto run = config::parse_run(source);
     if (!run) return fail("{}", run.error().front().text());
     plan_ = planner::make_plan(*run);
-    plan_.run_id = run_id;
+    if (plan_.run_id != run_id)
+      return fail("this machine's settings would make it another run; {}: the run's / here",
+                  fmt::join(config::differences(*spec, *run), "; "));
     run_ = std::move(*run);
     course_.enroller.have_spec();
     return {};
@@ -408,6 +410,8 @@ int serve_worker(WorkerOptions options) {
   if (const auto join = fs::status(options.join, error); fs::exists(join) && !fs::is_regular_file(join))
     if (const auto file = InputFile::open(options.join, "a run's join file"); !file)
       return refuse(file.error().at(options.join));
+  if (const auto problems = config::host_override_problems(options.overrides); !problems.empty())
+    return refuse({fmt::format("{}; what all must agree on comes from the run", problems.front().text())});
   std::jthread loads_torch;
   if (!options.host.empty() && (fs::exists(options.host, error) || fs::exists(options.join, error))) {
     const auto host = config::config_file_text(options.host, "a host file");

@@ -47,6 +47,13 @@ tl::expected<spec::RunConfig, std::vector<Problem>> parse_run(std::string_view t
   return parse_run(source);
 }
 
+std::vector<Problem> host_override_problems(const std::vector<std::string>& overrides) {
+  ProblemList problems("--set");
+  if (const auto document = RunDocument::parse("", overrides, problems))
+    check_against_schema(document->root(), host_schema(), problems);
+  return problems.take();
+}
+
 std::string host_device(std::string_view text) {
   ProblemList ignored("");
   const auto document = RunDocument::parse(text, {}, ignored);

@@ -69,6 +69,9 @@ tl::expected<RunSource, std::vector<Problem>> run_source(const RunFiles& files);
 // The second one.
 tl::expected<spec::RunConfig, std::vector<Problem>> parse_run(const RunSource& source);
 
+// What is wrong with overrides that may name only what is one machine's own (configs/host.schema.json).
+std::vector<Problem> host_override_problems(const std::vector<std::string>& overrides);
+
 // The device that the text of a host file names; empty if it names none. What is wrong with the file is found when a
 // run is parsed with it.
 std::string host_device(std::string_view text);

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <map>
 #include <set>
 #include <type_traits>
@@ -99,23 +100,34 @@ Result<std::vector<std::string>> changes_of(const RunFolder& folder, const spec:
   return changes;
 }
 
-Result<std::uint64_t> version_to_go_on_from(const RunFolder& folder, std::uint32_t stages) {
-  if (const auto common = store::newest_common_version(folder.checkpoints(), stages)) return *common;
+Result<WholeVersion> whole_version(const RunFolder& folder, std::uint32_t stages) {
   const auto written = written_checkpoints(folder, stages);
   if (!written) return tl::unexpected(written.error());
-  std::string there;
+  const auto common = store::newest_common_version(folder.checkpoints(), stages);
+  std::string there, lost;
   for (std::uint32_t stage = 0; stage < stages; ++stage) {
     const auto versions = store::checkpoint_versions(folder.checkpoints(), StageId(stage));
-    if (const auto had = written->find(stage); versions.empty() && had != written->end())
-      return fail(
-          "stage {} has no checkpoint in {}, though the run wrote one of step {}; put it back, or begin again with "
-          "another --out",
-          stage, folder.checkpoints(), *had->second.rbegin());
+    const auto had = written->find(stage);
+    if (had != written->end()) {
+      const std::uint64_t newest = *had->second.rbegin();
+      if (versions.empty())
+        return fail(
+            "stage {} has no checkpoint in {}, though the run wrote one of step {}; put it back, or begin again with "
+            "another --out",
+            stage, folder.checkpoints(), newest);
+      if (std::ranges::find(versions, newest) == versions.end())
+        lost += fmt::format("{} of step {} of stage {}", lost.empty() ? "" : ",", newest, stage);
+    }
     there += fmt::format("\n  stage {}: {}", stage,
                          versions.empty() ? "none" : fmt::format("{}", fmt::join(versions, ", ")));
   }
+  if (common)
+    return WholeVersion{*common, lost.empty() ? ""
+                                              : fmt::format("the run wrote checkpoints that are not in {} any more:{}; "
+                                                            "it goes on from step {}, the newest of every stage",
+                                                            folder.checkpoints(), lost, *common)};
   // A run that ended while its stages wrote their first one begins again.
-  if (written->size() < stages) return 0;
+  if (written->size() < stages) return WholeVersion{};
   return fail("in {} is no checkpoint that every stage has; steps:{}\nput one back, or begin again with another --out",
               folder.checkpoints(), there);
 }

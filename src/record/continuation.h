@@ -14,7 +14,12 @@ namespace isthmus::record {
 // with both values. An error if it would be another run: other data, another model, other training.
 Result<std::vector<std::string>> changes_of(const RunFolder& folder, const spec::RunSpec& run, std::uint64_t version);
 
-// The newest checkpoint that every stage has; 0 if the run never had one. An error if one that was written is gone.
-Result<std::uint64_t> version_to_go_on_from(const RunFolder& folder, std::uint32_t stages);
+// The newest checkpoint that every stage has.
+struct WholeVersion {
+  std::uint64_t version = 0;  // 0: the run never had one
+  std::string lost{};         // a sentence about newer ones that are gone; empty: none is
+};
+// An error if a stage has none left of those that were written.
+Result<WholeVersion> whole_version(const RunFolder& folder, std::uint32_t stages);
 
 }  // namespace isthmus::record

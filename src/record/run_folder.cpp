@@ -22,6 +22,19 @@ bool has_entries(const std::string& folder) {
   return fs::exists(folder, error) && !fs::is_empty(folder, error);
 }
 
+// How run.toml and host.toml in the folder of a run begin.
+constexpr const char* kWritten = "# Written by isthmus; a change here changes nothing in the run.\n";
+
+// A person's own file of such a name stays.
+Status check_no_own_file(const std::string& path) {
+  std::error_code error;
+  if (!fs::exists(path, error)) return {};
+  const auto text = read_whole(path, kSummaryBytesMax);
+  if (!text) return tl::unexpected(text.error());
+  if (text->starts_with(kWritten)) return {};
+  return fail("{} is a file that no run wrote, and a run writes one of that name; choose another --out", path);
+}
+
 // What only a run that has begun leaves behind.
 std::vector<std::string> parts_of_run(const RunFolder& folder) {
   std::vector<std::string> parts;
@@ -95,12 +108,13 @@ Result<RunStart> open_run_folder(const RunFolder& folder, const spec::RunConfig&
   RunStart start;
   start.claim = std::move(*claim);
   if (begin == Begin::kResumed) {
-    const auto version = version_to_go_on_from(folder, static_cast<std::uint32_t>(run.pipeline.stage.size()));
-    if (!version) return tl::unexpected(version.error());
-    start.version = *version;
+    const auto whole = whole_version(folder, static_cast<std::uint32_t>(run.pipeline.stage.size()));
+    if (!whole) return tl::unexpected(whole.error());
+    start.version = whole->version;
     auto changes = changes_of(folder, run, start.version);
     if (!changes) return tl::unexpected(changes.error());
     start.changes = std::move(*changes);
+    if (!whole->lost.empty()) start.changes.push_back(whole->lost);
     if (start.version >= planner::make_plan(run).final_step().value)
       return fail("the checkpoint in {} is of step {}, the run has {} steps; raise run.steps to go on", folder.path,
                   start.version, run.run.steps);
@@ -109,13 +123,15 @@ Result<RunStart> open_run_folder(const RunFolder& folder, const spec::RunConfig&
   } else {
     if (begin == Begin::kFresh)
       if (auto none = check_no_run(folder); !none) return tl::unexpected(none.error());
+    for (const std::string& path : {folder.run_file(), folder.host_file()})
+      if (auto ours = check_no_own_file(path); !ours) return tl::unexpected(ours.error());
     if (auto cleared = clear(folder); !cleared) return tl::unexpected(cleared.error());
   }
   fs::create_directories(folder.checkpoints(), error);
   if (error) return fail("cannot make the folder {}: {}", folder.checkpoints(), error.message());
-  if (auto written = write_whole(folder.run_file(), config::resolved_toml(run, folder.path)); !written)
+  if (auto written = write_whole(folder.run_file(), kWritten + config::resolved_toml(run, folder.path)); !written)
     return tl::unexpected(written.error());
-  if (auto written = write_whole(folder.host_file(), config::host_toml(run, folder.path)); !written)
+  if (auto written = write_whole(folder.host_file(), kWritten + config::host_toml(run, folder.path)); !written)
     return tl::unexpected(written.error());
   return start;
 }

@@ -4,6 +4,7 @@
 
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <fstream>
 #include <regex>
 #include <string>
@@ -33,6 +34,18 @@ TEST_F(ByHandTest, TwoWorkersTrainAndOneThatIsKilledComesBack) {
   for (std::size_t at = 0; (at = log.find("\"record\":\"enrol\"", at)) != std::string::npos; ++at) ++enrolled;
   EXPECT_EQ(enrolled, 2u);
   EXPECT_EQ(run({"log", "verify", folder_ + "/out"}).code, 0);
+  // A line that was changed is found, and named.
+  const std::string changed =
+      std::regex_replace(log, std::regex("\"replica\":0"), "\"replica\":1", std::regex_constants::format_first_only);
+  ASSERT_NE(changed, log);
+  std::ofstream(folder_ + "/out/coordinator.log", std::ios::binary) << changed;
+  const auto line = 1 + std::count(log.begin(), std::ranges::mismatch(log, changed).in1, '\n');
+  const auto verified = run({"log", "verify", folder_ + "/out"});
+  EXPECT_EQ(verified.code, 1) << verified.output;
+  EXPECT_NE(verified.output.find("coordinator.log: line " + std::to_string(line) + " "), std::string::npos)
+      << verified.output;
+  const auto told = nlohmann::json::parse(run({"log", "verify", folder_ + "/out", "--json"}).output);
+  EXPECT_EQ(told["line"], line) << told;
 }
 
 TEST_F(ByHandTest, ACoordinatorThatIsKilledIsFoundAgainElsewhere) {
@@ -48,6 +61,43 @@ TEST_F(ByHandTest, ACoordinatorThatIsKilledIsFoundAgainElsewhere) {
   EXPECT_EQ(end(two, "two").code, 0) << read(output("two"));
   EXPECT_NE(read(folder_ + "/out/join"), before);
   expect_undisturbed();
+}
+
+// However the coordinator was started, nobody else may take its folder.
+TEST_F(ByHandTest, ALiveRunIsLeftAlone) {
+  const pid_t first = coordinate();
+  work("one"), work("two");
+  ASSERT_TRUE(reaches("out", 2)) << read(output("coordinator"));
+  kill_at_once(first);
+  const pid_t again = coordinate();
+  ASSERT_TRUE(eventually([&] { return read(output("coordinator")).find("step ") != std::string::npos; }));
+  const auto expect_refused = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin() + 1, {folder_ + "/run.toml", "--out", folder_ + "/out"});
+    const auto refused = run(arguments);
+    EXPECT_EQ(refused.code, 1);
+    EXPECT_NE(refused.output.find("in use"), std::string::npos) << refused.output;
+  };
+  ::kill(again, SIGSTOP);  // so that the run lives as long as this takes
+  const std::string run_file = read(folder_ + "/out/run.toml"), log = read(folder_ + "/out/coordinator.log");
+  expect_refused({"train", "--force", "--set", "run.seed=7"});
+  expect_refused({"train", "--resume"});
+  expect_refused({"coordinator"});
+  EXPECT_EQ(read(folder_ + "/out/run.toml"), run_file);
+  EXPECT_EQ(read(folder_ + "/out/coordinator.log"), log);
+  ::kill(again, SIGCONT);
+  EXPECT_EQ(end(again, "coordinator").code, 0);
+  expect_undisturbed();
+}
+
+// What all must agree on is not a worker's to change.
+TEST_F(ByHandTest, AWorkerChangesOnlyItsOwnMachine) {
+  for (const char* theirs :
+       {"train.learning_rate=5", "run.seed=7", "emulated.forward_ms=3", "pipeline.device=emulated"}) {
+    const auto refused = run({"worker", "--join", folder_ + "/out/join", "--home", folder_ + "/one", "--set", theirs});
+    EXPECT_EQ(refused.code, 1) << theirs;
+    EXPECT_NE(refused.output.find("comes from the run"), std::string::npos) << refused.output;
+  }
+  EXPECT_FALSE(std::filesystem::exists(folder_ + "/one"));
 }
 
 TEST_F(ByHandTest, SomebodyWhomNobodyInvitedStaysOutsideAndIsCounted) {

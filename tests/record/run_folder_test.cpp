@@ -171,6 +171,32 @@ TEST_F(RunFolderTest, IsNotResumedWithoutAStagesCheckpoints) {
   expect_refused(continued(), Begin::kResumed, {"stage 0 has no checkpoint"});
 }
 
+TEST_F(RunFolderTest, IsResumedFromAnOlderCheckpointThanTheRunWroteAndSaysSo) {
+  begin({{0, {5, 10}}, {1, {5, 10}}, {2, {5, 10}}});
+  fs::remove_all(folder().checkpoints() + "/stage-1/step-00000010");
+  const auto start = open_run_folder(folder(), continued(), Begin::kResumed);
+  ASSERT_TRUE(start) << start.error().message;
+  EXPECT_EQ(start->version, 5u);
+  EXPECT_THAT(start->changes, ElementsAre(AllOf(HasSubstr("of step 10 of stage 1"), HasSubstr("goes on from step 5"))));
+}
+
+// `train exp/run.toml --out exp`
+TEST_F(RunFolderTest, LeavesAPersonsOwnFileAlone) {
+  fs::create_directories(folder().path);
+  for (const std::string& path : {folder().run_file(), folder().host_file()}) {
+    std::ofstream(path) << "# mine\n";
+    for (const Begin how : {Begin::kFresh, Begin::kCleared}) {
+      const auto start = open_run_folder(folder(), run_of(), how);
+      ASSERT_FALSE(start);
+      EXPECT_THAT(start.error().message, HasSubstr(path + " is a file that no run wrote"));
+    }
+    EXPECT_EQ(*read_whole(path, 100), "# mine\n");
+    fs::remove(path);
+  }
+  ASSERT_TRUE(open_run_folder(folder(), run_of(), Begin::kFresh));
+  EXPECT_TRUE(open_run_folder(folder(), run_of(), Begin::kFresh));  // what it wrote itself, before the run began
+}
+
 TEST_F(RunFolderTest, IsNotResumedWhereNoStepHasACheckpointOfEveryStage) {
   begin({{0, {5}}, {1, {10}}, {2, {5, 10}}});
   expect_refused(continued(), Begin::kResumed, {"stage 0: 5", "stage 1: 10", "stage 2: 5, 10"});

@@ -13,7 +13,7 @@ namespace isthmus::app {
 
 namespace {
 
-// A new run's folder is made; one that holds a run has to hold this one.
+// A new run's folder is made; one that holds a run has to hold this one, and to be free.
 Status prepare(CoordinatorOptions& options, const spec::RunConfig& run, record::FolderClaim& claim) {
   if (record::check_no_run(options.folder)) {
     auto start = record::open_run_folder(options.folder, run, record::Begin::kFresh);
@@ -22,6 +22,9 @@ Status prepare(CoordinatorOptions& options, const spec::RunConfig& run, record::
     claim = std::move(start->claim);
     return make_owner_key(options.folder);
   }
+  auto mine = record::FolderClaim::take(options.folder.path);
+  if (!mine) return tl::unexpected(mine.error());
+  claim = std::move(*mine);
   const auto there = config::load_run(options.folder.run_file());
   if (!there) return fail("{}; restore it", there.error().front().text());
   const auto digest = [](const spec::RunConfig& config) { return planner::make_plan(config).run_id; };
@@ -43,10 +46,6 @@ void add_coordinator(CommandLine& line) {
   run.add_to(*coordinator_command);
   run.add_host_to(*coordinator_command);
   coordinator_command->add_option("--out", coordinator_options.folder.path, "Folder of the run")->required();
-  add_number(*coordinator_command, "--begin-at", coordinator_options.begin_at,
-             "Begin (again) from the weights of this step, which every stage has a checkpoint of "
-             "(default: go on where the log in --out ends, or begin a new run)",
-             0, kSeedMax);
   add_listen(*coordinator_command, coordinator_options.host, "Address of this machine at which workers reach it")
       ->capture_default_str();
   add_port(*coordinator_command, coordinator_options.port);
@@ -54,15 +53,20 @@ void add_coordinator(CommandLine& line) {
              "Wait for so many workers, 5 s at most, and seat them in the order of their names; "
              "0: as they come",
              0, 1'000'000);
-  add_number(*coordinator_command, "--control-fd", coordinator_options.control_fd, "Descriptor to read commands from",
-             -1, 1'000'000)
+  // For `isthmus train`, which holds the folder and has prepared it.
+  auto* control = add_number(*coordinator_command, "--control-fd", coordinator_options.control_fd,
+                             "Descriptor to read commands from", -1, 1'000'000)
+                      ->group("");
+  add_number(*coordinator_command, "--begin-at", coordinator_options.begin_at, "Begin from the weights of this step", 0,
+             kSeedMax)
+      ->needs(control)
       ->group("");
   add_example(*coordinator_command, "isthmus coordinator configs/webster.toml --out runs/hand");
   coordinator_command->callback([&] {
     line.chosen = [&] {
       return with_named_run(run, [&](const spec::RunConfig& config) {
         record::FolderClaim claim;
-        if (!coordinator_options.begin_at)
+        if (coordinator_options.control_fd < 0)
           if (auto ready = prepare(coordinator_options, config, claim); !ready) return report(ready);
         return serve_coordinator(config, coordinator_options);
       });

@@ -10,6 +10,8 @@
 #include "app/commands/number_option.h"
 #include "app/owner_key.h"
 #include "app/restore.h"
+#include "base/digest.h"
+#include "base/identity.h"
 #include "data/token_source.h"
 #include "process/child.h"
 #include "process/clock.h"
@@ -187,7 +189,7 @@ class Launcher {
       if (auto again = start_worker(worker); !again) spdlog::error("{}", again.error().message);
       return;
     }
-    coordinator_.child->say("lost " + worker.name);
+    hint("lost", worker);
     if (may_replace(worker)) {
       worker.start_again = process::monotonic_now() + worker.quick_deaths * kPause;
       return;
@@ -197,8 +199,12 @@ class Launcher {
   }
 
   // The coordinator decides whether the run can go on without it.
-  void tell_gone(const Process& worker) {
-    coordinator_.child->say(fmt::format("gone {} {} {}", worker.name, worker.name, worker.child->ending()));
+  void tell_gone(const Process& worker) { hint("gone", worker, worker.name + " " + worker.child->ending()); }
+
+  // By its key: anybody may have the same name. One that has no key yet never enrolled.
+  void hint(const char* what, const Process& worker, const std::string& why = "") {
+    const auto identity = Identity::read(record::WorkerHome{folder_.path + "/" + worker.name}.identity());
+    if (identity) coordinator_.child->say(fmt::format("{} {} {}", what, to_hex(identity->key()), why));
   }
 
   static constexpr Duration kQuick = seconds(10);
