@@ -144,7 +144,7 @@ void Cluster::kill_worker(PeerId peer, Duration down) {
   for (const auto& seat : seats_)
     if (seat.peer != peer && up(seat.peer)) lose(seat.peer, peer);
   if (coordinator_.up) lose(kCoordinator, peer);
-  // Its supervisor knows only the roster.
+  // Its supervisor knows only its first place.
   const coordinator::Seat& seat = seats_[peer.value - 1];
   at(now_ + down + kProcessStart,
      [this, peer, place = protocol::Place{seat.stage, seat.replica}] { start_worker(peer, place); });
@@ -367,7 +367,6 @@ void Cluster::carry_out(std::vector<coordinator::CoordinatorEffect> effects) {
       send(kCoordinator, view->peer, std::make_shared<const protocol::Message>(std::move(view->view)));
     } else if (auto* step = std::get_if<coordinator::StepCommitted>(&effect)) {
       replayed_ += step->outcome.figures.replayed;
-      outcomes_.push_back(std::move(step->outcome));
     } else if (auto* event = std::get_if<coordinator::Happened>(&effect)) {
       ++events_[std::string(coordinator::name_of(event->event))];
       note(4, coordinator::peer_of(event->event).value);

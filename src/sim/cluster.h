@@ -75,7 +75,6 @@ class Cluster {
   // Events by name: "expelled", "rolled back", …
   const std::map<std::string, std::uint64_t>& events() const { return events_; }
   std::uint64_t replayed() const { return replayed_; }
-  const std::vector<coordinator::StepOutcome>& outcomes() const { return outcomes_; }
   // Adds what everybody waits for to the violations.
   void describe();
   const coordinator::Coordinator& coordinator() const { return *coordinator_.machine; }
@@ -186,7 +185,6 @@ class Cluster {
   Checkers checkers_;
   SimulatedNetwork network_;
   std::map<std::string, std::uint64_t> events_;
-  std::vector<coordinator::StepOutcome> outcomes_;
   std::uint64_t delivered_ = 0;
   std::map<std::size_t, std::uint64_t> sent_;  // by kind of message
   std::uint64_t replayed_ = 0;

@@ -7,6 +7,7 @@ A comment before a block of code says how its commands are made short:
 
     <!-- test: --set run.steps=2 -->     more arguments for each of them
     <!-- test: help -->                  with --help alone: it would measure for minutes. Its files under configs/ are there
+    <!-- test: begins -->                stopped when it has gone on for a moment without an error: it would measure for hours
     <!-- test: ci -->                    not at all: .ci/run starts it
     <!-- test: exit 78 -->               this exit code is expected
     <!-- test: together -->              all commands of the block at once, as in several terminals; all have to end
@@ -18,12 +19,14 @@ A comment before a block of code says how its commands are made short:
 Several are separated by "; ". Every run of `train` and `coordinator` is shortened (SHORT). `--spans` starts nothing: it checks that what stands between
 backticks, or behind "--", in all documents is a command, a program or an option that there is.
 """
-import os, pathlib, re, resource, shlex, shutil, subprocess, sys, tempfile, time
+import os, pathlib, re, resource, shlex, shutil, signal, subprocess, sys, tempfile, time
 from documents import COMMAND, ROOT, commands, pages, spans
 
 # A small model, two steps, no waiting for emulated links. What a document sets itself comes behind and counts.
 SHORT = ["run.steps=2", "train.evaluation_microbatches=1", "link.emulate=false", "model.hidden=64", "model.context=64",
          "boundary.rank=15"]
+# What is wrong with a command's arguments, files or first lines shows in less.
+A_MOMENT_S = 1
 # A command that takes longer hangs; a busy machine takes its time.
 LONGEST_S = 400
 
@@ -88,6 +91,30 @@ def run(texts, folder, expected):
     return good
 
 
+def begins(command, folder):
+    """Whether the command ends well or goes on."""
+    said = tempfile.TemporaryFile()
+    process = subprocess.Popen(["bash", "-c", command], cwd=folder, stdin=subprocess.DEVNULL, stdout=said, stderr=said,
+                               env={**os.environ, "PATH": f"{folder}/build/release:{os.environ['PATH']}"},
+                               start_new_session=True)
+    try:
+        code = process.wait(A_MOMENT_S)
+    except subprocess.TimeoutExpired:
+        code = 0
+        # As a terminal that is closed: what it has started ends as well.
+        os.killpg(process.pid, signal.SIGHUP)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    print(f"began: {command}", flush=True)
+    if code != 0:
+        said.seek(0)
+        print(f"exit code {code}; the last it said:\n" + "\n".join(said.read().decode(errors="replace").splitlines()[-20:]))
+    return code == 0
+
+
 def run_page(isthmus, page):
     found = commands(page)
     if not found:
@@ -110,6 +137,11 @@ def run_page(isthmus, page):
                 elif kind == "ci":
                     if line.split()[0] not in ci:
                         print(f"{command.page.name}:{command.line}: .ci/run does not start {line.split()[0]}")
+                        good = False
+                    line = ""
+                elif kind == "begins":
+                    if not begins(line, folder):
+                        print(f"at {command.page.relative_to(ROOT)}:{command.line}")
                         good = False
                     line = ""
                 elif kind == "exit":

@@ -214,7 +214,7 @@ TEST_F(Moving, IsKnownToACoordinatorThatStartsAgain) {
   session_[2] = 201;
   hear(again.received(PeerId(2), report(2), now_));
   ASSERT_NE(again.decisions().live_of(PeerId(2)), nullptr);
-  // Whoever begins anew begins as the roster says.
+  // Whoever begins anew begins in its first place.
   hear(again.begin(0, now_));
   EXPECT_TRUE(again.decisions().moved.empty());
   EXPECT_EQ(views_.at(PeerId(2)).moved, std::nullopt);
