@@ -192,6 +192,9 @@ TEST_F(ExportTest, PutsTheRunsVocabularyBesideTheWeights) {
   expect(text, 0, {"fox — 中"});
   expect(run(joined(generate, {"--vocabulary", path("text")})), 1, {"not a sentencepiece model"});
   trained("bytes", kQuick);
+  const auto unwritten =
+      run({"export", path("bytes"), path("whole"), "--json"}, [] { ::dup2(::open("/dev/full", O_WRONLY), 1); });
+  expect(unwritten, 1, {"cannot write the output"});
   expect(run({"export", path("bytes"), path("misfit"), "--vocabulary", model}), 1, {"330 pieces", "256"});
   EXPECT_FALSE(fs::exists(path("misfit")));
 }

@@ -157,11 +157,18 @@ TEST_F(ByHandTest, AnAddressThatNobodyCanDialIsRefused) {
 }
 
 TEST_F(ByHandTest, AnInterruptionInTheFirstMomentLeavesARunThatGoesOn) {
-  const pid_t parent = begin("train", {"train", folder_ + "/run.toml", "--out", folder_ + "/out"});
-  ASSERT_TRUE(eventually([&] { return std::filesystem::exists(folder_ + "/out/run.toml"); }, 100));
-  ::kill(parent, SIGHUP);
-  const auto stopped = end(parent, "train");
-  EXPECT_EQ(stopped.code, 130) << stopped.output;
+  const auto interrupted = [&](int signal, const std::vector<std::string>& how, const std::function<bool()>& moment) {
+    std::vector<std::string> arguments = {"train", folder_ + "/run.toml", "--out", folder_ + "/out"};
+    arguments.insert(arguments.end(), how.begin(), how.end());
+    const pid_t parent = begin("train", arguments);
+    ASSERT_TRUE(eventually(moment, 100));
+    ::kill(parent, signal);
+    const auto stopped = end(parent, "train");
+    EXPECT_EQ(stopped.code, 130) << stopped.output;
+  };
+  interrupted(SIGHUP, {}, [&] { return std::filesystem::exists(folder_ + "/out/run.toml"); });
+  interrupted(SIGINT, {"--resume"}, [&] { return process("out", "isthmus coordinator") > 0; });
+  interrupted(SIGINT, {"--resume"}, [&] { return process("out", " --name worker-2 ") > 0; });
   const auto resumed = run({"train", folder_ + "/run.toml", "--out", folder_ + "/out", "--resume"});
   EXPECT_EQ(resumed.code, 0) << resumed.output;
   expect_undisturbed();
