@@ -11,7 +11,8 @@ if {"-h", "--help"} & set(sys.argv[1:]):
 
 
 def machine():
-    model = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), platform.machine())
+    models = (l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name"))
+    model = next(models, platform.machine())
     return f"{os.cpu_count()} × {model}, {datetime.date.today()}"
 
 
@@ -23,8 +24,8 @@ def train(config, *overrides, timeout=900):
     """Runs a training; returns the metrics of its steps, and its events."""
     with tempfile.TemporaryDirectory() as folder:
         out = os.path.join(folder, "run")
-        done = subprocess.run([BINARY, "train", config, "--out", out, *arguments(overrides)], cwd=ROOT, capture_output=True,
-                              text=True, timeout=timeout)
+        done = subprocess.run([BINARY, "train", config, "--out", out, *arguments(overrides)], cwd=ROOT,
+                              capture_output=True, text=True, timeout=timeout)
         if done.returncode != 0:
             sys.exit(done.stdout + done.stderr)
         read = lambda name: [json.loads(line) for line in open(os.path.join(out, name))]
@@ -32,7 +33,8 @@ def train(config, *overrides, timeout=900):
 
 
 def plan(config, *overrides):
-    done = subprocess.run([BINARY, "plan", config, "--json", *arguments(overrides)], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run([BINARY, "plan", config, "--json", *arguments(overrides)], cwd=ROOT, capture_output=True,
+                          text=True, check=True)
     return json.loads(done.stdout)
 
 

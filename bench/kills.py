@@ -6,10 +6,10 @@ usage: bench/kills.py [MINUTES]          default 30; the run without kills takes
 
 One random worker gets SIGKILL every 20 s and is started again. The weights of an emulated stage depend on every
 microbatch of every step, so equal hashes mean that none was lost or counted twice. Reported: detection (the
-coordinator suspects or expels it) by its log's clock, time until it is a member again, throughput lost per kill (how much
-longer the run took, in seconds, over the kills), goodput against the run without kills, and goodput over what the remaining
-capacity of a stage with one of two replicas allows. A third run freezes workers (SIGSTOP, six seconds) whose connections
-stay open: only their silence gives them away.
+coordinator suspects or expels it) by its log's clock, time until it is a member again, throughput lost per kill (how
+much longer the run took, in seconds, over the kills), goodput against the run without kills, and goodput over what the
+remaining capacity of a stage with one of two replicas allows. A third run freezes workers (SIGSTOP, six seconds) whose
+connections stay open: only their silence gives them away.
 """
 import json, os, random, signal, subprocess, sys, tempfile, time
 from figures import BINARY, ROOT, arguments, machine, median, worker
@@ -18,13 +18,14 @@ minutes = float(sys.argv[1]) if len(sys.argv) > 1 else 30
 STEP = 3.8  # seconds, about
 steps = max(10, int(minutes * 60 / STEP))
 settings = ["pipeline.stages=4", "pipeline.replicas=2", "link.latency_ms=50", "train.microbatches_per_step=16",
-            "emulated.forward_ms=50", "emulated.input_gradient_ms=100", "emulated.weight_gradient_ms=50", "checkpoint.every=20",
-            "train.warmup_steps=1"]
+            "emulated.forward_ms=50", "emulated.input_gradient_ms=100", "emulated.weight_gradient_ms=50",
+            "checkpoint.every=20", "train.warmup_steps=1"]
 
 
 def run(folder, harm=None, steps=steps):
     """Returns the metrics, the summary, the events and [(time, peer)] of the harm done, by signal `harm`."""
-    process = subprocess.Popen([BINARY, "train", "configs/emulated.toml", "--out", folder, *arguments([f"run.steps={steps}", *settings])], cwd=ROOT,
+    process = subprocess.Popen([BINARY, "train", "configs/emulated.toml", "--out", folder,
+                                *arguments([f"run.steps={steps}", *settings])], cwd=ROOT,
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     harmed, draw, due, frozen = [], random.Random(7), time.time() + 10, None
     while process.poll() is None:
@@ -59,8 +60,11 @@ with tempfile.TemporaryDirectory() as folder:
 
 def until(harmed, events, *names):
     """Seconds from each harm until the first of these events tells of the peer."""
-    return [next((t for t in (e["time_us"] / 1e6 - at for e in events if e["peer"] == peer and e["event"] in names) if t >= 0),
-                 float("inf")) for at, peer in harmed]
+    def waited(at, peer):
+        told = (e["time_us"] / 1e6 - at for e in events if e["peer"] == peer and e["event"] in names)
+        return next((t for t in told if t >= 0), float("inf"))
+
+    return [waited(at, peer) for at, peer in harmed]
 
 
 detected = until(kills, events, "suspected", "expelled")
@@ -77,12 +81,14 @@ capacity = 1 - sum(back) / 2 / seconds(rough)
 replayed = sum(l["replayed_microbatches"] for l in rough)
 
 print(f"4 stages × 2 replicas, 80 Mb/s, 50 ms, {steps} steps, a kill every 20 s; {machine()}")
-print(f"kills {len(kills)}, hashes equal: {calm_summary['weights_hash'] == rough_summary['weights_hash']}, admissions of others: {others}")
+print(f"kills {len(kills)}, hashes equal: {calm_summary['weights_hash'] == rough_summary['weights_hash']}, "
+      f"admissions of others: {others}")
 print(f"(stage, microbatch) done again: {replayed}, of {steps * 16 * 4}")
 print(f"detected after: median {1000 * median(detected):.0f} ms, worst {1000 * max(detected):.0f} ms")
 print(f"detected when frozen after: median {median(silent):.2f} s, worst {max(silent):.2f} s, of {len(silent)}")
 print(f"a member again after: median {median(back):.2f} s, worst {max(back):.2f} s")
-print(f"step: median {median([l['step_seconds'] for l in calm[1:]]):.2f} s calm, {median([l['step_seconds'] for l in rough[1:]]):.2f} s with kills")
+print(f"step: median {median([l['step_seconds'] for l in calm[1:]]):.2f} s calm, "
+      f"{median([l['step_seconds'] for l in rough[1:]]):.2f} s with kills")
 print(f"throughput lost per kill: {(seconds(rough) - seconds(calm)) / len(kills):.2f} s")
 print(f"goodput {goodput:.3f}, capacity left {capacity:.3f}, goodput over capacity {goodput / capacity:.3f}")
 sys.exit(0 if calm_summary["weights_hash"] == rough_summary["weights_hash"] and others == 0 else 1)

@@ -3,9 +3,9 @@
 
 usage: bench/moves.py [STEPS]          default 24; about 4 minutes
 
-Four stages with 3, 1, 2 and 2 replicas, then with 3, 0 and so on: the only replica of stage 1 is killed for good. Emulated devices,
-80 Mb/s, 50 ms, 32 microbatches. Bounds are the slowest stage's compute alone. A reason to move has to hold for 20 seconds;
-an empty stage is refilled at once.
+Four stages with 3, 1, 2 and 2 replicas, then with 3, 0 and so on: the only replica of stage 1 is killed for good.
+Emulated devices, 80 Mb/s, 50 ms, 32 microbatches. Bounds are the slowest stage's compute alone. A reason to move has to
+hold for 20 seconds; an empty stage is refilled at once.
 """
 import json, os, signal, subprocess, sys, tempfile, time
 from figures import BINARY, ROOT, machine, median, worker
@@ -57,8 +57,9 @@ def steps_of(folder):
 
 def run(kill):
     with tempfile.TemporaryDirectory() as folder:
-        open(os.path.join(folder, "run.toml"), "w").write(RUN)
-        process = subprocess.Popen([BINARY, "train", os.path.join(folder, "run.toml"), "--out", os.path.join(folder, "out")], cwd=ROOT,
+        file, out = os.path.join(folder, "run.toml"), os.path.join(folder, "out")
+        open(file, "w").write(RUN)
+        process = subprocess.Popen([BINARY, "train", file, "--out", out], cwd=ROOT,
                                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if kill:
             while len(steps_of(folder)) < 2 and process.poll() is None:
@@ -74,7 +75,8 @@ print(f"4 stages of 3, 1, 2, 2 replicas, 80 Mb/s, 50 ms, {M} microbatches; {mach
 for kill in (False, True):
     steps, events = run(kill)
     moved = next(e for e in events if e["event"] == "moved")
-    arrived = next(e for e in events if e["event"] == "admitted" and e["peer"] == moved["peer"] and e["time_us"] > moved["time_us"])
+    arrived = next(e for e in events if e["event"] == "admitted" and e["peer"] == moved["peer"]
+                   and e["time_us"] > moved["time_us"])
     at = {e["step"]: e["time_us"] for e in events if e["event"] == "committed"}
     before = [l["step_seconds"] for l in steps[1:] if at[l["step"]] < moved["time_us"]]
     after = [l["step_seconds"] for l in steps[1:] if at[l["step"]] > arrived["time_us"]][1:]

@@ -34,7 +34,8 @@ def eager():
 
         def forward(self, x):
             B, T, _ = x.shape
-            q, k, v = self.qkv(F.rms_norm(x, (WIDTH,), self.norms[0], 1e-5)).view(B, T, 3 * HEADS, -1).transpose(1, 2).chunk(3, 1)
+            qkv = self.qkv(F.rms_norm(x, (WIDTH,), self.norms[0], 1e-5))
+            q, k, v = qkv.view(B, T, 3 * HEADS, -1).transpose(1, 2).chunk(3, 1)
             mixed = F.scaled_dot_product_attention(rotate(q), rotate(k), v, is_causal=True)
             x = x + self.out(mixed.transpose(1, 2).reshape(B, T, WIDTH))
             gate, up = self.gate_up(F.rms_norm(x, (WIDTH,), self.norms[1], 1e-5)).chunk(2, -1)
@@ -82,7 +83,9 @@ if __name__ == "__main__":
     measured = []
     for _ in range(rounds):
         a = ours()
-        b = float(subprocess.run([python, os.path.abspath(__file__), "--eager"], capture_output=True, text=True, check=True).stdout)
+        b = float(subprocess.run([python, os.path.abspath(__file__), "--eager"], capture_output=True, text=True,
+                                 check=True).stdout)
         measured.append((a / b, a, b))
     ratio, a, b = (median(column) for column in zip(*measured))
-    print(f"isthmus, one stage: {a:.0f} tokens/s; PyTorch eager: {b:.0f} tokens/s; ratio {ratio:.2f} (medians of {rounds} rounds); {machine()}")
+    print(f"isthmus, one stage: {a:.0f} tokens/s; PyTorch eager: {b:.0f} tokens/s; ratio {ratio:.2f} "
+          f"(medians of {rounds} rounds); {machine()}")

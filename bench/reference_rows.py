@@ -3,9 +3,10 @@
 
 usage: bench/reference_rows.py SWEEP_OUT [SEED…]      (the sweep's --out; seeds 1 and 2)
 
-Model and optimizer are those of tests/reference/reference.py. Initial weights, subspace, order of the data and rounding noise
-are drawn anew, so the losses can only agree as those of two seeds do: the means have to lie within the larger spread (most - least)
-of the two, or 1 %. Finished runs are kept in SWEEP_OUT/reference.jsonl; an interrupted one begins again.
+Model and optimizer are those of tests/reference/reference.py. Initial weights, subspace, order of the data and rounding
+noise are drawn anew, so the losses can only agree as those of two seeds do: the means have to lie within the larger
+spread (most - least) of the two, or 1 %. Finished runs are kept in SWEEP_OUT/reference.jsonl; an interrupted one begins
+again.
 """
 import glob, json, math, os, re, statistics, sys, time, tomllib
 
@@ -16,7 +17,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.append(os.path.join(ROOT, "tests/reference"))
 import reference
 
-ROWS = ["dense-bf16", "dense-bf16-window", "subspace-16-bf16-window", "subspace-60-int4-window", "subspace-15-int4-window"]
+ROWS = ["dense-bf16", "dense-bf16-window", "subspace-16-bf16-window", "subspace-60-int4-window",
+        "subspace-15-int4-window"]
 CONVERGENCE = os.path.join(ROOT, "configs/convergence")
 HEADER_BYTES, BLOCK, LEAST_TOLERANCE = 64, 64, 0.01
 
@@ -27,13 +29,15 @@ def read_toml(path):
 
 
 def resolved(row):
-    """The row's run: the schema's defaults, the base file, the sweep's and the row's overrides, and what the loader derives."""
+    """The row's run: the schema's defaults, the base file, the sweep's and the row's overrides, and what the loader
+    derives."""
     sweep = read_toml(os.path.join(CONVERGENCE, "bytes-256.toml"))
     base = read_toml(os.path.join(CONVERGENCE, sweep["base"]))
     schema = json.load(open(os.path.join(ROOT, "configs/run.schema.json")))["properties"]
     run = {}
     for section in ("run", "model", "data", "train", "boundary", "pipeline"):
-        run[section] = {key: field.get("default") for key, field in schema[section]["properties"].items()} | base.get(section, {})
+        defaults = {key: field.get("default") for key, field in schema[section]["properties"].items()}
+        run[section] = defaults | base.get(section, {})
     for override in sweep.get("set", []) + next(r["set"] for r in sweep["row"] if r["name"] == row):
         name, text = override.split("=")
         section, key = name.split(".")
@@ -62,7 +66,8 @@ def initial_tensors(run, seed):
     coefficients = run["boundary"]["codec"] == "subspace"
     widen, output = math.sqrt(d / rank), 0.02 / math.sqrt(2 * layers)
     normal = lambda rows, columns, deviation: torch.randn(rows, columns) * deviation
-    tensors = {"embedding.table": normal(vocabulary, rank, 0.02 * widen) if coefficients else normal(vocabulary, d, 0.02)}
+    table = normal(vocabulary, rank, 0.02 * widen) if coefficients else normal(vocabulary, d, 0.02)
+    tensors = {"embedding.table": table}
     for stage in run["pipeline"]["stage"][1:]:
         unit = "token_path." + stage["layers"].split(":")[0]
         if m["token_path"] == "window":
@@ -70,7 +75,8 @@ def initial_tensors(run, seed):
             tensors[unit + ".in"] = normal(d, m["token_window"] * m["token_width"], 0.05)
             tensors[unit + ".out"] = normal(d, d, 0.01)
     for layer in range(layers):
-        writer = lambda columns: normal(rank, columns, output * widen) if layer < factored else normal(d, columns, output)
+        rows, deviation = (rank, output * widen) if layer < factored else (d, output)
+        writer = lambda columns: normal(rows, columns, deviation)
         tensors |= {f"layer.{layer}.{part}": t for part, t in {
             "attention_norm": torch.ones(d), "qkv": normal(3 * d, d, 0.02), "attention_out": writer(d),
             "mlp_norm": torch.ones(d), "gate_up": normal(2 * mlp, d, 0.02), "down": writer(mlp)}.items()}
@@ -121,7 +127,8 @@ class Pipeline(reference.Reference):
 
 
 def newton_schulz(matrix):
-    """As the reference's, by multiplications: a singular value decomposition of each matrix takes longer than the step."""
+    """As the reference's, by multiplications: a singular value decomposition of each matrix takes longer than the
+    step."""
     x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
     x = (x / (x.norm() + 1e-7)).to(torch.bfloat16 if AUTOCAST else torch.float32)
     for _ in range(5):
@@ -152,7 +159,8 @@ def learning_rate(run, step):
 
 def train(run, row, seed):
     context, t = run["model"]["context"], run["train"]
-    training, held_out = Shard(os.path.join(CONVERGENCE, run["data"]["train"]), context), Shard(os.path.join(CONVERGENCE, run["data"]["validation"]), context)
+    training, held_out = (Shard(os.path.join(CONVERGENCE, run["data"][part]), context)
+                          for part in ("train", "validation"))
     sequences = t["sequences_per_microbatch"] * t["microbatches_per_step"]
     pipeline, order, begun = Pipeline(run | {"train": dict(t)}, seed), np.random.default_rng(seed), time.monotonic()
     moments, losses = pipeline.moments(), []
@@ -163,7 +171,8 @@ def train(run, row, seed):
         pipeline.update(loss, step, moments)
         losses.append(loss.item())
         if step % 10 == 0:
-            print(f"{row} seed {seed} step {step}: loss {losses[-1]:.4f}, {(time.monotonic() - begun) / step:.2f} s a step",
+            print(f"{row} seed {seed} step {step}: loss {losses[-1]:.4f}, "
+                  f"{(time.monotonic() - begun) / step:.2f} s a step",
                   file=sys.stderr, flush=True)
     count = t["evaluation_microbatches"] * t["sequences_per_microbatch"]
     last_start = len(held_out.ids) - context - 1
@@ -186,7 +195,8 @@ def differences(run, config):
         ours, theirs = ours | run[section], theirs | config[section]
     # The loader drops a rank that nothing uses.
     unused = {"rank"} if run["boundary"]["codec"] == "identity" else set()
-    return [f"{key} = {theirs[key]} there, {ours[key]} here" for key in theirs.keys() - unused if ours[key] != theirs[key]]
+    return [f"{key} = {theirs[key]} there, {ours[key]} here" for key in theirs.keys() - unused
+            if ours[key] != theirs[key]]
 
 
 def sweep_losses(folder, row, run):
@@ -206,7 +216,8 @@ def verdict(ours, theirs):
     difference = statistics.mean(ours) - statistics.mean(theirs)
     allowed = max(max(l) - min(l) for l in (ours, theirs))
     allowed = max(allowed, LEAST_TOLERANCE * statistics.mean(theirs))
-    return f"difference {difference:+.4f}, allowed {allowed:.4f}: " + ("agree" if abs(difference) <= allowed else "DISAGREE")
+    agree = "agree" if abs(difference) <= allowed else "DISAGREE"
+    return f"difference {difference:+.4f}, allowed {allowed:.4f}: " + agree
 
 
 def figures(losses):

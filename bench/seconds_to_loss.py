@@ -3,9 +3,9 @@
 
 usage: bench/seconds_to_loss.py [LOSS [STEPS]]     default 2.3 nats per byte, at most 120 steps; about half an hour
 
-Real processes and sockets; every process's up- and downlink is shaped (80 Mb/s and 20 Mb/s, 50 ms). The loss is that of the
-training steps, smoothed over ten; all rows see the same text in the same order. A stage computes with one core's share of this
-machine, so the seconds are those of slow devices: what the links add is what differs between the rows.
+Real processes and sockets; every process's up- and downlink is shaped (80 Mb/s and 20 Mb/s, 50 ms). The loss is that of
+the training steps, smoothed over ten; all rows see the same text in the same order. A stage computes with one core's
+share of this machine, so the seconds are those of slow devices: what the links add is what differs between the rows.
 """
 import sys
 from figures import machine, train
@@ -30,12 +30,13 @@ def reached(metrics):
     return None
 
 
-print(f"seconds until the training loss (mean of ten steps) is at most {goal}; configs/convergence/base.toml's model; {machine()}")
+print(f"seconds until the training loss (mean of ten steps) is at most {goal}; "
+      f"configs/convergence/base.toml's model; {machine()}")
 for mbps in (80, 20):
     first = None
     for name, overrides in rows.items():
-        metrics, _ = train("configs/convergence/base.toml", f"run.steps={steps}", f"link.bandwidth_mbps={mbps}", "link.latency_ms=50",
-                                         "link.emulate=true", "train.evaluation_microbatches=0", *overrides,
+        metrics, _ = train("configs/convergence/base.toml", f"run.steps={steps}", f"link.bandwidth_mbps={mbps}",
+                           "link.latency_ms=50", "link.emulate=true", "train.evaluation_microbatches=0", *overrides,
                            timeout=3600)
         found = reached(metrics)
         if not found:
@@ -43,4 +44,5 @@ for mbps in (80, 20):
             continue
         seconds, count, sent = found
         first = first or seconds
-        print(f"{mbps} Mb/s  {name:<12} {seconds:7.1f} s  {count:4d} steps  {sent / 1e6:8.1f} MB on the wire  {first / seconds:.2f} × the first row's speed", flush=True)
+        print(f"{mbps} Mb/s  {name:<12} {seconds:7.1f} s  {count:4d} steps  "
+              f"{sent / 1e6:8.1f} MB on the wire  {first / seconds:.2f} × the first row's speed", flush=True)

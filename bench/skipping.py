@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Every replica of a middle stage is gone for twenty steps: what the run loses, in time and in loss. Beside it, the loss when
-stages are skipped on purpose.
+"""Every replica of a middle stage is gone for twenty steps: what the run loses, in time and in loss. Beside it, the
+loss when stages are skipped on purpose.
 
-usage: bench/skipping.py [SWEEP_OUT] [--steps N] [--svg FILE]      160 steps take about 6 minutes; SWEEP_OUT: of `isthmus bench convergence configs/convergence/skipping.toml`
+usage: bench/skipping.py [SWEEP_OUT] [--steps N] [--svg FILE]      160 steps take about 6 minutes;
+       SWEEP_OUT: of `isthmus bench convergence configs/convergence/skipping.toml`
 
-Four stages of two replicas each train a small model on Webster's dictionary over emulated links (80 Mb/s, 20 ms). Both replicas of
-stage 1 are killed (kill -9); whatever `isthmus train` starts in their place is stopped (SIGSTOP) until twenty steps have gone without
-them. The same run without faults is beside it. FILE is drawn by gnuplot.
+Four stages of two replicas each train a small model on Webster's dictionary over emulated links (80 Mb/s, 20 ms). Both
+replicas of stage 1 are killed (kill -9); whatever `isthmus train` starts in their place is stopped (SIGSTOP) until
+twenty steps have gone without them. The same run without faults is beside it. FILE is drawn by gnuplot.
 """
 import json, os, signal, subprocess, sys, tempfile, time
 from figures import BINARY, ROOT, arguments, machine, median, worker
@@ -22,9 +23,11 @@ def option(name, default=None):
 
 SVG = option("--svg")
 STEPS, KILL_AT, GONE = int(option("--steps", 160)), 60, 20
-SETTINGS = [f"run.steps={STEPS}", "pipeline.layout=auto", "pipeline.stages=4", "pipeline.replicas=2", "model.layers=4", "model.hidden=128", "model.heads=4",
-            "model.context=128", "train.sequences_per_microbatch=2", "train.microbatches_per_step=8", "train.evaluate_every=20",
-            "train.evaluation_microbatches=32", "checkpoint.every=40", "recovery.skip_after_s=1", "recovery.rebalance=false"]
+SETTINGS = [f"run.steps={STEPS}", "pipeline.layout=auto", "pipeline.stages=4", "pipeline.replicas=2",
+            "model.layers=4", "model.hidden=128", "model.heads=4", "model.context=128",
+            "train.sequences_per_microbatch=2", "train.microbatches_per_step=8", "train.evaluate_every=20",
+            "train.evaluation_microbatches=32", "checkpoint.every=40", "recovery.skip_after_s=1",
+            "recovery.rebalance=false"]
 VICTIMS = (3, 4)
 
 
@@ -38,9 +41,9 @@ def read(folder, kind):
 
 def run(folder, outage):
     """Lines of the steps and of the evaluations."""
-    process = subprocess.Popen([BINARY, "train", os.path.join(folder, "run.toml"), "--out", os.path.join(folder, "out"), *arguments(SETTINGS)], cwd=ROOT,
+    file, out = os.path.join(folder, "run.toml"), os.path.join(folder, "out")
+    process = subprocess.Popen([BINARY, "train", file, "--out", out, *arguments(SETTINGS)], cwd=ROOT,
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    out = os.path.join(folder, "out")
 
     def wait(done):
         while process.poll() is None and not done():
@@ -119,8 +122,10 @@ outage = [line for line in steps if KILL_AT < line["step"] <= KILL_AT + GONE]
 took = sum(line["step_seconds"] for line in outage) / len(outage)
 after = [line["step_seconds"] for line in steps if line["step"] > last + 10]
 print(f"4 stages × 2 replicas, 80 Mb/s, 20 ms, stage 1 gone after step {KILL_AT}; {machine()}")
-print(f"seconds a step: before {median(before):.3f}; the {len(outage)} steps after the kill {took:.3f} on average ({took / median(before) - 1:+.1%}, the wait for the stage "
-      f"included), {median([l['step_seconds'] for l in without]):.3f} in the median of those without the stage; after {median(after):.3f}")
+print(f"seconds a step: before {median(before):.3f}; the {len(outage)} steps after the kill {took:.3f} on average "
+      f"({took / median(before) - 1:+.1%}, the wait for the stage included), "
+      f"{median([l['step_seconds'] for l in without]):.3f} in the median of those without the stage; "
+      f"after {median(after):.3f}")
 print(f"steps without the stage: {len(without)}, {first} to {last}; the step after the last of them has all stages")
 print(f"{'validation loss after step':28}" + "".join(f"{line['step']:>8}" for line in losses))
 print(f"{'undisturbed':28}" + "".join(f"{line['validation_loss']:8.4f}" for line in calm_losses))
@@ -135,7 +140,8 @@ print(f"{'above the undisturbed':28}" + "".join(f"{gap:8.2%}" for gap in gaps))
 planned = {}
 if len(sys.argv) > 1:
     for line in map(json.loads, open(os.path.join(sys.argv[1], "results.jsonl"))):
-        planned[line["row"]] = [(point["tokens"], point["validation_loss"]) for point in line["curve"] if "validation_loss" in point]
+        planned[line["row"]] = [(point["tokens"], point["validation_loss"]) for point in line["curve"]
+                                if "validation_loss" in point]
         print(f"left out on purpose: {line['row']:12} {line['validation_loss']:.4f}")
 if SVG:
     draw(SVG, {"undisturbed": [(l["step"], l["validation_loss"]) for l in calm_losses],

@@ -14,8 +14,9 @@ from figures import BINARY, ROOT, arguments, machine, median, worker
 ages = [int(word) for word in sys.argv[1:]] or [1, 4, 8, 15]
 EVERY = max(ages) + 1
 steps = EVERY * (len(ages) + 1) + 2
-settings = ["pipeline.stages=4", "link.latency_ms=50", "train.microbatches_per_step=8", "emulated.forward_ms=20", "emulated.input_gradient_ms=40",
-            "emulated.weight_gradient_ms=20", f"checkpoint.every={EVERY}", "train.warmup_steps=1", f"run.steps={steps}"]
+settings = ["pipeline.stages=4", "link.latency_ms=50", "train.microbatches_per_step=8",
+            "emulated.forward_ms=20", "emulated.input_gradient_ms=40", "emulated.weight_gradient_ms=20",
+            f"checkpoint.every={EVERY}", "train.warmup_steps=1", f"run.steps={steps}"]
 
 
 def committed(folder):
@@ -29,7 +30,8 @@ def committed(folder):
 
 def run(folder, *overrides):
     """Seconds of recovery by age, seconds of a step, weight hashes, number of rollbacks."""
-    process = subprocess.Popen([BINARY, "train", "configs/emulated.toml", "--out", folder, *arguments([*settings, *overrides])], cwd=ROOT,
+    process = subprocess.Popen([BINARY, "train", "configs/emulated.toml", "--out", folder,
+                                *arguments([*settings, *overrides])], cwd=ROOT,
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def wait_for(step, after=0):
@@ -52,7 +54,8 @@ def run(folder, *overrides):
     step = median([line["step_seconds"] for line in committed(folder)])
     summary = json.load(open(os.path.join(folder, "summary.json")))
     events = [json.loads(line) for line in open(os.path.join(folder, "events.jsonl"))]
-    return [r - step for r in recoveries], step, summary["weights_hash"], sum(e["event"] == "rolled back" for e in events)
+    rollbacks = sum(e["event"] == "rolled back" for e in events)
+    return [r - step for r in recoveries], step, summary["weights_hash"], rollbacks
 
 
 with tempfile.TemporaryDirectory() as folder:

@@ -22,8 +22,9 @@ def received():
 print(machine())
 for rank in (16, 41, 128):
     before = received()
-    steps, _ = train("configs/emulated.toml", "run.steps=10", "pipeline.stages=2", f"boundary.rank={rank}", "train.microbatches_per_step=8",
-                     "link.emulate=false", "emulated.forward_ms=5", "emulated.input_gradient_ms=5", "emulated.weight_gradient_ms=5")
+    steps, _ = train("configs/emulated.toml", "run.steps=10", "pipeline.stages=2", f"boundary.rank={rank}",
+                     "train.microbatches_per_step=8", "link.emulate=false", "emulated.forward_ms=5",
+                     "emulated.input_gradient_ms=5", "emulated.weight_gradient_ms=5")
     kernel = (received() - before) / steps[-1]["tokens"]
     needed = 4 * rank + 2
     print(f"rank {rank:4}: kernel {kernel:7.2f} B per token, needed {needed:4}, ratio {kernel / needed:.4f}; "

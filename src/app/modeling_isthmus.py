@@ -4,10 +4,11 @@ Its layers are Llama's: RMSNorm, rotary attention, SwiGLU. What is not is the re
 
     x = base + z B' + rest
 
-z, `rank` numbers per token, is what the first `factored_layers` layers of the codecs subspace and narrow write into; B is U, a
-fixed basis, or, with narrow, the stage's own. rest is what others write, at full width. base is what every stage knows without being
-told: the row of a fixed table E (not with the codecs identity, projection and top_k) and what the stage's token path makes of the
-last tokens. The layers are cut into `stages`; the stream may lose something where it crosses from one to the next.
+z, `rank` numbers per token, is what the first `factored_layers` layers of the codecs subspace and narrow write into; B
+is U, a fixed basis, or, with narrow, the stage's own. rest is what others write, at full width. base is what every
+stage knows without being told: the row of a fixed table E (not with the codecs identity, projection and top_k) and what
+the stage's token path makes of the last tokens. The layers are cut into `stages`; the stream may lose something where
+it crosses from one to the next.
 """
 
 import torch
@@ -20,9 +21,10 @@ from transformers.modeling_outputs import CausalLMOutput
 class IsthmusConfig(PretrainedConfig):
     model_type = "isthmus"
 
-    def __init__(self, vocab_size=256, hidden_size=256, num_hidden_layers=8, num_attention_heads=4, intermediate_size=704,
-                 max_position_embeddings=256, rms_norm_eps=1e-5, rope_theta=10000.0, stages=((0, 8),), codec="subspace", rank=60,
-                 factored_layers=8, token_path="window", token_window=8, token_width=32, **kwargs):
+    def __init__(self, vocab_size=256, hidden_size=256, num_hidden_layers=8, num_attention_heads=4,
+                 intermediate_size=704, max_position_embeddings=256, rms_norm_eps=1e-5, rope_theta=10000.0,
+                 stages=((0, 8),), codec="subspace", rank=60, factored_layers=8, token_path="window", token_window=8,
+                 token_width=32, **kwargs):
         self.vocab_size = vocab_size
         self.hidden_size = hidden_size
         self.num_hidden_layers = num_hidden_layers
@@ -103,7 +105,8 @@ class IsthmusForCausalLM(PreTrainedModel, GenerationMixin):
             self.basis = nn.ModuleDict({str(first): Tensors(matrix=(d, k)) for first in firsts})
         if c.has_learned_borders:
             self.border = nn.ModuleDict({
-                str(at): nn.ModuleDict({"encoder": Tensors(matrix=(d, k)), "decoder": Tensors(matrix=(d, k))}) for at in firsts[1:]})
+                str(at): nn.ModuleDict({"encoder": Tensors(matrix=(d, k)), "decoder": Tensors(matrix=(d, k))})
+                for at in firsts[1:]})
         # Never trained: they follow from the run's seed.
         fixed = {}
         if c.has_fixed_basis:
@@ -177,7 +180,8 @@ class IsthmusForCausalLM(PreTrainedModel, GenerationMixin):
 
             for l in range(first, end):
                 w = self.layer[l]
-                parts = ((self.attention, w.attention_norm, w.qkv, w.attention_out), (self.mlp, w.mlp_norm, w.gate_up, w.down))
+                parts = ((self.attention, w.attention_norm, w.qkv, w.attention_out),
+                         (self.mlp, w.mlp_norm, w.gate_up, w.down))
                 for part, norm, inner, outer in parts:
                     written = F.linear(part(rms_norm(stream(), norm, c.rms_norm_eps), inner), outer)
                     if c.has_coefficients and l < c.factored_layers:
@@ -193,4 +197,5 @@ class IsthmusForCausalLM(PreTrainedModel, GenerationMixin):
     def prepare_inputs_for_generation(self, input_ids, attention_mask=None, **unused):
         # Every token is computed from the last max_position_embeddings anew: nothing is cached.
         at = -self.config.max_position_embeddings
-        return {"input_ids": input_ids[:, at:], "attention_mask": None if attention_mask is None else attention_mask[:, at:]}
+        return {"input_ids": input_ids[:, at:],
+                "attention_mask": None if attention_mask is None else attention_mask[:, at:]}

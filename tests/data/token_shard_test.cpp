@@ -233,21 +233,22 @@ TEST(Safetensors, RefusesHeadersThatLie) {
     return out;
   };
   EXPECT_TRUE(store::parse_safetensors(file(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", 8)));
-  for (
-      const auto& [header, data] : std::vector<std::pair<std::string, std::size_t>>{
-          {R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", 4},                    // beyond the file
-          {R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", 12},                   // bytes of nobody
-          {R"({"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}})", 8},                    // shape and size differ
-          {R"({"a":{"dtype":"F32","shape":[4611686018427387905],"data_offsets":[0,4]}})", 4},  // overflow
-          {R"({"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}})", 4},
-          {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}})", 4},
-          {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
-           4},
-          {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
-           4},
-          {R"({"a":{"dtype":"F99","shape":[1],"data_offsets":[0,4]}})", 4},
-          {R"([1])", 0},
-          {R"({"a":)", 0}})
+  for (const auto& [header, data] : std::vector<std::pair<std::string, std::size_t>>{
+           {R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", 4},                    // beyond the file
+           {R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", 12},                   // bytes of nobody
+           {R"({"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}})", 8},                    // shape and size differ
+           {R"({"a":{"dtype":"F32","shape":[4611686018427387905],"data_offsets":[0,4]}})", 4},  // overflow
+           {R"({"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}})", 4},
+           {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}})", 4},
+           {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},)"
+            R"("a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
+            4},
+           {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},)"
+            R"("b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
+            4},
+           {R"({"a":{"dtype":"F99","shape":[1],"data_offsets":[0,4]}})", 4},
+           {R"([1])", 0},
+           {R"({"a":)", 0}})
     EXPECT_FALSE(store::parse_safetensors(file(header, data))) << header;
 }
 

@@ -6,8 +6,10 @@ usage: commands.py ISTHMUS PAGE.md | --spans ISTHMUS
 A comment before a block of code says how its commands are made short:
 
     <!-- test: --set run.steps=2 -->     more arguments for each of them
-    <!-- test: help -->                  with --help alone: it would measure for minutes. Its files under configs/ are there
-    <!-- test: begins -->                stopped when it has gone on for a moment without an error: it would measure for hours
+    <!-- test: help -->                  with --help alone: it would measure for minutes. Its files under configs/ are
+                                         there
+    <!-- test: begins -->                stopped when it has gone on for a moment without an error: it would measure for
+                                         hours
     <!-- test: ci -->                    not at all: .ci/run starts it
     <!-- test: exit 78 -->               this exit code is expected
     <!-- test: together -->              all commands of the block at once, as in several terminals; all have to end
@@ -16,8 +18,9 @@ A comment before a block of code says how its commands are made short:
     <!-- test: replace OLD NEW -->       NEW stands for OLD in the commands
     <!-- test: edit FILE OLD NEW -->     NEW stands for OLD in FILE
 
-Several are separated by "; ". Every run of `train` and `coordinator` is shortened (SHORT). `--spans` starts nothing: it checks that what stands between
-backticks, or behind "--", in all documents is a command, a program or an option that there is.
+Several are separated by "; ". Every run of `train` and `coordinator` is shortened (SHORT). `--spans` starts nothing: it
+checks that what stands between backticks, or behind "--", in all documents is a command, a program or an option that
+there is.
 """
 import os, pathlib, re, resource, shlex, shutil, signal, subprocess, sys, tempfile, time
 from documents import COMMAND, ROOT, commands, pages, spans
@@ -111,7 +114,8 @@ def begins(command, folder):
     print(f"began: {command}", flush=True)
     if code != 0:
         said.seek(0)
-        print(f"exit code {code}; the last it said:\n" + "\n".join(said.read().decode(errors="replace").splitlines()[-20:]))
+        output = said.read().decode(errors="replace").splitlines()[-20:]
+        print(f"exit code {code}; the last it said:\n" + "\n".join(output))
     return code == 0
 
 
@@ -187,7 +191,8 @@ def help_of(isthmus, words, known={}):
     if tuple(words) not in known:
         said = subprocess.run([isthmus, *words, "--help"], capture_output=True, text=True).stdout
         _, _, below = said.partition("Subcommands:")
-        known[tuple(words)] = (set(re.findall(r"--[a-z][a-z-]*", said)), set(re.findall(r"^  ([a-z]+) ", below, re.M)), said)
+        options, subcommands = re.findall(r"--[a-z][a-z-]*", said), re.findall(r"^  ([a-z]+) ", below, re.M)
+        known[tuple(words)] = (set(options), set(subcommands), said)
     return known[tuple(words)]
 
 

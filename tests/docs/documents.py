@@ -2,7 +2,8 @@
 import dataclasses, pathlib, re
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-COMMAND = re.compile(r"(build/release/isthmus|isthmus|script/[a-z]+|bench/[a-z_]+\.py|\.venv/bin/python bench/[a-z_]+\.py)(\s|$)")
+COMMAND = re.compile(r"(build/release/isthmus|isthmus|script/[a-z]+|bench/[a-z_]+\.py|"
+                     r"\.venv/bin/python bench/[a-z_]+\.py)(\s|$)")
 
 
 def pages():

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""What the documents point to is there: links, keys of a run file, source files, rooms, tests. Two of them keep their length.
+"""What the documents point to is there: links, keys of a run file, source files, rooms, tests. Two of them keep their
+length.
 
 usage: links.py
 """
@@ -52,7 +53,8 @@ def main():
     files = [str(file.relative_to(ROOT)) for top in ("src", "tests", "bench") for file in (ROOT / top).rglob("*.*")]
     tests = list(all_tests())
     architecture = (ROOT / "docs/architecture.md").read_text()
-    wrong += [f"docs/architecture.md: no row for src/{room}" for room in rooms() if not re.search(rf"^\|.*`{room}`", architecture, re.M)]
+    wrong += [f"docs/architecture.md: no row for src/{room}" for room in rooms()
+              if not re.search(rf"^\|.*`{room}`", architecture, re.M)]
     known = set(keys(json.loads((ROOT / "configs/run.schema.json").read_text())))
     tables = {key for key in known if "." not in key}
     for page in pages():

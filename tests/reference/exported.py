@@ -3,8 +3,9 @@
 
 usage: exported.py CASES.json
 
-CASES.json: [{"folder", "text", "tokens" (the text's ids)}], some of them with {"architecture", "ids", "logits" (of the token after each of
-ids), "prompt", "greedy" (what the likeliest tokens make of the prompt; bytes)}. Logits have to agree: 1e-5 relative, at every position.
+CASES.json: [{"folder", "text", "tokens" (the text's ids)}], some of them with {"architecture", "ids", "logits" (of the
+token after each of ids), "prompt", "greedy" (what the likeliest tokens make of the prompt; bytes)}. Logits have to
+agree: 1e-5 relative, at every position.
 """
 import json, os, sys, tempfile
 
@@ -23,8 +24,10 @@ def compare_tokens(case):
     made, back = tokenizer(case["text"]).input_ids, tokenizer.decode(case["tokens"])
     name = os.path.basename(case["folder"])
     if made != case["tokens"]:
-        at = next((i for i, (a, b) in enumerate(zip(made, case["tokens"])) if a != b), min(len(made), len(case["tokens"])))
-        return [f"{name}: the tokenizer makes {len(made)} tokens, not {len(case['tokens'])}; from {at} on {made[at:at + 8]}, not {case['tokens'][at:at + 8]}"]
+        different = (i for i, (a, b) in enumerate(zip(made, case["tokens"])) if a != b)
+        at = next(different, min(len(made), len(case["tokens"])))
+        return [f"{name}: the tokenizer makes {len(made)} tokens, not {len(case['tokens'])}; from {at} on "
+                f"{made[at:at + 8]}, not {case['tokens'][at:at + 8]}"]
     return [] if back == case["text"] else [f"{name}: {back!r} comes back"]
 
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Independent reference of the model in every form of the boundary, written from the equations in docs/design/boundary.md.
+"""Independent reference of the model in every form of the boundary, written from the equations in
+docs/design/boundary.md.
 
 usage: reference.py DUMP_MODEL      (the program built from tests/model/dump_model.cpp)
 
@@ -73,7 +74,8 @@ class Reference:
         self.model, self.optimizer, self.form = run["model"], run["train"], run["boundary"]["codec"]
         self.factored = run["boundary"]["factored_layers"] or 0
         self.stages = [tuple(map(int, s["layers"].split(":"))) for s in run["pipeline"]["stage"]]
-        self.w = {n[len("initial."):]: t.clone().requires_grad_() for n, t in tensors.items() if n.startswith("initial.")}
+        self.w = {n[len("initial."):]: t.clone().requires_grad_() for n, t in tensors.items()
+                  if n.startswith("initial.")}
         self.U, self.E = tensors["basis"], tensors["embedding"]
         self.ids = tensors["ids"].long()
 
@@ -135,7 +137,8 @@ class Reference:
             rest = rest + path if ordinary else rest
             for l in range(first, end):
                 p = {n.split(".", 2)[2]: t for n, t in self.w.items() if n.startswith(f"layer.{l}.")}
-                mixers = ((self.attention, "attention_norm", "qkv", "attention_out"), (self.mlp, "mlp_norm", "gate_up", "down"))
+                mixers = ((self.attention, "attention_norm", "qkv", "attention_out"),
+                          (self.mlp, "mlp_norm", "gate_up", "down"))
                 for mixer, norm, inner, outer in mixers:
                     written = mixer(rms(base + z @ B.T + rest, p[norm]), p[inner]) @ p[outer].T
                     if coefficients and l < self.factored:
@@ -148,7 +151,8 @@ class Reference:
         return F.cross_entropy(logits.flatten(0, 1), self.ids[:, 1:].flatten())
 
     def below_factored(self, name):
-        return name.split(".")[0] == "layer" and name.split(".")[2] in WRITERS and int(name.split(".")[1]) < self.factored
+        parts = name.split(".")
+        return parts[0] == "layer" and parts[2] in WRITERS and int(parts[1]) < self.factored
 
     def decays(self, name):
         return self.w[name].ndim == 2 and name.split(".")[0] not in ("basis", "border")
@@ -158,7 +162,8 @@ class Reference:
 
     def is_muons(self, name):
         part = name.split(".")[-1]
-        return self.optimizer["optimizer"] == "muon" and part in ("qkv", "attention_out", "gate_up", "down", "in", "out")
+        return (self.optimizer["optimizer"] == "muon"
+                and part in ("qkv", "attention_out", "gate_up", "down", "in", "out"))
 
     def settle(self):
         """What holds after every step, whatever the optimizer did."""
@@ -176,7 +181,8 @@ class Reference:
         m.mul_(0.9).add_(0.1 * g)
         v.mul_(0.95).add_(0.05 * g * g)
         weight.mul_(1 - rate * decay)
-        weight.sub_(rate * self.share_of_step(name) * (m / (1 - 0.9 ** step)) / ((v / (1 - 0.95 ** step)).sqrt() + 1e-8))
+        deviation = (v / (1 - 0.95 ** step)).sqrt() + 1e-8
+        weight.sub_(rate * self.share_of_step(name) * (m / (1 - 0.9 ** step)) / deviation)
 
     def muon(self, name, weight, g, momentum):
         rate, share = self.optimizer["learning_rate"], self.optimizer["momentum"]
