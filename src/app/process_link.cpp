@@ -5,6 +5,7 @@
 
 #include "process/clock.h"
 #include "process/open_files.h"
+#include "process/signals.h"
 
 namespace isthmus::app {
 
@@ -43,7 +44,9 @@ Result<std::unique_ptr<ProcessLink>> ProcessLink::open(const spec::RunConfig& ru
 ProcessLink::Turn ProcessLink::turn(Time until, std::span<const int> descriptors) {
   const Time now = process::monotonic_now();
   const Time due = std::min(until, transport_->next_due());
-  sockets_->wait(due > now ? due - now : Duration{}, descriptors);
+  std::vector<int> all(descriptors.begin(), descriptors.end());
+  all.push_back(process::signal_descriptor());
+  sockets_->wait(due > now ? due - now : Duration{}, all);
   Turn turn;
   turn.now = process::monotonic_now();
   for (auto& event : transport_->poll(turn.now)) {

@@ -42,8 +42,8 @@ class ProcessLink {
     // When the transport was looked at; what is sent before the next turn is taken to leave then.
     Time now{};
   };
-  // Waits until something arrives, one of the descriptors becomes readable (-1: none) or `until`, then moves what can
-  // be moved.
+  // Waits until something arrives, one of the descriptors becomes readable (-1: none), a signal comes or `until`, then
+  // moves what can be moved.
   Turn turn(Time until, std::span<const int> descriptors);
   void send(PeerId to, const protocol::Message& message);
   void connect(PeerId peer, const protocol::Endpoints& endpoints, const protocol::PublicKey& key);

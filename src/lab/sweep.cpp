@@ -162,6 +162,7 @@ class Sweep {
     for (const auto& running : running_)
       if (running.output.fd() >= 0) outputs.push_back({running.output.fd(), POLLIN, 0});
     const bool all_open = outputs.size() == running_.size();
+    outputs.push_back({process::signal_descriptor(), POLLIN, 0});
     ::poll(outputs.data(), outputs.size(), all_open ? 1000 : 10);
   }
 

@@ -11,6 +11,8 @@
 #include <cstring>
 #include <utility>
 
+#include "process/signals.h"
+
 namespace isthmus::process {
 
 Result<Child> Child::start(const std::string& name, const std::vector<std::string>& arguments, Options options) {
@@ -29,6 +31,7 @@ Result<Child> Child::start(const std::string& name, const std::vector<std::strin
   if (pid < 0) return fail("cannot start the {}: {}", name, std::strerror(errno));
   if (pid == 0) {
     ::setpgid(0, 0);
+    release_signals();
     if (options.when_orphaned != 0) {
       ::prctl(PR_SET_PDEATHSIG, options.when_orphaned);
       if (::getppid() != parent) ::_exit(1);

@@ -1,35 +1,57 @@
 #include "process/signals.h"
 
 #include <signal.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <atomic>
 
 namespace isthmus::process {
 
 namespace {
 
-// The handler may touch nothing else.
-volatile sig_atomic_t last_signal = 0;
-volatile sig_atomic_t count = 0;
+std::atomic<int> descriptor = -1, last_signal = 0, count = 0;
 
-void note(int signal) {
-  last_signal = signal;
-  count = count + 1;
+void look() {
+  signalfd_siginfo info{};
+  while (descriptor >= 0 && ::read(descriptor, &info, sizeof info) == static_cast<ssize_t>(sizeof info)) {
+    last_signal = static_cast<int>(info.ssi_signo);
+    ++count;
+  }
 }
 
 }  // namespace
 
 void catch_signals() {
-  struct sigaction action {};
-  action.sa_handler = note;
-  sigaction(SIGINT, &action, nullptr);
-  sigaction(SIGTERM, &action, nullptr);
+  sigset_t ours;
+  sigemptyset(&ours);
+  sigaddset(&ours, SIGINT);
+  sigaddset(&ours, SIGTERM);
   // The terminal was closed. Under nohup it is ignored, and stays so.
   struct sigaction before {};
-  if (sigaction(SIGHUP, nullptr, &before) == 0 && before.sa_handler != SIG_IGN) sigaction(SIGHUP, &action, nullptr);
+  if (sigaction(SIGHUP, nullptr, &before) == 0 && before.sa_handler != SIG_IGN) sigaddset(&ours, SIGHUP);
+  pthread_sigmask(SIG_BLOCK, &ours, nullptr);
+  descriptor = ::signalfd(descriptor, &ours, SFD_NONBLOCK | SFD_CLOEXEC);
   signal(SIGPIPE, SIG_IGN);
   signal(SIGXFSZ, SIG_IGN);
 }
 
-int received_signal() { return last_signal; }
-int signal_count() { return count; }
+void release_signals() {
+  sigset_t none;
+  sigemptyset(&none);
+  pthread_sigmask(SIG_SETMASK, &none, nullptr);
+}
+
+int received_signal() {
+  look();
+  return last_signal;
+}
+
+int signal_count() {
+  look();
+  return count;
+}
+
+int signal_descriptor() { return descriptor; }
 
 }  // namespace isthmus::process

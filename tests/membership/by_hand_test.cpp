@@ -174,6 +174,23 @@ TEST_F(ByHandTest, AnInterruptionInTheFirstMomentLeavesARunThatGoesOn) {
   expect_undisturbed();
 }
 
+// Signals interrupt no call of a library, however many come.
+TEST_F(ByHandTest, AHailOfSignalsEndsARunInOrder) {
+  const pid_t coordinator = coordinate();
+  work("one"), work("two");
+  ASSERT_TRUE(reaches("out", 2)) << read(output("coordinator"));
+  int status = 0;
+  EXPECT_TRUE(eventually(
+      [&] {
+        if (::waitpid(coordinator, &status, WNOHANG) == coordinator) return true;
+        for (int i = 0; i < 100; ++i) ::kill(coordinator, SIGTERM);
+        return false;
+      },
+      1));
+  std::erase(started_, coordinator);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 130) << read(output("coordinator"));
+}
+
 TEST_F(ByHandTest, WithoutItsParentARunEndsInOrder) {
   const pid_t parent = begin("train", {"train", folder_ + "/run.toml", "--out", folder_ + "/out"});
   ASSERT_TRUE(reaches("out", 4)) << read(output("train"));

@@ -57,8 +57,8 @@ void add_coordinator(CommandLine& line) {
   auto* control = add_number(*coordinator_command, "--control-fd", coordinator_options.control_fd,
                              "Descriptor to read commands from", -1, 1'000'000)
                       ->group("");
-  add_number(*coordinator_command, "--begin-at", coordinator_options.begin_at, "Begin from the weights of this step", 0,
-             kSeedMax)
+  add_number(*coordinator_command, "--begin-at", coordinator_options.begin_at,
+             "Begin from the weights of this step (default: those of --out)", 0, kSeedMax)
       ->needs(control)
       ->group("");
   add_example(*coordinator_command, "isthmus coordinator configs/webster.toml --out runs/hand");
