@@ -45,6 +45,6 @@ def worker(folder, peer):
             words = open(path).read().split("\0")
         except OSError:
             continue
-        if "worker" in words and folder in " ".join(words) and f"--name\0worker-{peer}\0" in "\0".join(words):
+        if "join" in words and folder in " ".join(words) and f"--name\0worker-{peer}\0" in "\0".join(words):
             return int(path.split("/")[2])
     return None

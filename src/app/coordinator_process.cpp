@@ -9,11 +9,13 @@
 #include <utility>
 #include <vector>
 
+#include "app/admin.h"
 #include "app/front_desk.h"
-#include "app/join_file.h"
+#include "app/invite.h"
 #include "app/process_link.h"
 #include "base/digest.h"
 #include "config/load_run.h"
+#include "process/admin_socket.h"
 #include "process/clock.h"
 #include "process/line_reader.h"
 #include "process/open_files.h"
@@ -109,22 +111,32 @@ class CoordinatorProcess {
     return let_ask(std::move(*door), *identity);
   }
 
-  // Whoever can read OUT/join may ask from now on.
+  // Whoever has an invite may ask from now on; one that never expires is in OUT/join, for this machine's workers.
   Status let_ask(std::unique_ptr<transport::Door> door, const Identity& identity) {
-    JoinFile join{plan_.run_id, identity.key(), door->endpoint(), transport::new_key_pair()};
+    Invite& join = invite_;
+    join.run_id = plan_.run_id;
+    join.coordinator = identity.key();
+    join.doors = {door->endpoint().substr(std::string_view("tcp://").size())};
+    join.key = transport::new_key_pair();
     // One key for as long as the run lasts: who read it once may come back with it.
-    if (const auto before = read_join_file(options_.folder.join_file());
+    if (const auto before = read_invite_file(options_.folder.join_file());
         before && before->coordinator == identity.key())
-      join.invite = before->invite;
-    door->let_in(join.invite.public_key);
+      join.key = before->key;
+    if (!coordinator_->decisions().invites.contains(join.key.public_key))
+      carry_out(coordinator_->invite({join.key.public_key, 0, 0, {}}, process::monotonic_now()));
+    for (const auto& [key, invite] : coordinator_->decisions().invites) door->let_in(key);
     const bool known_before = !coordinator_->decisions().peers.empty();
     desk_.emplace(std::move(door), EnrolTerms{plan_.run_id, identity.key(), {}}, known_before ? 0 : options_.expected);
-    return write_join_file(options_.folder.join_file(), join);
+    auto admin = process::AdminSocket::listen(options_.folder.path);
+    if (!admin) return tl::unexpected(admin.error());
+    admin_.emplace(std::move(*admin));
+    return write_invite_file(options_.folder.join_file(), join);
   }
 
   void turn() {
     std::vector<int> descriptors = desk_->descriptors();
     descriptors.push_back(control_.fd());
+    for (const int fd : admin_->descriptors()) descriptors.push_back(fd);
     auto turn = link_->turn(std::min(coordinator_->next_due(), desk_->next_due()), descriptors);
     const Time now = process::monotonic_now();
     if (const auto rejected = link_->messenger().rejected(); rejected != rejected_) {
@@ -140,6 +152,7 @@ class CoordinatorProcess {
         carry_out(coordinator_->received(arrival.from, *report, now));
     for (const PeerId peer : turn.disconnected) carry_out(coordinator_->disconnected(peer, now));
     while (const auto line = control_.next()) do_as_told(*line, now);
+    for (const auto& request : admin_->poll()) admin_->answer(request, asked(request.line, now));
     if (const int signal = process::received_signal(); signal != 0 && !stop_code_) {
       stop_code_ = 130;
       carry_out(coordinator_->stop("interrupted", now));
@@ -152,7 +165,9 @@ class CoordinatorProcess {
   void answer(const FrontDesk::Ask& ask, Time now) {
     enrolled_.reset();
     refusal_.clear();
-    carry_out(coordinator_->enrol(ask.asked.enrolment, now));
+    coordinator::Enrolment enrolment = ask.asked.enrolment;
+    enrolment.asked_s = wall_clock_us() / 1'000'000;
+    carry_out(coordinator_->enrol(enrolment, now));
     if (broken_) return;  // nothing may be said that is not written down
     if (!enrolled_) {
       desk_->answer(ask, encode_refusal(refusal_));
@@ -168,6 +183,43 @@ class CoordinatorProcess {
     answer.begun = coordinator_->decisions().step.value > version_ + 1;
     if (ask.asked.with_spec) answer.spec = config::spec_toml(run_);
     desk_->answer(ask, encode_answer(answer));
+  }
+
+  // What the owner asks for, and what there is to say to it.
+  std::string asked(const std::string& line, Time now) {
+    const auto ask = decode_ask(line);
+    if (!ask) return encode_said("error", ask.error().message);
+    const std::string said = std::visit([&](const auto& a) { return carry_out(a, now); }, *ask);
+    return broken_ ? encode_said("error", "the coordinator cannot write its log any more") : said;
+  }
+  std::string carry_out(const AskInvite& ask, Time now) {
+    if (ask.stage && ask.stage->value >= plan_.stages.size())
+      return encode_said("error",
+                         fmt::format("there is no stage {}; the run has {}, from 0", *ask.stage, plan_.stages.size()));
+    Invite invite = invite_;
+    invite.key = transport::new_key_pair();
+    invite.stage = ask.stage;
+    if (ask.expires_in_s != 0) invite.expires_s = wall_clock_us() / 1'000'000 + ask.expires_in_s;
+    carry_out(coordinator_->invite({invite.key.public_key, ask.uses, invite.expires_s, invite.stage}, now));
+    desk_->let_in(invite.key.public_key);
+    return encode_said("invite", invite_text(invite));
+  }
+  std::string carry_out(const AskWithdraw& ask, Time now) {
+    const auto& invites = coordinator_->decisions().invites;
+    if (!invites.contains(ask.key)) return encode_said("error", "this invite is not one of this run's");
+    carry_out(coordinator_->withdraw(ask.key, now));
+    return encode_said("done", fmt::format("withdrawn; {} enrolled with it", invites.at(ask.key).used));
+  }
+  std::string carry_out(const AskPeers&, Time now) {
+    return encode_peers(coordinator_->decisions(), coordinator_->status(now), wall_clock_us() / 1'000'000);
+  }
+  std::string carry_out(const AskRevoke& ask, Time now) {
+    const auto& peers = coordinator_->decisions().peers;
+    const auto known = peers.find(ask.peer);
+    if (known == peers.end()) return encode_said("error", fmt::format("there is no peer {}", ask.peer));
+    carry_out(coordinator_->revoke(ask.peer, ask.reason.empty() ? "by the owner" : ask.reason, ask.ban, now));
+    return encode_said("done", fmt::format("peer {} ({}) is {}", ask.peer, known->second.name,
+                                           known->second.banned ? "banned" : "revoked; its identity may enrol again"));
   }
 
   // Connections with unknown keys, and requests that were no good: counted, and told at most once a minute.
@@ -303,6 +355,8 @@ class CoordinatorProcess {
   std::optional<record::DecisionLog> log_;
   std::optional<record::RunRecord> record_;
   std::optional<FrontDesk> desk_;
+  std::optional<process::AdminSocket> admin_;
+  Invite invite_;                   // what every invite of this run says, with the key of OUT/join
   std::uint64_t version_ = 0;       // weights that the run began with, the last time it did
   std::optional<PeerId> enrolled_;  // who asked, if it may take part
   std::string refusal_;             // why not

@@ -15,35 +15,38 @@ constexpr Duration kDialAgain = seconds(5);
 
 }  // namespace
 
-void Enroller::look_at_file(Time now) {
+void Enroller::look(Time now) {
   if (now < look_again_) return;
   look_again_ = now + kLookAgain;
-  auto join = read_join_file(path_);
-  if (!join) {
-    if (!join_) trouble_ = join.error().message;
+  auto invite = source_.look();
+  if (!invite) {
+    if (!invite_) trouble_ = invite.error().message;
     return;
   }
-  if (join_ == *join && now - dialled_ < kDialAgain) return;
-  join_ = std::move(*join);
+  const bool same = invite_ == *invite;
+  if (same && now - dialled_ < kDialAgain) return;
+  dials_ = same ? dials_ + 1 : 0;
+  invite_ = std::move(*invite);
   dialled_ = now;
   ask_again_ = now;
-  caller_.emplace(join_->invite);
-  trouble_ = fmt::format("nobody answers at {}, where {} says that the run's coordinator is", join_->endpoint, path_);
-  if (auto dialled = caller_->dial(join_->endpoint, *join_->coordinator_key()); !dialled) {
+  caller_.emplace(invite_->key);
+  const std::string& door = invite_->doors[dials_ % invite_->doors.size()];
+  trouble_ = fmt::format("nobody answers at {}, where {} says that the run's coordinator is", door, source_.name());
+  if (auto dialled = caller_->dial("tcp://" + door, *invite_->coordinator_key()); !dialled) {
     trouble_ = dialled.error().message;
     caller_.reset();
   }
 }
 
 Enroller::Heard Enroller::listen(Duration longest, Time now) {
-  look_at_file(now);
+  look(now);
   if (!caller_) {
     std::this_thread::sleep_for(std::min(longest, kLookAgain));
     return {};
   }
   if (now >= ask_again_) {
     ask_again_ = now + kAskAgain;
-    caller_->ask(encode_request(request_, {join_->run_id, join_->coordinator, join_->invite.public_key}, identity_));
+    caller_->ask(encode_request(request_, {invite_->run_id, invite_->coordinator, invite_->key.public_key}, identity_));
   }
   const auto parts = caller_->answer(std::min(longest, kLookAgain));
   if (parts.empty()) return {};

@@ -5,19 +5,29 @@
 #include <variant>
 
 #include "app/enrolment.h"
-#include "app/join_file.h"
+#include "app/invite.h"
 #include "base/identity.h"
 #include "base/time.h"
 #include "transport/door.h"
 
 namespace isthmus::app {
 
-// The worker's end: asks at the door that a join file names whether this identity may take part, again and again. The
-// file is looked at all the while, for a coordinator that was started again may be found elsewhere. One thread.
+// Where an invite comes from: a file that the coordinator writes again when it is found elsewhere, or somebody's hand.
+struct InviteSource {
+  std::string file;  // empty: `given`
+  std::optional<Invite> given;
+
+  Result<Invite> look() const { return given ? Result<Invite>(*given) : read_invite_file(file); }
+  // For people.
+  std::string name() const { return given ? "the invite" : file; }
+};
+
+// The worker's end: asks at the doors that an invite names whether this identity may take part, again and again, at one
+// after the other. A file is looked at all the while. One thread.
 class Enroller {
  public:
-  Enroller(std::string join_file, Identity identity, EnrolRequest request)
-      : path_(std::move(join_file)), identity_(std::move(identity)), request_(std::move(request)) {}
+  Enroller(InviteSource source, Identity identity, EnrolRequest request)
+      : source_(std::move(source)), identity_(std::move(identity)), request_(std::move(request)) {}
 
   using Heard = std::variant<std::monostate, EnrolAnswer, EnrolRefusal>;
   // Waits at most so long for an answer. Monostate: none came.
@@ -27,20 +37,21 @@ class Enroller {
   // Hangs up until it listens again.
   void rest() {
     caller_.reset();
-    join_.reset();
+    invite_.reset();
   }
   // What stands between this worker and an answer, for people.
   const std::string& trouble() const { return trouble_; }
-  // What the file said when it was last dialled; none: it was never there.
-  const std::optional<JoinFile>& join() const { return join_; }
+  // The invite as it was when it was last dialled; none: it was never there.
+  const std::optional<Invite>& invite() const { return invite_; }
 
  private:
-  void look_at_file(Time now);
+  void look(Time now);
 
-  const std::string path_;
+  const InviteSource source_;
   const Identity identity_;
   EnrolRequest request_;
-  std::optional<JoinFile> join_;
+  std::optional<Invite> invite_;
+  std::size_t dials_ = 0;  // with it
   std::optional<transport::Caller> caller_;
   Time look_again_{};
   Time dialled_{};

@@ -70,16 +70,17 @@ Result<EnrolAsked> check_request(const std::string& text, const EnrolTerms& term
     asked.enrolment.name = j.at("name");
     if (const auto& stage = j.at("stage"); !stage.is_null()) asked.enrolment.wish = StageId(stage.get<std::uint32_t>());
     asked.with_spec = j.at("spec");
+    asked.enrolment.again = !asked.with_spec;  // whoever has the spec was let in before
   } catch (const std::exception&) {
     return fail("the request is malformed; expected one of isthmus {}", kVersion);
   }
   if (run != run_text(terms.run_id))
-    return fail("this is run {}, not run {}; take the join file that the run's coordinator wrote last",
-                run_text(terms.run_id), harmless(run));
+    return fail("this is run {}, not run {}; take its newest invite", run_text(terms.run_id), harmless(run));
   if (!signed_by(asked.enrolment.identity, bytes_of(signed_part(terms, asked.enrolment.key)), signature))
-    return fail("the signature does not fit the identity; take the join file that the run's coordinator wrote last");
+    return fail("the signature does not fit the identity; take its newest invite");
   const auto key = curve_key_of(asked.enrolment.identity);
   if (!key || *key != asked.enrolment.key) return fail("the CURVE key is not the identity's own");
+  asked.enrolment.invite = terms.invite;
   return asked;
 }
 

@@ -29,6 +29,8 @@ class FrontDesk {
   std::vector<Ask> poll(Time now);
   void answer(const Ask& ask, const std::vector<std::string>& parts) { door_->answer(ask.route, parts); }
 
+  void let_in(const protocol::PublicKey& invite) { door_->let_in(invite); }
+
   // When poll() has something to do even if nothing arrives.
   Time next_due() const;
   std::vector<int> descriptors() const { return door_->descriptors(); }

@@ -36,8 +36,9 @@ namespace isthmus::app {
 
 namespace {
 
-// Without a connection to the coordinator for so long, it is asked where it is now.
-constexpr Duration kLookForCoordinator = seconds(1);
+// Without a connection to the coordinator for so long, it is asked where it is now; with one that is silent, for so
+// long.
+constexpr Duration kLookForCoordinator = seconds(1), kSilence = seconds(5);
 // What takes longer is told, so that nobody waits in front of a silent terminal.
 constexpr Duration kTell = seconds(3);
 
@@ -55,11 +56,11 @@ Duration ask_after(const spec::RunConfig& run, const protocol::Plan& plan) {
 
 // What a worker keeps when it moves to another stage.
 struct WorkerCourse {
-  WorkerCourse(const std::string& join_file, const Identity& identity, const EnrolRequest& request)
-      : enroller(join_file, identity, request) {}
+  WorkerCourse(const InviteSource& invite, const Identity& identity, const EnrolRequest& request)
+      : enroller(invite, identity, request) {}
 
   Enroller enroller;
-  JoinFile join;  // as it was when the worker was let in
+  Invite invite;  // as it was when the worker was let in
   EnrolAnswer enrolled;
   std::optional<protocol::Place> moved;  // where it serves now, if not where it was seated
   record::Trace trace;
@@ -135,13 +136,13 @@ class WorkerLife {
       link.host = std::move(*own);
     }
     link.keys = keys_;
-    coordinator_key_ = *course_.join.coordinator_key();
+    coordinator_key_ = *course_.invite.coordinator_key();
     link.roster.add(kCoordinator, coordinator_key_);
     auto opened = ProcessLink::open(run_, plan_, std::move(link));
     if (!opened) return tl::unexpected(opened.error());
     link_ = std::move(*opened);
     link_->connect(kCoordinator, course_.enrolled.coordinator, coordinator_key_);
-    lost_ = process::monotonic_now();
+    heard_ = process::monotonic_now();
     return {};
   }
 
@@ -196,24 +197,30 @@ class WorkerLife {
     waits_since_ = now;
   }
 
-  // A coordinator that was started again may be found elsewhere: whoever has lost it asks where it is.
+  // A coordinator that was started again may be found elsewhere, and one that shut this worker out says nothing over
+  // the connection that is left: whoever hears nothing asks at the door.
   void stay_in_touch(const ProcessLink::Turn& turn, Time now) {
-    if (std::ranges::find(turn.connected, kCoordinator) != turn.connected.end()) {
-      lost_.reset();
+    const auto has = [](const std::vector<PeerId>& peers) {
+      return std::ranges::find(peers, kCoordinator) != peers.end();
+    };
+    const bool connects = has(turn.connected);
+    if (connects || std::ranges::any_of(turn.messages, [](const auto& m) { return m.from == kCoordinator; })) {
+      heard_ = now;
       course_.enroller.rest();
     }
-    if (std::ranges::find(turn.disconnected, kCoordinator) != turn.disconnected.end()) lost_ = now;
-    if (!lost_ || now - *lost_ < kLookForCoordinator) return;
+    connected_ = (connected_ || connects) && !has(turn.disconnected);
+    if (now - heard_ < (connected_ ? kSilence : kLookForCoordinator)) return;
     const auto heard = course_.enroller.listen(Duration{}, now);
     if (const auto* refusal = std::get_if<EnrolRefusal>(&heard)) {
       end(fmt::format("the coordinator does not let it back in: {}", refusal->sentence));
     } else if (const auto* answer = std::get_if<EnrolAnswer>(&heard)) {
-      if (answer->peer != self_ || course_.enroller.join()->run_id != course_.join.run_id ||
-          course_.enroller.join()->coordinator != course_.join.coordinator)
-        return end(fmt::format("{} names another run by now; start it again to join that", options_.join));
+      if (answer->peer != self_ || course_.enroller.invite()->run_id != course_.invite.run_id ||
+          course_.enroller.invite()->coordinator != course_.invite.coordinator)
+        return end(fmt::format("{} names another run by now; start it again to join that", options_.invite.name()));
+      heard_ = now;
       course_.enrolled.coordinator = answer->coordinator;
       link_->connect(kCoordinator, answer->coordinator, coordinator_key_);
-    } else if (options_.patience_s > 0 && now - *lost_ > seconds(options_.patience_s)) {
+    } else if (options_.patience_s > 0 && now - heard_ > seconds(options_.patience_s)) {
       end(fmt::format("no coordinator for {:.0f} s: {}", options_.patience_s, course_.enroller.trouble()));
     }
   }
@@ -300,7 +307,8 @@ class WorkerLife {
   ComputeTime time_;
   std::string waits_for_;
   Time waits_since_{};
-  std::optional<Time> lost_;  // without a connection to the coordinator since
+  Time heard_{};  // of the coordinator
+  bool connected_ = false;
   bool moves_ = false;
   std::optional<int> exit_code_;
 };
@@ -311,7 +319,7 @@ class Worker {
   Worker(const WorkerOptions& options, const Identity& identity)
       : options_(options),
         keys_(transport::key_pair_of(identity)),
-        course_(options.join, identity,
+        course_(options.invite, identity,
                 {options.name, options.stage ? std::optional(StageId(*options.stage)) : std::nullopt, true}) {}
 
   int serve() {
@@ -355,16 +363,16 @@ class Worker {
   }
 
   Status take(const EnrolAnswer& answer) {
-    course_.join = *course_.enroller.join();
+    course_.invite = *course_.enroller.invite();
     course_.enrolled = answer;
     if (run_) return {};
     // The spec is the run's only if its digest is the run's id. What this machine has otherwise is none of it.
     auto spec = config::parse_run(answer.spec, "the run's spec");
     if (!spec) return fail("{}; install the coordinator's version", spec.error().front().text());
     const std::uint64_t run_id = planner::make_plan(*spec).run_id;
-    if (run_id != course_.join.run_id)
-      return fail("the coordinator sent the spec of run {:016x}, {} is for run {:016x}", run_id, options_.join,
-                  course_.join.run_id);
+    if (run_id != course_.invite.run_id)
+      return fail("the coordinator sent the spec of run {:016x}, {} is for run {:016x}", run_id, options_.invite.name(),
+                  course_.invite.run_id);
     config::RunSource source{answer.spec, "the run's spec", options_.overrides};
     if (!options_.host.empty()) {
       const auto host = config::config_file_text(options_.host, "a host file");
@@ -407,13 +415,15 @@ int serve_worker(WorkerOptions options) {
   std::error_code error;
   // A join file that is not there yet is waited for; what can never become one is not. A coordinator writes its host
   // file before it.
-  if (const auto join = fs::status(options.join, error); fs::exists(join) && !fs::is_regular_file(join))
-    if (const auto file = InputFile::open(options.join, "a run's join file"); !file)
-      return refuse(file.error().at(options.join));
+  if (const auto& file = options.invite.file; !file.empty())
+    if (const auto join = fs::status(file, error); fs::exists(join) && !fs::is_regular_file(join))
+      if (const auto opened = InputFile::open(file, "a run's join file"); !opened)
+        return refuse(opened.error().at(file));
   if (const auto problems = config::host_override_problems(options.overrides); !problems.empty())
     return refuse({fmt::format("{}; what all must agree on comes from the run", problems.front().text())});
   std::jthread loads_torch;
-  if (!options.host.empty() && (fs::exists(options.host, error) || fs::exists(options.join, error))) {
+  if (!options.host.empty() &&
+      (fs::exists(options.host, error) || options.invite.given || fs::exists(options.invite.file, error))) {
     const auto host = config::config_file_text(options.host, "a host file");
     if (!host) return refuse({host.error().text()});
     // A device that computes needs libtorch; it is loaded while the worker asks for its seat.
@@ -428,6 +438,9 @@ int serve_worker(WorkerOptions options) {
   if (!lock) return refuse(lock.error());
   const auto identity = Identity::keep(options.home.identity());
   if (!identity) return refuse(identity.error());
+  // So that `isthmus join` alone goes on with this run.
+  if (options.invite.given)
+    if (auto kept = write_invite_file(options.home.invite(), *options.invite.given); !kept) return refuse(kept.error());
   return Worker(options, *identity).serve();
 }
 

@@ -5,15 +5,16 @@
 #include <string>
 #include <vector>
 
+#include "app/enroller.h"
 #include "record/run_folder.h"
 
 namespace isthmus::app {
 
-// A worker: asks the coordinator that a join file names to take part, waits for a seat, serves it: an io thread (this
+// A worker: asks the coordinator that an invite names to take part, waits for a seat, serves it: an io thread (this
 // one) around router/worker_steps.h and a compute thread. When it is moved to another stage it drops all it holds and
 // begins another life there, as a worker that joins. A coordinator that is gone is looked for until it is back.
 struct WorkerOptions {
-  std::string join;  // file that the run's coordinator wrote (app/join_file.h)
+  InviteSource invite;
   record::WorkerHome home;
   std::string checkpoints;             // folder; empty: in its home
   std::string name;                    // for people; empty: of its home's folder

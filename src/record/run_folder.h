@@ -41,6 +41,8 @@ struct WorkerHome {
   std::string path;
 
   std::string identity() const { return path + "/identity.key"; }
+  // With which it joined last.
+  std::string invite() const { return path + "/invite"; }
   // One process at a time is this worker.
   std::string lock() const { return path + "/lock"; }
   std::string checkpoints() const { return path + "/checkpoint"; }

@@ -26,12 +26,11 @@ class TwoMachinesTest : public ByHandTest {
                                        << own;
   }
   pid_t work_at(const std::string& name) {
-    return begin(name,
-                 {"worker", "--join", folder_ + "/out/join", "--home", ".", "--name", name, "--host", "host.toml",
-                  "--patience", "60"},
-                 [home = folder_ + "/" + name] {
-                   if (::chdir(home.c_str()) != 0) ::_exit(126);
-                 });
+    return begin(
+        name, {"join", folder_ + "/out/join", "--home", ".", "--name", name, "--host", "host.toml", "--patience", "60"},
+        [home = folder_ + "/" + name] {
+          if (::chdir(home.c_str()) != 0) ::_exit(126);
+        });
   }
 };
 

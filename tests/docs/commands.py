@@ -18,7 +18,8 @@ A comment before a block of code says how its commands are made short:
     <!-- test: replace OLD NEW -->       NEW stands for OLD in the commands
     <!-- test: edit FILE OLD NEW -->     NEW stands for OLD in FILE
 
-Several are separated by "; ". Every run of `train` and `coordinator` is shortened (SHORT). `--spans` starts nothing: it
+Several are separated by ";" outside quotes.
+Every run of `train` and `coordinator` is shortened (SHORT). `--spans` starts nothing: it
 checks that what stands between backticks, or behind "--", in all documents is a command, a program or an option that
 there is.
 """

@@ -42,7 +42,7 @@ def commands(page):
         block = code
         note = re.fullmatch(r"<!-- test: (.*) -->", line.strip())
         if note:
-            notes = [item.strip() for item in note[1].split(";")]
+            notes = [item.strip() for item in re.split(r';(?=(?:[^"]*"[^"]*")*[^"]*$)', note[1])]
         if not code:
             continue
         whole += re.sub(r"\s{2,}#.*$", "", line.strip())

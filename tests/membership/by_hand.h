@@ -43,8 +43,8 @@ every = 5
   }
   pid_t work(const std::string& name, std::vector<std::string> more = {}, const std::function<void()>& prepare = {}) {
     // Patience, so that a test whose coordinator fails comes to an end.
-    std::vector<std::string> arguments = {"worker",     "--join", folder_ + "/out/join", "--home", folder_ + "/" + name,
-                                          "--patience", "60"};
+    std::vector<std::string> arguments = {"join", folder_ + "/out/join", "--home", folder_ + "/" + name, "--patience",
+                                          "60"};
     arguments.insert(arguments.end(), more.begin(), more.end());
     return begin(name, arguments, prepare);
   }

@@ -9,6 +9,8 @@
 #include <regex>
 #include <string>
 
+#include "app/invite.h"
+
 namespace {
 
 TEST_F(ByHandTest, TwoWorkersTrainAndOneThatIsKilledComesBack) {
@@ -94,7 +96,7 @@ TEST_F(ByHandTest, ALiveRunIsLeftAlone) {
 TEST_F(ByHandTest, AWorkerChangesOnlyItsOwnMachine) {
   for (const char* theirs :
        {"train.learning_rate=5", "run.seed=7", "emulated.forward_ms=3", "pipeline.device=emulated"}) {
-    const auto refused = run({"worker", "--join", folder_ + "/out/join", "--home", folder_ + "/one", "--set", theirs});
+    const auto refused = run({"join", folder_ + "/out/join", "--home", folder_ + "/one", "--set", theirs});
     EXPECT_EQ(refused.code, 1) << theirs;
     EXPECT_NE(refused.output.find("comes from the run"), std::string::npos) << refused.output;
   }
@@ -105,11 +107,11 @@ TEST_F(ByHandTest, SomebodyWhomNobodyInvitedStaysOutsideAndIsCounted) {
   const pid_t coordinator = coordinate();
   ASSERT_TRUE(eventually([&] { return !read(folder_ + "/out/join").empty(); })) << read(output("coordinator"));
   const std::string forged = folder_ + "/forged";
-  std::ofstream(forged) << std::regex_replace(read(folder_ + "/out/join"), std::regex("seed [0-9a-f]{8}"),
-                                              "seed 01234567");
-  std::filesystem::permissions(forged, std::filesystem::perms(0600));
-  const pid_t stranger =
-      begin("stranger", {"worker", "--join", forged, "--home", folder_ + "/stranger", "--patience", "4"});
+  auto invite = isthmus::app::read_invite_file(folder_ + "/out/join");
+  ASSERT_TRUE(invite) << invite.error().message;
+  invite->key = isthmus::transport::new_key_pair();
+  ASSERT_TRUE(isthmus::app::write_invite_file(forged, *invite));
+  const pid_t stranger = begin("stranger", {"join", forged, "--home", folder_ + "/stranger", "--patience", "4"});
   const auto outside = end(stranger, "stranger");
   EXPECT_EQ(outside.code, 1);
   EXPECT_NE(outside.output.find("waits for a coordinator: "), std::string::npos) << outside.output;
@@ -120,10 +122,82 @@ TEST_F(ByHandTest, SomebodyWhomNobodyInvitedStaysOutsideAndIsCounted) {
   EXPECT_EQ(end(coordinator, "coordinator").code, 130);
 }
 
+// An owner's words to a run that goes on: a string lets in as many as it says, and nobody stays against their will.
+TEST_F(ByHandTest, AnOwnerInvitesAndShutsOut) {
+  const pid_t coordinator = coordinate();
+  ASSERT_TRUE(eventually([&] { return std::filesystem::exists(folder_ + "/out/join"); }))
+      << read(output("coordinator"));
+  const auto owner = [&](std::vector<std::string> words) {
+    words.insert(words.begin() + 1, folder_ + "/out");
+    const auto said = run(words);
+    EXPECT_EQ(said.code, 0) << said.output;
+    return said.output;
+  };
+  const auto invited = [&](std::vector<std::string> how) {
+    how.insert(how.begin(), "invite");
+    how.push_back("--json");
+    return nlohmann::json::parse(owner(how))["invite"].get<std::string>();
+  };
+  const auto join = [&](const std::string& name, const std::string& invite) {
+    return begin(name, {"join", invite, "--home", folder_ + "/" + name, "--patience", "60"});
+  };
+  const auto refused = [&](const std::string& name, const std::string& invite, const std::string& why) {
+    const auto done = end(join(name, invite), name);
+    EXPECT_EQ(done.code, 1);
+    EXPECT_NE(done.output.find(why), std::string::npos) << done.output;
+  };
+  const std::string one = invited({"--uses", "1"}), more = invited({"--uses", "0", "--expires", "0"});
+  const pid_t first = join("one", one);
+  ASSERT_TRUE(eventually([&] { return events().find("\"seated\"") != std::string::npos; })) << read(output("one"));
+  refused("late", one, "this invite was for one machine");
+  const pid_t second = join("two", more);
+  ASSERT_TRUE(reaches("out", 2)) << read(output("coordinator")) << read(output("two"));
+  owner({"revoke", more});
+  refused("later", more, "this invite was withdrawn");
+  const auto peers = nlohmann::json::parse(owner({"peers", "--json"}));
+  ASSERT_EQ(peers["peers"].size(), 2u) << peers;
+  EXPECT_EQ(peers["peers"][0]["standing"], "member") << peers;
+  EXPECT_EQ(peers["invites"].size(), 3u) << peers;  // that of OUT/join as well
+  EXPECT_NE(owner({"peers"}).find("withdrawn"), std::string::npos);
+  // Out at once; its identity may not come back.
+  const std::string number = peers["peers"][1]["peer"].dump();
+  owner({"revoke", number, "--ban", "--reason", "it lies"});
+  const auto banned = end(second, "two");
+  EXPECT_EQ(banned.code, 1);
+  EXPECT_NE(banned.output.find("banned"), std::string::npos) << banned.output;
+  EXPECT_NE(banned.output.find("it lies"), std::string::npos) << banned.output;
+  // `join` alone goes on with the run that it joined last.
+  kill_at_once(first);
+  const pid_t again = begin("one", {"join", "--home", folder_ + "/one", "--patience", "60"});
+  const std::size_t steps = read(folder_ + "/out/metrics.jsonl").size();
+  join("three", invited({"--stage", "1"}));
+  EXPECT_TRUE(eventually([&] { return read(folder_ + "/out/metrics.jsonl").size() > steps; })) << events();
+  ::kill(coordinator, SIGTERM);
+  EXPECT_EQ(end(coordinator, "coordinator").code, 130);
+  EXPECT_EQ(end(again, "one").code, 0) << read(output("one"));
+  // Nobody is there to ask any more.
+  const auto nobody = run({"peers", folder_ + "/out"});
+  EXPECT_EQ(nobody.code, 1);
+  EXPECT_NE(nobody.output.find("no coordinator serves"), std::string::npos) << nobody.output;
+}
+
+TEST_F(ByHandTest, AnInviteThatIsNoneIsRefusedAtOnce) {
+  const std::pair<const char*, const char*> flawed[] = {
+      {"isthmus1AAAA", "copy it again"}, {"isthmus9AAAA", "install the version"}, {"", "has joined no run yet"}};
+  for (const auto& [text, why] : flawed) {
+    std::vector<std::string> arguments = {"join", "--home", folder_ + "/nowhere"};
+    if (*text) arguments.emplace_back(text);
+    const auto refused = run(arguments);
+    EXPECT_EQ(refused.code, 1);
+    EXPECT_NE(refused.output.find(why), std::string::npos) << refused.output;
+  }
+  EXPECT_FALSE(std::filesystem::exists(folder_ + "/nowhere"));
+}
+
 TEST_F(ByHandTest, OneHomeIsOneWorker) {
   const pid_t first = work("one");
   ASSERT_TRUE(eventually([&] { return !read(folder_ + "/one/identity.key").empty(); }));
-  const pid_t second = begin("second", {"worker", "--join", folder_ + "/out/join", "--home", folder_ + "/one"});
+  const pid_t second = begin("second", {"join", folder_ + "/out/join", "--home", folder_ + "/one"});
   const auto refused = end(second, "second");
   EXPECT_EQ(refused.code, 1);
   EXPECT_NE(refused.output.find("in use by another worker"), std::string::npos) << refused.output;

@@ -60,7 +60,10 @@ CommandLine::CommandLine()
   add_generate(*this);
   add_simulate(*this);
   add_coordinator(*this);
-  add_worker(*this);
+  add_join(*this);
+  add_invite(*this);
+  add_peers(*this);
+  add_revoke(*this);
   add_log(*this);
   add_bench(*this);
   add_data(*this);

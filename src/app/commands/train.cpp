@@ -97,21 +97,13 @@ class Launcher {
   // Nothing of who it is comes from here: it makes its identity itself, in its own folder, and enrols as a stranger
   // does. Without this process it does what the coordinator says, and ends when that is gone as well.
   Status start_worker(Process& worker) {
-    std::vector<std::string> arguments = {"worker",
-                                          "--join",
-                                          folder_.join_file(),
-                                          "--home",
-                                          folder_.path + "/" + worker.name,
-                                          "--host",
-                                          folder_.host_file(),
-                                          "--checkpoints",
-                                          folder_.checkpoints(),
-                                          "--name",
-                                          worker.name,
-                                          "--stage",
-                                          std::to_string(worker.stage),
-                                          "--patience",
-                                          std::to_string(kPatience)};
+    std::vector<std::string> arguments = {"join",          folder_.join_file(),
+                                          "--home",        folder_.path + "/" + worker.name,
+                                          "--host",        folder_.host_file(),
+                                          "--checkpoints", folder_.checkpoints(),
+                                          "--name",        worker.name,
+                                          "--stage",       std::to_string(worker.stage),
+                                          "--patience",    std::to_string(kPatience)};
     if (options_.trace) arguments.push_back("--trace");
     auto child = process::Child::start(worker.name, arguments, {.when_orphaned = 0});
     if (!child) return tl::unexpected(child.error());

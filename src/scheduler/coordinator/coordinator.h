@@ -127,6 +127,10 @@ class Coordinator {
   // Begins (or begins again) from weights of this version: everybody has to be admitted anew.
   std::vector<CoordinatorEffect> begin(std::uint64_t version, Time now);
 
+  // Lets whoever shows the key enrol; the caller opens its door to decisions().invites.
+  std::vector<CoordinatorEffect> invite(const InviteRecord& invite, Time now);
+  // Nobody new enrols with it. An unknown key, or one that was withdrawn: no effects.
+  std::vector<CoordinatorEffect> withdraw(const protocol::PublicKey& key, Time now);
   // LetIn or TurnAway comes back, behind the record that says so. The same identity again: the same answer, and
   // no record; with another CURVE key it is refused. Whoever waits calls this every few seconds, or is connected:
   // nobody else is seated. Where it serves or stands in the queue: place_of, queued.

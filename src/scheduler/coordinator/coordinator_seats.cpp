@@ -6,6 +6,22 @@
 
 namespace isthmus::coordinator {
 
+std::vector<CoordinatorEffect> Coordinator::invite(const InviteRecord& invite, Time now) {
+  liveness_.turn(now);
+  append(invite);
+  happened(events::Invited{invite.uses, invite.stage});
+  return take();
+}
+
+std::vector<CoordinatorEffect> Coordinator::withdraw(const protocol::PublicKey& key, Time now) {
+  liveness_.turn(now);
+  const auto known = decisions_.invites.find(key);
+  if (known == decisions_.invites.end() || known->second.withdrawn) return take();
+  append(WithdrawRecord{key});
+  happened(events::Withdrawn{known->second.used});
+  return take();
+}
+
 std::vector<CoordinatorEffect> Coordinator::enrol(const Enrolment& enrolment, Time now) {
   liveness_.turn(now);
   const auto refuse = [&](std::string reason) {

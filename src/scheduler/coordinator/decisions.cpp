@@ -12,6 +12,7 @@ constexpr std::size_t kDeparturesMax = 256;  // of a stage
 
 bool is_decision(const LogRecord& record) {
   return !std::holds_alternative<CheckpointRecord>(record) && !std::holds_alternative<EnrolRecord>(record) &&
+         !std::holds_alternative<InviteRecord>(record) && !std::holds_alternative<WithdrawRecord>(record) &&
          !std::holds_alternative<SeatRecord>(record) && !std::holds_alternative<UnseatRecord>(record) &&
          !std::holds_alternative<RevokeRecord>(record);
 }
@@ -247,8 +248,13 @@ void Decisions::apply(const LogRecord& record) {
     absent = again->absent;
     for (const auto stage : absent) steps_without[stage.value] = std::max(1u, steps_without[stage.value]);
     deal_anew();
+  } else if (const auto* invite = std::get_if<InviteRecord>(&record)) {
+    invites[invite->key] = {invite->uses, 0, invite->expires_s, invite->stage, false};
+  } else if (const auto* withdraw = std::get_if<WithdrawRecord>(&record)) {
+    invites[withdraw->key].withdrawn = true;
   } else if (const auto* enrol = std::get_if<EnrolRecord>(&record)) {
-    peers[enrol->peer] = {enrol->identity, enrol->key, enrol->name, enrol->wish, {}, false, false, {}};
+    peers[enrol->peer] = {enrol->identity, enrol->key, enrol->name, enrol->wish, enrol->invite, {}, false, false, {}};
+    if (enrol->invite) ++invites[*enrol->invite].used;
     waiting.push_back(enrol->peer);
   } else if (const auto* seat = std::get_if<SeatRecord>(&record)) {
     leave_seat(seat->peer);

@@ -164,6 +164,32 @@ struct DealRecord {
     visit("to", self.to, protocol::Most::kMicrobatches);
   }
 };
+// Whoever shows this key may enrol.
+struct InviteRecord {
+  static constexpr std::string_view kName = "invite";
+  protocol::PublicKey key{};    // CURVE, the public half of the invite's seed
+  std::uint32_t uses = 1;       // identities that may enrol with it; 0: any number
+  std::uint64_t expires_s = 0;  // seconds since 1970; 0: never
+  std::optional<StageId> stage;
+  friend bool operator==(const InviteRecord&, const InviteRecord&) = default;
+  template <class Self>
+  static void fields(Self& self, auto& visit) {
+    visit("key", self.key);
+    visit("uses", self.uses);
+    visit("expires_s", self.expires_s);
+    visit("stage", self.stage);
+  }
+};
+// Nobody enrols with this invite any more; who has, stays.
+struct WithdrawRecord {
+  static constexpr std::string_view kName = "withdraw";
+  protocol::PublicKey key{};
+  friend bool operator==(const WithdrawRecord&, const WithdrawRecord&) = default;
+  template <class Self>
+  static void fields(Self& self, auto& visit) {
+    visit("key", self.key);
+  }
+};
 // Somebody may take part from now on: peers are numbered from 1 in this order, and no number comes again. Whoever has
 // no seat yet waits for one.
 struct EnrolRecord {
@@ -172,7 +198,8 @@ struct EnrolRecord {
   protocol::PublicKey identity{};  // Ed25519
   protocol::PublicKey key{};       // CURVE
   std::string name;                // for people
-  std::optional<StageId> wish;     // the stage that its invite names
+  std::optional<StageId> wish;     // the stage that its invite names, or that it would rather serve
+  std::optional<protocol::PublicKey> invite;
   friend bool operator==(const EnrolRecord&, const EnrolRecord&) = default;
   template <class Self>
   static void fields(Self& self, auto& visit) {
@@ -181,6 +208,7 @@ struct EnrolRecord {
     visit("key", self.key);
     visit("name", self.name, protocol::Most::kNote);
     visit("wish", self.wish);
+    visit("invite", self.invite);
   }
 };
 // A peer that waited serves here from now on, until it is moved.
@@ -223,13 +251,22 @@ struct RevokeRecord {
     visit("ban", self.ban);
   }
 };
-using LogRecord =
-    std::variant<InitRecord, AdmitRecord, ExpelRecord, CommitRecord, CheckpointRecord, RollbackRecord, AttemptRecord,
-                 MoveRecord, DealRecord, EnrolRecord, SeatRecord, UnseatRecord, RevokeRecord>;
+using LogRecord = std::variant<InitRecord, AdmitRecord, ExpelRecord, CommitRecord, CheckpointRecord, RollbackRecord,
+                               AttemptRecord, MoveRecord, DealRecord, InviteRecord, WithdrawRecord, EnrolRecord,
+                               SeatRecord, UnseatRecord, RevokeRecord>;
 
 // Whether the record has an epoch of its own: one that changes members or the step. The others would only void
 // combinations that are under way.
 bool is_decision(const LogRecord& record);
+
+// An invite, and what became of it.
+struct Invite {
+  std::uint32_t uses = 0, used = 0;
+  std::uint64_t expires_s = 0;
+  std::optional<StageId> stage;
+  bool withdrawn = false;
+  friend bool operator==(const Invite&, const Invite&) = default;
+};
 
 // Somebody that was enrolled.
 struct Peer {
@@ -237,6 +274,7 @@ struct Peer {
   protocol::PublicKey key{};
   std::string name;
   std::optional<StageId> wish;
+  std::optional<protocol::PublicKey> invite;
   std::optional<protocol::Place> seat;  // as it was given; `Decisions::moved` says where it serves now, if elsewhere
   bool revoked = false;
   bool banned = false;
@@ -271,7 +309,8 @@ class Decisions {
   std::vector<std::uint32_t> steps_without;  // per stage: steps that went without it since somebody last served it
   std::optional<protocol::Commit> last_commit;
   std::map<PeerId, SessionId> last_session;
-  std::map<PeerId, Peer> peers;             // everybody who was ever enrolled
+  std::map<PeerId, Peer> peers;  // everybody who was ever enrolled
+  std::map<protocol::PublicKey, Invite> invites;
   std::vector<PeerId> waiting;              // for a seat, who came first before the others
   std::map<PeerId, protocol::Place> moved;  // peers that serve elsewhere than where they were seated
   std::set<SessionId> used_sessions;        // every session ever admitted

@@ -10,6 +10,14 @@ std::string place_text(const protocol::Place& place) {
   return fmt::format("stage {} replica {}", place.stage, place.replica);
 }
 
+std::string text(const events::Invited& e) {
+  std::string words = e.uses == 0   ? "for any number of machines"
+                      : e.uses == 1 ? "for one machine"
+                                    : fmt::format("for {} machines", e.uses);
+  if (e.only_stage) words += fmt::format(", at stage {}", *e.only_stage);
+  return words;
+}
+std::string text(const events::Withdrawn& e) { return fmt::format("{} enrolled with it", e.used); }
 std::string text(const events::Enrolled& e) { return e.name; }
 std::string text(const events::Seated& e) { return place_text(e.place); }
 std::string text(const events::Unseated& e) { return e.reason; }

@@ -16,6 +16,15 @@ namespace isthmus::coordinator {
 // in events.jsonl; `peer` is whom it is about.
 namespace events {
 
+struct Invited {
+  static constexpr std::string_view kName = "invited";
+  std::uint32_t uses = 0;  // 0: any number
+  std::optional<StageId> only_stage;
+};
+struct Withdrawn {
+  static constexpr std::string_view kName = "withdrawn";
+  std::uint32_t used = 0;  // identities that have enrolled with it
+};
 struct Enrolled {
   static constexpr std::string_view kName = "enrolled";
   PeerId peer;
@@ -155,11 +164,12 @@ struct Finished {
 
 }  // namespace events
 
-using Event = std::variant<events::Enrolled, events::Seated, events::Unseated, events::Revoked, events::Joining,
-                           events::Fetching, events::Admitted, events::Suspected, events::Expelled, events::Moved,
-                           events::Gone, events::Dealt, events::Committed, events::Checkpointed, events::RolledBack,
-                           events::StageSkipped, events::StageAwaited, events::Fault, events::Warning, events::Refused,
-                           events::Unreachable, events::Offender, events::Stopping, events::Finished>;
+using Event =
+    std::variant<events::Invited, events::Withdrawn, events::Enrolled, events::Seated, events::Unseated,
+                 events::Revoked, events::Joining, events::Fetching, events::Admitted, events::Suspected,
+                 events::Expelled, events::Moved, events::Gone, events::Dealt, events::Committed, events::Checkpointed,
+                 events::RolledBack, events::StageSkipped, events::StageAwaited, events::Fault, events::Warning,
+                 events::Refused, events::Unreachable, events::Offender, events::Stopping, events::Finished>;
 
 // Something happened in this step.
 struct Happened {

@@ -6,6 +6,7 @@
 #include <numeric>
 #include <set>
 
+#include "base/plain_duration.h"
 #include "base/plain_text.h"
 #include "base/replicas_max.h"
 
@@ -46,11 +47,26 @@ const Seat* Seating::find(PeerId peer) const {
   return at == index_.end() ? nullptr : &seats_[at->second];
 }
 
+std::string flaw_of(const Invite& invite, std::uint64_t now_s) {
+  if (invite.withdrawn) return "this invite was withdrawn; ask for another";
+  if (invite.expires_s != 0 && now_s >= invite.expires_s)
+    return fmt::format("this invite expired {} ago; ask for another", plain_duration(now_s - invite.expires_s));
+  if (invite.uses != 0 && invite.used >= invite.uses)
+    return fmt::format("this invite was for {}, and {} enrolled with it; ask for another",
+                       invite.uses == 1 ? "one machine" : fmt::format("{} machines", invite.uses),
+                       invite.uses == 1 ? "one has" : "as many have");
+  return {};
+}
+
 Seating::Answer Seating::answer(const Decisions& decisions, const Enrolment& enrolment) const {
+  const Peer* revoked = nullptr;  // it was this one
   for (const auto& [peer, known] : decisions.peers) {
     if (known.banned && known.identity == enrolment.identity)
       return Refusal{"this identity is banned from the run: " + known.reason};
-    if (known.revoked) continue;
+    if (known.revoked) {
+      if (known.identity == enrolment.identity) revoked = &known;
+      continue;
+    }
     if (known.identity == enrolment.identity) {
       if (known.key == enrolment.key) return peer;
       return Refusal{
@@ -60,15 +76,23 @@ Seating::Answer Seating::answer(const Decisions& decisions, const Enrolment& enr
     if (known.key == enrolment.key)
       return Refusal{"another identity enrolled with this CURVE key; use one of your own"};
   }
+  if (revoked && enrolment.again)
+    return Refusal{fmt::format("it was revoked: {}; start it again to enrol anew", revoked->reason)};
   if (enrolment.name.size() > kNameMax || !is_plain_text(enrolment.name))
     return Refusal{
         fmt::format("a name has at most {} bytes of UTF-8 text, without control characters; choose another", kNameMax)};
   if (decisions.peers.size() >= options_.peers_max)
     return Refusal{fmt::format("{} identities were enrolled, as many as the run takes", options_.peers_max)};
-  const std::optional<StageId> wish =
-      enrolment.wish && enrolment.wish->value < wished_.size() ? enrolment.wish : std::nullopt;
+  std::optional<StageId> wish = enrolment.wish;
+  if (enrolment.invite) {
+    const auto invite = decisions.invites.find(*enrolment.invite);
+    if (invite == decisions.invites.end()) return Refusal{"this invite is not one of this run's; ask for one"};
+    if (std::string why = flaw_of(invite->second, enrolment.asked_s); !why.empty()) return Refusal{std::move(why)};
+    if (invite->second.stage) wish = invite->second.stage;
+  }
+  if (wish && wish->value >= wished_.size()) wish.reset();
   const PeerId peer(decisions.peers.empty() ? 1 : decisions.peers.rbegin()->first.value + 1);
-  return EnrolRecord{peer, enrolment.identity, enrolment.key, enrolment.name, wish};
+  return EnrolRecord{peer, enrolment.identity, enrolment.key, enrolment.name, wish, enrolment.invite};
 }
 
 const std::string* Seating::why_gone(PeerId peer) const {

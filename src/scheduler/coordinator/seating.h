@@ -32,8 +32,15 @@ struct Enrolment {
   protocol::PublicKey identity{};  // Ed25519; the caller has checked that whoever asks holds it and `key`
   protocol::PublicKey key{};       // CURVE
   std::string name;                // for people: at most 64 bytes of UTF-8, no control characters
-  std::optional<StageId> wish;     // the stage that its invite names
+  std::optional<StageId> wish;     // the stage it would rather serve
+  // The key that let it in at the door; nothing: its host vouches for it.
+  std::optional<protocol::PublicKey> invite{};
+  bool again = false;         // as who it was before: never as somebody new
+  std::uint64_t asked_s = 0;  // now, in seconds since 1970, by which invites expire
 };
+
+// Why nobody new may enrol with the invite, for people; empty: somebody may. `now_s`: seconds since 1970.
+std::string flaw_of(const Invite& invite, std::uint64_t now_s);
 
 // Where a peer stands among those that wait.
 struct Queued {

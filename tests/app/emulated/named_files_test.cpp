@@ -99,7 +99,7 @@ TEST_F(NamedFilesTest, InputsAreRegularFiles) {
              {"train", run_file, "--host", named},
              {"train", run_file, "--set", "data.train=" + named},
              {"coordinator", run_file, "--out", path("c"), "--host", named},
-             {"worker", "--join", named, "--home", path("w")},
+             {"join", named, "--home", path("w")},
              {"bench", "convergence", named},
              {"bench", "codecs", named},
              {"bench", "paths", named},

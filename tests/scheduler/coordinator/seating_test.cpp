@@ -66,6 +66,51 @@ class SeatingTest : public ::testing::Test {
   std::map<PeerId, protocol::View> views_;
 };
 
+TEST_F(SeatingTest, WhoeverWasRevokedComesBackOnlyAsSomebodyNew) {
+  hear(coordinator_.revoke(enrol(7), "it lies", false, now_));
+  Enrolment asked = somebody(7);
+  asked.again = true;
+  hear(coordinator_.enrol(asked, now_));
+  EXPECT_THAT(refused_, testing::HasSubstr("it was revoked: it lies"));
+  EXPECT_EQ(enrol(7), PeerId(2));
+}
+
+TEST_F(SeatingTest, InvitesAreUsedUpExpireAndAreWithdrawn) {
+  const protocol::PublicKey two{1}, brief{2}, third_stage{3}, unknown{4};
+  hear(coordinator_.invite({two, 2, 0, {}}, now_));
+  hear(coordinator_.invite({brief, 0, 1000, {}}, now_));
+  hear(coordinator_.invite({third_stage, 1, 0, StageId(1)}, now_));
+  const auto ask = [&](std::uint8_t who, const protocol::PublicKey& invite, std::uint64_t at_s = 500) {
+    Enrolment asked = somebody(who);
+    asked.invite = invite;
+    asked.asked_s = at_s;
+    refused_.clear();
+    hear(coordinator_.enrol(asked, now_));
+    return refused_;
+  };
+  EXPECT_THAT(ask(1, unknown), testing::HasSubstr("not one of this run's"));
+  EXPECT_EQ(ask(1, two), "");
+  EXPECT_EQ(ask(2, two), "");
+  EXPECT_THAT(ask(3, two), testing::HasSubstr("was for 2 machines, and as many have enrolled"));
+  EXPECT_EQ(ask(1, two), "");  // who it is already
+  EXPECT_EQ(ask(4, brief, 999), "");
+  EXPECT_THAT(ask(5, brief, 1090), testing::HasSubstr("expired 90 s ago"));
+  EXPECT_EQ(ask(6, third_stage), "");
+  EXPECT_EQ(coordinator_.decisions().peers.at(PeerId(4)).wish, StageId(1));
+  hear(coordinator_.withdraw(brief, now_));
+  EXPECT_THAT(ask(5, brief, 999), testing::HasSubstr("withdrawn"));
+  EXPECT_EQ(ask(4, brief, 2000), "");
+  const std::size_t before = log_.size();
+  hear(coordinator_.withdraw(brief, now_));
+  hear(coordinator_.withdraw(unknown, now_));
+  EXPECT_EQ(log_.size(), before);
+  // All of it is in the log.
+  Coordinator again(plan(), {});
+  again.replay(log_);
+  EXPECT_EQ(again.decisions().invites, coordinator_.decisions().invites);
+  EXPECT_EQ(again.decisions().invites.at(two).used, 2u);
+}
+
 TEST_F(SeatingTest, NumbersWhoeverEnrolsAndWritesItBeforeTheAnswer) {
   EXPECT_EQ(enrol(7), PeerId(1));
   EXPECT_EQ(records_then_, 1u);
