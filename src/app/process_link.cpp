@@ -47,6 +47,7 @@ ProcessLink::Turn ProcessLink::turn(Time until, std::span<const int> descriptors
   std::vector<int> all(descriptors.begin(), descriptors.end());
   all.push_back(process::signal_descriptor());
   sockets_->wait(due > now ? due - now : Duration{}, all);
+  (void)process::received_signal();  // noted: it wakes nobody twice
   Turn turn;
   turn.now = process::monotonic_now();
   for (auto& event : transport_->poll(turn.now)) {

@@ -54,14 +54,16 @@ Result<AdminSocket> AdminSocket::listen(const std::string& folder) {
     if (listener >= 0) ::close(listener);
     return error;
   }
-  AdminSocket socket(path, listener);
+  AdminSocket socket("", listener);
   struct stat there {};
   if (::lstat(path.c_str(), &there) == 0 && S_ISSOCK(there.st_mode)) ::unlink(path.c_str());
   // Nobody else for a moment either.
   const mode_t before = ::umask(0177);
   const int bound = ::bind(listener, address.get(), sizeof(sockaddr_un));
   ::umask(before);
-  if (bound != 0 || ::listen(listener, kClientsMax) != 0) return failed();
+  if (bound != 0) return failed();
+  socket.path_ = path;  // only what was made here is removed at the end
+  if (::listen(listener, kClientsMax) != 0) return failed();
   return socket;
 }
 
@@ -74,7 +76,7 @@ AdminSocket::~AdminSocket() {
   for (const auto& [client, said] : clients_) ::close(client);
   if (listener_ < 0) return;
   ::close(listener_);
-  ::unlink(path_.c_str());
+  if (!path_.empty()) ::unlink(path_.c_str());
 }
 
 std::vector<AdminSocket::Request> AdminSocket::poll() {

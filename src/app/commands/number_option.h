@@ -78,11 +78,9 @@ CLI::Option* add_number(CLI::App& command, const std::string& name, T& value, co
     value = std::move(taken);
     return true;
   };
-  const auto show = [&value]() -> std::string {
-    if constexpr (std::is_arithmetic_v<T>)
-      return CLI::detail::to_string(value);
-    else
-      return (void)value, "";
+  const auto show = [&]() -> std::string {
+    if constexpr (std::is_arithmetic_v<T>) return CLI::detail::to_string(value);
+    return "";
   };
   CLI::Option* option =
       command.add_option(name, take, fmt::format("{} ({} to {})", what, low, high), std::is_arithmetic_v<T>, show);
