@@ -27,6 +27,7 @@ const std::map<std::string, Folders> kMayInclude = {
     {"protocol", {"compress", "base"}},
     {"store", {"compress", "spec", "base"}},
     {"transport", {"protocol", "base"}},
+    {"relay", {"protocol", "base"}},
     {"scheduler/planner", {"protocol", "compress", "config", "spec", "base"}},
     {"scheduler/coordinator", {"protocol", "spec", "base"}},
     {"scheduler/paths", {"config", "base"}},
@@ -45,7 +46,7 @@ const std::map<std::string, Folders> kMayInclude = {
       "data", "compress", "config", "spec", "process", "base"}},
     {"app",
      {"lab", "sim", "stage", "record", "wire", "router", "runner", "scheduler/coordinator", "scheduler/planner",
-      "transport", "store", "protocol", "data", "config", "spec", "process", "base"}},
+      "relay", "transport", "store", "protocol", "data", "config", "spec", "process", "base"}},
 };
 
 // Rooms that know only these headers of another one.
@@ -61,6 +62,7 @@ const std::map<std::pair<std::string, std::string>, Folders> kOnly = {
     {{"sim", "store"}, {"checkpoint_store.h", "journal.h"}},
     // A connection knows no message.
     {{"transport", "protocol"}, {"endpoints.h", "priority.h"}},
+    {{"relay", "protocol"}, {"endpoints.h"}},
 };
 
 struct Line {

@@ -1,0 +1,308 @@
+#include "relay/relay_server.h"
+
+#include <sodium.h>
+
+#include <array>
+#include <atomic>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/read.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/write.hpp>
+#include <chrono>
+#include <deque>
+#include <map>
+#include <thread>
+#include <unordered_map>
+#include <utility>
+
+#include "relay/joint.h"
+
+namespace isthmus::relay {
+
+namespace {
+
+namespace asio = boost::asio;
+using asio::ip::tcp;
+using Failure = boost::system::error_code;
+using Stream = Switchboard::Stream;
+
+// A stranger has so long to show a pass, and whoever has registered to send a sign of life.
+constexpr auto kShow = std::chrono::seconds(10), kForgotten = std::chrono::seconds(60);
+constexpr auto kTurn = std::chrono::seconds(1);
+constexpr std::size_t kUnsentMost = 4096;
+
+Time now_of(std::chrono::steady_clock::time_point point) { return point.time_since_epoch(); }
+
+std::uint64_t seconds_since_1970() {
+  return static_cast<std::uint64_t>(
+      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count());
+}
+
+std::string unbracketed(const std::string& host) {
+  return host.starts_with('[') && host.ends_with(']') ? host.substr(1, host.size() - 2) : host;
+}
+
+// A stream before it is joined.
+struct Visitor {
+  explicit Visitor(tcp::socket s) : socket(std::move(s)), deadline(socket.get_executor()) {}
+
+  tcp::socket socket;
+  asio::steady_timer deadline;
+  std::string address;
+  bool stranger = true;
+  Nonce nonce{};
+  std::array<std::uint8_t, kHelloBytes> hello{};
+  std::uint8_t sign = 0;
+  std::deque<Bytes> unsent;
+  bool closing = false;  // once what is unsent has left
+};
+
+}  // namespace
+
+class RelayServer::Impl {
+ public:
+  explicit Impl(Options options)
+      : options_(std::move(options)), switchboard_(options_.limits), acceptor_(context_), ticker_(context_) {}
+
+  ~Impl() {
+    asio::post(context_, [this] { context_.stop(); });
+    if (thread_.joinable()) thread_.join();
+    // Their ends would be told to what is gone by then.
+    ended_ = true;
+    for (auto& [stream, joint] : joints_)
+      if (const auto alive = joint.lock()) alive->close();
+  }
+
+  Status listen() {
+    Failure failure;
+    const auto address = asio::ip::make_address(unbracketed(options_.host), failure);
+    if (failure) return fail("'{}' is no address; expected one such as 192.168.1.20", options_.host);
+    const tcp::endpoint endpoint(address, options_.port);
+    acceptor_.open(endpoint.protocol(), failure);
+    if (!failure) acceptor_.set_option(tcp::acceptor::reuse_address(true), failure);
+    if (!failure) acceptor_.bind(endpoint, failure);
+    if (!failure) acceptor_.listen(asio::socket_base::max_listen_connections, failure);
+    if (failure)
+      return fail(
+          "cannot listen on {}:{} for a relay's streams: {}; choose another port, or an address of this machine",
+          options_.host, options_.port, failure.message());
+    port_ = acceptor_.local_endpoint().port();
+    accept();
+    tick();
+    thread_ = std::thread([this] { context_.run(); });
+    return {};
+  }
+
+  std::uint16_t port() const { return port_; }
+  Figures figures() const { return {registered_, streams_, joined_, bytes_, refused_}; }
+
+ private:
+  void accept() {
+    acceptor_.async_accept([this](Failure failure, tcp::socket socket) {
+      if (failure == asio::error::operation_aborted) return;
+      if (!failure) welcome(std::move(socket));
+      if (failure) {  // out of descriptors: those that are there go on
+        retry_.expires_after(kTurn);
+        retry_.async_wait([this](Failure stopped) {
+          if (!stopped) accept();
+        });
+        return;
+      }
+      accept();
+    });
+  }
+
+  void welcome(tcp::socket socket) {
+    Failure failure;
+    const auto from = socket.remote_endpoint(failure);
+    if (failure) return;
+    const std::string address = from.address().to_string();
+    if (strangers_ >= options_.strangers || strangers_of_[address] >= options_.strangers_per_address) {
+      if (strangers_of_[address] == 0) strangers_of_.erase(address);
+      ++refused_;
+      return;
+    }
+    set_options(socket);
+    const Stream stream = ++last_stream_;
+    Visitor& visitor = visitors_.try_emplace(stream, std::move(socket)).first->second;
+    visitor.address = address;
+    ++strangers_;
+    ++strangers_of_[address];
+    randombytes_buf(visitor.nonce.data(), visitor.nonce.size());
+    send(stream, encode_greeting(visitor.nonce));
+    expire(stream, kShow);
+    asio::async_read(visitor.socket, asio::buffer(visitor.hello), [this, stream](Failure broken, std::size_t) {
+      const auto at = visitors_.find(stream);
+      if (at == visitors_.end()) return;
+      if (broken) return drop(stream);
+      read_hello(stream, at->second);
+    });
+  }
+
+  void read_hello(Stream stream, Visitor& visitor) {
+    const Checked checked = check_hello(visitor.hello, options_.key, visitor.nonce, seconds_since_1970());
+    if (checked.verdict != Verdict::kWelcome) return say(stream, checked.verdict);
+    no_stranger(visitor);
+    carry_out(switchboard_.hello(stream, checked.hello, now()));
+    if (const auto at = visitors_.find(stream); at != visitors_.end() && !at->second.closing) listen_to(stream);
+  }
+
+  // To whoever has registered, or waits until a call is accepted: it says little or nothing.
+  void listen_to(Stream stream) {
+    Visitor& visitor = visitors_.at(stream);
+    expire(stream, kForgotten);
+    visitor.socket.async_read_some(asio::buffer(&visitor.sign, 1), [this, stream](Failure broken, std::size_t) {
+      const auto at = visitors_.find(stream);
+      if (broken == asio::error::operation_aborted || at == visitors_.end()) return;
+      if (broken) return drop(stream);
+      send(stream, encode_ring({}));
+      if (visitors_.contains(stream)) listen_to(stream);
+    });
+  }
+
+  void carry_out(const Switchboard::Effects& effects) {
+    for (const auto& effect : effects) std::visit([this](const auto& e) { carry_out(e); }, effect);
+    count();
+  }
+  void carry_out(const Switchboard::Say& effect) { say(effect.stream, effect.verdict); }
+  void carry_out(const Switchboard::Tell& effect) { send(effect.stream, encode_ring(effect.ring)); }
+  void carry_out(const Switchboard::HangUp& effect) { drop(effect.stream); }
+  void carry_out(const Switchboard::Join& effect) {
+    const auto caller = visitors_.find(effect.caller), callee = visitors_.find(effect.callee);
+    if (caller == visitors_.end() || callee == visitors_.end() || !caller->second.unsent.empty()) {
+      drop(effect.caller);
+      drop(effect.callee);
+      return;
+    }
+    // Nothing is under way on them: a caller says nothing before it is welcome.
+    caller->second.socket.cancel();
+    const std::array<std::uint8_t, 1> welcome = {static_cast<std::uint8_t>(Verdict::kWelcome)};
+    Failure failure;
+    for (Visitor* visitor : {&caller->second, &callee->second})
+      if (!failure) asio::write(visitor->socket, asio::buffer(welcome), failure);
+    auto& allowance = allowances_[effect.account];
+    auto shared = allowance.lock();
+    if (!shared) {
+      shared = std::make_shared<Allowance>(Allowance{options_.bytes_per_second, options_.bytes_per_second, {}});
+      allowance = shared;
+    }
+    const auto joint = std::make_shared<Joint>(std::move(caller->second.socket), std::move(callee->second.socket),
+                                               bytes_, shared, [this, a = effect.caller, b = effect.callee] {
+                                                 if (ended_) return;
+                                                 switchboard_.closed(a);
+                                                 switchboard_.closed(b);
+                                                 joints_.erase(a);
+                                                 count();
+                                               });
+    visitors_.erase(caller);
+    visitors_.erase(callee);
+    joints_[effect.caller] = joint;
+    ++joined_;
+    joint->start();
+  }
+
+  void say(Stream stream, Verdict verdict) {
+    const auto at = visitors_.find(stream);
+    if (at == visitors_.end()) return;
+    if (verdict != Verdict::kWelcome) {
+      ++refused_;
+      at->second.closing = true;
+    }
+    send(stream, {static_cast<std::uint8_t>(verdict)});
+  }
+
+  void send(Stream stream, Bytes bytes) {
+    const auto at = visitors_.find(stream);
+    if (at == visitors_.end()) return;
+    auto& unsent = at->second.unsent;
+    unsent.push_back(std::move(bytes));
+    if (unsent.size() > kUnsentMost) return drop(stream);
+    if (unsent.size() == 1) write(stream, at->second);
+  }
+  void write(Stream stream, Visitor& visitor) {
+    asio::async_write(visitor.socket, asio::buffer(visitor.unsent.front()),
+                      [this, stream](Failure broken, std::size_t) {
+                        const auto at = visitors_.find(stream);
+                        if (broken == asio::error::operation_aborted || at == visitors_.end()) return;
+                        if (broken) return drop(stream);
+                        at->second.unsent.pop_front();
+                        if (!at->second.unsent.empty())
+                          write(stream, at->second);
+                        else if (at->second.closing)
+                          drop(stream);
+                      });
+  }
+
+  template <class Span>
+  void expire(Stream stream, Span span) {
+    asio::steady_timer& deadline = visitors_.at(stream).deadline;
+    deadline.expires_after(span);
+    deadline.async_wait([this, stream](Failure stopped) {
+      if (!stopped) drop(stream);
+    });
+  }
+
+  void no_stranger(Visitor& visitor) {
+    if (!std::exchange(visitor.stranger, false)) return;
+    --strangers_;
+    if (--strangers_of_[visitor.address] == 0) strangers_of_.erase(visitor.address);
+  }
+
+  void drop(Stream stream) {
+    const auto at = visitors_.find(stream);
+    if (at == visitors_.end()) return;
+    no_stranger(at->second);
+    visitors_.erase(at);
+    switchboard_.closed(stream);
+    count();
+  }
+
+  void tick() {
+    ticker_.expires_after(kTurn);
+    ticker_.async_wait([this](Failure stopped) {
+      if (stopped) return;
+      carry_out(switchboard_.tick(now()));
+      std::erase_if(allowances_, [](const auto& entry) { return entry.second.expired(); });
+      tick();
+    });
+  }
+
+  void count() {
+    registered_ = switchboard_.registered();
+    streams_ = switchboard_.streams();
+  }
+  static Time now() { return now_of(std::chrono::steady_clock::now()); }
+
+  const Options options_;
+  asio::io_context context_{1};
+  Switchboard switchboard_;
+  tcp::acceptor acceptor_;
+  asio::steady_timer ticker_;
+  asio::steady_timer retry_{context_};
+  std::uint16_t port_ = 0;
+  Stream last_stream_ = 0;
+  std::unordered_map<Stream, Visitor> visitors_;
+  std::unordered_map<Stream, std::weak_ptr<Joint>> joints_;
+  std::map<Switchboard::Peer, std::weak_ptr<Allowance>> allowances_;
+  std::size_t strangers_ = 0;
+  std::unordered_map<std::string, std::size_t> strangers_of_;
+  std::atomic<std::uint64_t> registered_ = 0, streams_ = 0, joined_ = 0, bytes_ = 0, refused_ = 0;
+  bool ended_ = false;
+  std::thread thread_;
+};
+
+RelayServer::RelayServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+RelayServer::~RelayServer() = default;
+
+Result<std::unique_ptr<RelayServer>> RelayServer::open(Options options) {
+  auto impl = std::make_unique<Impl>(std::move(options));
+  if (auto listening = impl->listen(); !listening) return tl::unexpected(listening.error());
+  return std::unique_ptr<RelayServer>(new RelayServer(std::move(impl)));
+}
+
+std::uint16_t RelayServer::port() const { return impl_->port(); }
+RelayServer::Figures RelayServer::figures() const { return impl_->figures(); }
+
+}  // namespace isthmus::relay
