@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <map>
+#include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -13,6 +15,7 @@
 #include "app/front_desk.h"
 #include "app/invite.h"
 #include "app/process_link.h"
+#include "app/whereabouts.h"
 #include "base/digest.h"
 #include "config/load_run.h"
 #include "process/admin_socket.h"
@@ -24,8 +27,10 @@
 #include "record/fleet_file.h"
 #include "record/progress.h"
 #include "record/run_record.h"
+#include "relay/relay_server.h"
 #include "scheduler/coordinator/coordinator.h"
 #include "scheduler/planner/make_plan.h"
+#include "transport/address.h"
 
 namespace isthmus::app {
 
@@ -34,11 +39,8 @@ namespace {
 // A machine that loads, saves and computes at once may not look at its sockets for seconds.
 constexpr Duration kLastWord = seconds(10);
 
-std::uint64_t wall_clock_us() {
-  return static_cast<std::uint64_t>(
-      std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::system_clock::now().time_since_epoch())
-          .count());
-}
+// A worker asks for a new one when half of it is over.
+constexpr std::uint64_t kPassSeconds = 3600;
 
 class CoordinatorProcess {
  public:
@@ -81,6 +83,9 @@ class CoordinatorProcess {
     auto door = transport::Door::open(at_door);
     if (!door) return tl::unexpected(door.error());
 
+    if (auto opened_relay = open_relay(); !opened_relay) return opened_relay;
+    whereabouts_.emplace(transport::key_pair_of(*identity));
+
     // Only now: a port in use must leave nothing behind that looks like a run.
     auto log = record::DecisionLog::open(options_.folder.decision_log(), *identity);
     if (!log) return tl::unexpected(log.error());
@@ -108,20 +113,59 @@ class CoordinatorProcess {
     record_.emplace(std::move(*record));
     for (const auto& [peer, known] : coordinator_->decisions().peers)
       if (!known.revoked) link_->allow(peer, known.key);
+    for (const auto& member : coordinator_->decisions().live) coordinator_->located(member.peer, member.location);
     return let_ask(std::move(*door), *identity);
+  }
+
+  // Workers that nobody can dial meet here, if the run has any from elsewhere.
+  Status open_relay() {
+    if (options_.no_relay || transport::is_loopback(options_.host)) return {};
+    relay::RelayServer::Options relay;
+    relay.host = options_.host;
+    relay.port = options_.port == 0 ? 0 : static_cast<std::uint16_t>(options_.port + 3);
+    relay.key = relay_key_ = relay::new_key();
+    auto opened_relay = relay::RelayServer::open(relay);
+    if (!opened_relay) return tl::unexpected(opened_relay.error());
+    relay_ = std::move(*opened_relay);
+    return {};
+  }
+
+  std::vector<relay::RelayPass> passes_for(PeerId peer) const {
+    std::vector<relay::RelayPass> passes;
+    const std::uint64_t expires = process::seconds_since_1970() + kPassSeconds;
+    if (relay_)
+      passes.push_back({fmt::format("{}:{}", kAtCoordinator, relay_->port()),
+                        relay::make_pass(relay_key_, plan_.run_id, peer, expires)});
+    for (const auto& relay : options_.relays)
+      passes.push_back({relay.address, relay::make_pass(relay.key, plan_.run_id, peer, expires)});
+    return passes;
+  }
+
+  // Where others ask: as the owner says, or where the door is.
+  std::vector<std::string> doors(const transport::Address& door) const {
+    std::vector<std::string> doors;
+    for (const auto& [host, port] : options_.advertise)
+      doors.push_back(
+          transport::Address{host, static_cast<std::uint16_t>(port == 0 ? door.port : port + 2)}.text());
+    if (doors.empty()) doors.push_back(door.text());
+    return doors;
   }
 
   // Whoever has an invite may ask from now on; one that never expires is in OUT/join, for this machine's workers.
   Status let_ask(std::unique_ptr<transport::Door> door, const Identity& identity) {
-    Invite& join = invite_;
+    Invite join;
     join.run_id = plan_.run_id;
     join.coordinator = identity.key();
-    join.doors = {door->endpoint().substr(std::string_view("tcp://").size())};
+    door_ = *transport::read_address(door->endpoint());
+    // This machine's workers need no name service and no router.
+    join.doors = {transport::is_wildcard(door_.host) ? transport::Address{"127.0.0.1", door_.port}.text() : door_.text()};
     join.key = transport::new_key_pair();
     // One key for as long as the run lasts: who read it once may come back with it.
     if (const auto before = read_invite_file(options_.folder.join_file());
         before && before->coordinator == identity.key())
       join.key = before->key;
+    invite_ = join;
+    invite_.doors = doors(door_);
     if (!coordinator_->decisions().invites.contains(join.key.public_key))
       carry_out(coordinator_->invite({join.key.public_key, 0, 0, {}}, process::monotonic_now()));
     for (const auto& [key, invite] : coordinator_->decisions().invites) door->let_in(key);
@@ -137,7 +181,9 @@ class CoordinatorProcess {
     std::vector<int> descriptors = desk_->descriptors();
     descriptors.push_back(control_.fd());
     for (const int fd : admin_->descriptors()) descriptors.push_back(fd);
-    auto turn = link_->turn(std::min(coordinator_->next_due(), desk_->next_due()), descriptors);
+    const Time due = std::min({coordinator_->next_due(), desk_->next_due(),
+                               whereabouts_->next_due(process::monotonic_now())});
+    auto turn = link_->turn(due, descriptors);
     const Time now = process::monotonic_now();
     if (const auto rejected = link_->messenger().rejected(); rejected != rejected_) {
       rejected_ = rejected;
@@ -146,10 +192,14 @@ class CoordinatorProcess {
           coordinator::events::Refused{kCoordinator, "frame from " + link_->messenger().last_rejection()}}});
     }
     for (const auto& ask : desk_->poll(now)) answer(ask, now);
-    for (const PeerId peer : turn.connected) carry_out(coordinator_->connected(peer, now));
+    for (const auto& connection : turn.connected) {
+      whereabouts_->seen(connection.peer, connection.address);
+      carry_out(coordinator_->connected(connection.peer, now));
+    }
     for (const auto& arrival : turn.messages)
-      if (const auto* report = std::get_if<protocol::Report>(&arrival.message))
-        carry_out(coordinator_->received(arrival.from, *report, now));
+      if (const auto* report = std::get_if<protocol::Report>(&arrival.message)) reported(arrival.from, *report, now);
+    for (const PeerId peer : whereabouts_->poll(now))
+      if (auto held = held_reports_.extract(peer)) reported(peer, held.mapped(), now);
     for (const PeerId peer : turn.disconnected) carry_out(coordinator_->disconnected(peer, now));
     while (const auto line = control_.next()) do_as_told(*line, now);
     for (const auto& request : admin_->poll()) admin_->answer(request, asked(request.line, now));
@@ -162,11 +212,25 @@ class CoordinatorProcess {
     show(now);
   }
 
+  // Where a worker is has to be known before it can be a member: the first report waits until it is.
+  void reported(PeerId from, const protocol::Report& report, Time now) {
+    const auto& peers = coordinator_->decisions().peers;
+    const auto known = peers.find(from);
+    if (known == peers.end()) return;
+    if (const auto location = whereabouts_->find(from, report.endpoints, known->second.key)) {
+      held_reports_.erase(from);
+      coordinator_->located(from, *location);
+      carry_out(coordinator_->received(from, report, now));
+    } else {
+      held_reports_.insert_or_assign(from, report);
+    }
+  }
+
   void answer(const FrontDesk::Ask& ask, Time now) {
     enrolled_.reset();
     refusal_.clear();
     coordinator::Enrolment enrolment = ask.asked.enrolment;
-    enrolment.asked_s = wall_clock_us() / 1'000'000;
+    enrolment.asked_s = process::seconds_since_1970();
     carry_out(coordinator_->enrol(enrolment, now));
     if (broken_) return;  // nothing may be said that is not written down
     if (!enrolled_) {
@@ -179,6 +243,8 @@ class CoordinatorProcess {
     if (const auto queued = coordinator_->queued(*enrolled_))
       answer.waits = fmt::format("place {} of {} in the queue: {}", queued->place, queued->length, queued->reason);
     answer.coordinator = link_->endpoints();
+    answer.door = door_.endpoint();
+    answer.relays = passes_for(*enrolled_);
     answer.version = version_;
     answer.begun = coordinator_->decisions().step.value > version_ + 1;
     if (ask.asked.with_spec) answer.spec = config::spec_toml(run_);
@@ -199,7 +265,7 @@ class CoordinatorProcess {
     Invite invite = invite_;
     invite.key = transport::new_key_pair();
     invite.stage = ask.stage;
-    if (ask.expires_in_s != 0) invite.expires_s = wall_clock_us() / 1'000'000 + ask.expires_in_s;
+    if (ask.expires_in_s != 0) invite.expires_s = process::seconds_since_1970() + ask.expires_in_s;
     carry_out(coordinator_->invite({invite.key.public_key, ask.uses, invite.expires_s, invite.stage}, now));
     desk_->let_in(invite.key.public_key);
     return encode_said("invite", invite_text(invite));
@@ -211,7 +277,7 @@ class CoordinatorProcess {
     return encode_said("done", fmt::format("withdrawn; {} enrolled with it", invites.at(ask.key).used));
   }
   std::string carry_out(const AskPeers&, Time now) {
-    return encode_peers(coordinator_->decisions(), coordinator_->status(now), wall_clock_us() / 1'000'000);
+    return encode_peers(coordinator_->decisions(), coordinator_->status(now), process::seconds_since_1970());
   }
   std::string carry_out(const AskRevoke& ask, Time now) {
     const auto& peers = coordinator_->decisions().peers;
@@ -305,6 +371,8 @@ class CoordinatorProcess {
   Status carry_out(const coordinator::TakeSeat&) { return {}; }
   Status carry_out(const coordinator::ShutOut& effect) {
     link_->shut_out(effect.peer);
+    whereabouts_->forget(effect.peer);
+    held_reports_.erase(effect.peer);
     return {};
   }
   Status carry_out(const coordinator::StepCommitted& effect) {
@@ -317,7 +385,7 @@ class CoordinatorProcess {
     progress_.happened(effect.event, effect.step <= StepId(version_ + 1));
     if (std::holds_alternative<coordinator::events::RolledBack>(effect.event))
       if (auto cut = record_->rolled_back(coordinator_->decisions().step.value - 1); !cut) return cut;
-    return record_->happened(effect, wall_clock_us());
+    return record_->happened(effect, process::microseconds_since_1970());
   }
   Status carry_out(const coordinator::RunEnded& effect) {
     const Status written = record_->ended(effect, process::monotonic_now());
@@ -356,7 +424,12 @@ class CoordinatorProcess {
   std::optional<record::RunRecord> record_;
   std::optional<FrontDesk> desk_;
   std::optional<process::AdminSocket> admin_;
-  Invite invite_;                   // what every invite of this run says, with the key of OUT/join
+  std::optional<Whereabouts> whereabouts_;
+  std::map<PeerId, protocol::Report> held_reports_;  // the newest of each whose whereabouts are being found out
+  relay::Key relay_key_{};
+  std::unique_ptr<relay::RelayServer> relay_;  // null: there is none here
+  transport::Address door_;                    // on this machine
+  Invite invite_;                   // what every invite of this run says
   std::uint64_t version_ = 0;       // weights that the run began with, the last time it did
   std::optional<PeerId> enrolled_;  // who asked, if it may take part
   std::string refusal_;             // why not

@@ -2,9 +2,11 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "record/run_folder.h"
+#include "relay/pass.h"
 #include "spec/run_config.h"
 
 namespace isthmus::app {
@@ -15,8 +17,16 @@ struct CoordinatorOptions {
   // Begins, or begins again, from the weights of this version; nothing: goes on where the log ends.
   std::optional<std::uint64_t> begin_at;
   std::string host = "127.0.0.1";
-  std::uint16_t port =
-      0;  // control; bulk takes the next one, the door for those who want to join the one after. 0: any
+  // Control; then bulk, the door for those who want to join, and the relay, one after the other. 0: any.
+  std::uint16_t port = 0;
+  // Where others reach it, if that is not `host`: a name or an address, and the first of four ports; 0: `port`.
+  struct Advertised {
+    std::string host;
+    std::uint16_t port = 0;
+  };
+  std::vector<Advertised> advertise;
+  bool no_relay = false;
+  std::vector<relay::RelayName> relays;  // of others
   std::size_t expected = 0;  // so many workers are waited for, some seconds at most, before the first gets a seat
   // Lines of a supervisor: "stop CODE REASON" ends the run; "lost IDENTITY" and "gone IDENTITY WHY" say that the
   // process of the worker with this identity key, in hexadecimal, has ended, and that it will not come back. Hints:

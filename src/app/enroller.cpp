@@ -29,10 +29,24 @@ void Enroller::look(Time now) {
   invite_ = std::move(*invite);
   dialled_ = now;
   ask_again_ = now;
-  caller_.emplace(invite_->key);
+  caller_.reset();
+  lookup_.reset();
   const std::string& door = invite_->doors[dials_ % invite_->doors.size()];
   trouble_ = fmt::format("nobody answers at {}, where {} says that the run's coordinator is", door, source_.name());
-  if (auto dialled = caller_->dial("tcp://" + door, *invite_->coordinator_key()); !dialled) {
+  const auto address = transport::read_address(door);
+  if (!address) {
+    trouble_ = fmt::format("'{}', where {} says that the run's coordinator is, is no address", door, source_.name());
+  } else if (address->is_numeric()) {
+    dialled_at_ = *address;
+    dial();
+  } else {
+    lookup_.emplace(*address);
+  }
+}
+
+void Enroller::dial() {
+  caller_.emplace(invite_->key);
+  if (auto dialled = caller_->dial(dialled_at_.endpoint(), *invite_->coordinator_key()); !dialled) {
     trouble_ = dialled.error().message;
     caller_.reset();
   }
@@ -40,6 +54,17 @@ void Enroller::look(Time now) {
 
 Enroller::Heard Enroller::listen(Duration longest, Time now) {
   look(now);
+  if (lookup_)
+    if (const auto found = lookup_->poll()) {
+      if (*found) {
+        // Another one the next time.
+        dialled_at_ = (**found)[dials_ / invite_->doors.size() % (*found)->size()];
+        dial();
+      } else {
+        trouble_ = found->error().message;
+      }
+      lookup_.reset();
+    }
   if (!caller_) {
     std::this_thread::sleep_for(std::min(longest, kLookAgain));
     return {};
@@ -57,7 +82,12 @@ Enroller::Heard Enroller::listen(Duration longest, Time now) {
     return {};
   }
   if (auto* refusal = std::get_if<EnrolRefusal>(&*answer)) return std::move(*refusal);
-  return std::get<EnrolAnswer>(std::move(*answer));
+  auto& let_in = std::get<EnrolAnswer>(*answer);
+  if (auto seen = see_from(let_in, dialled_at_); !seen) {
+    trouble_ = seen.error().message;
+    return {};
+  }
+  return std::move(let_in);
 }
 
 }  // namespace isthmus::app

@@ -9,6 +9,7 @@
 #include "base/identity.h"
 #include "base/time.h"
 #include "transport/door.h"
+#include "transport/name_lookup.h"
 
 namespace isthmus::app {
 
@@ -46,12 +47,15 @@ class Enroller {
 
  private:
   void look(Time now);
+  void dial();
 
   const InviteSource source_;
   const Identity identity_;
   EnrolRequest request_;
   std::optional<Invite> invite_;
   std::size_t dials_ = 0;  // with it
+  std::optional<transport::NameLookup> lookup_;
+  transport::Address dialled_at_;
   std::optional<transport::Caller> caller_;
   Time look_again_{};
   Time dialled_{};

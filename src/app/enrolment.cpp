@@ -14,7 +14,7 @@ using nlohmann::json;
 
 namespace {
 
-constexpr std::size_t kSentenceMax = 500;
+constexpr std::size_t kSentenceMax = 500, kRelaysMax = 8;
 
 std::string run_text(std::uint64_t run_id) { return fmt::format("{:016x}", run_id); }
 
@@ -85,17 +85,50 @@ Result<EnrolAsked> check_request(const std::string& text, const EnrolTerms& term
 }
 
 std::vector<std::string> encode_answer(const EnrolAnswer& answer) {
+  json relays = json::array();
+  for (const auto& relay : answer.relays)
+    relays.push_back({{"address", relay.address},
+                      {"run", run_text(relay.pass.run_id)},
+                      {"expires", relay.pass.expires_s},
+                      {"secret", to_hex(relay.pass.secret)}});
   std::vector<std::string> parts = {json{
       {"peer", answer.peer.value},
       {"place", answer.place ? json{answer.place->stage.value, answer.place->replica.value} : json()},
       {"waits", answer.waits},
       {"control", answer.coordinator.control},
       {"bulk", answer.coordinator.bulk},
+      {"door", answer.door},
+      {"relays", relays},
       {"version", answer.version},
       {"begun", answer.begun}}.dump()};
   for (std::size_t at = 0; at < answer.spec.size(); at += transport::kAnswerPartMax)
     parts.push_back(answer.spec.substr(at, transport::kAnswerPartMax));
   return parts;
+}
+
+Status see_from(EnrolAnswer& answer, const transport::Address& dialled) {
+  const auto door = transport::read_address(answer.door);
+  const auto shifted = [&](const std::string& text) -> Result<transport::Address> {
+    const auto there = transport::read_address(text);
+    const int port = there && door ? int{there->port} - int{door->port} + int{dialled.port} : 0;
+    if (port < 1 || port > 65535)
+      return fail("the coordinator's address {} cannot be as far from its door {} as from {}", text, answer.door,
+                  dialled.text());
+    return transport::Address{dialled.host, static_cast<std::uint16_t>(port)};
+  };
+  for (std::string* endpoint : {&answer.coordinator.control, &answer.coordinator.bulk}) {
+    const auto seen = shifted(*endpoint);
+    if (!seen) return tl::unexpected(seen.error());
+    *endpoint = seen->endpoint();
+  }
+  for (auto& relay : answer.relays) {
+    if (transport::read_address(relay.address)->host != kAtCoordinator) continue;
+    const auto seen = shifted(relay.address);
+    if (!seen) return tl::unexpected(seen.error());
+    relay.address = seen->text();
+  }
+  answer.door = dialled.endpoint();
+  return {};
 }
 
 std::vector<std::string> encode_refusal(const std::string& sentence) {
@@ -112,6 +145,18 @@ Result<std::variant<EnrolAnswer, EnrolRefusal>> decode_answer(const std::vector<
       answer.place = {StageId(place.at(0).get<std::uint32_t>()), ReplicaId(place.at(1).get<std::uint32_t>())};
     answer.waits = j.at("waits");
     answer.coordinator = {endpoint_of(j.at("control")), endpoint_of(j.at("bulk"))};
+    answer.door = endpoint_of(j.at("door"));
+    for (const auto& relay : j.at("relays")) {
+      relay::RelayPass pass{relay.at("address"), {}};
+      const std::string run = relay.at("run"), secret = relay.at("secret");
+      if (answer.relays.size() >= kRelaysMax || !transport::read_address(pass.address) ||
+          !from_hex(secret, pass.pass.secret) || run.size() != 16)
+        throw std::invalid_argument("'" + harmless(pass.address) + "' is no relay");
+      pass.pass.run_id = std::stoull(run, nullptr, 16);
+      pass.pass.peer = answer.peer;
+      pass.pass.expires_s = relay.at("expires");
+      answer.relays.push_back(std::move(pass));
+    }
     answer.version = j.at("version");
     answer.begun = j.at("begun");
     for (std::size_t i = 1; i < parts.size(); ++i) answer.spec += parts[i];

@@ -11,7 +11,9 @@
 #include "base/result.h"
 #include "protocol/endpoints.h"
 #include "protocol/view.h"
+#include "relay/tunnel.h"
 #include "scheduler/coordinator/coordinator.h"
+#include "transport/address.h"
 
 namespace isthmus::app {
 
@@ -44,13 +46,20 @@ struct EnrolAnswer {
   PeerId peer;
   std::optional<protocol::Place> place;  // where it serves; nothing: it waits
   std::string waits;                     // place in the queue and reason, for people
-  protocol::Endpoints coordinator;       // the ordinary sockets
+  protocol::Endpoints coordinator;       // the ordinary sockets, as they are on its machine
+  std::string door;                      // likewise
+  std::vector<relay::RelayPass> relays;  // through which it reaches others, and they it
   std::uint64_t version = 0;             // weights that the run began with
   bool begun = false;                    // it is beyond them: the newest checkpoint at hand is the best to start from
   std::string spec;                      // the run's, if it was asked for
   friend bool operator==(const EnrolAnswer&, const EnrolAnswer&) = default;
 };
 std::vector<std::string> encode_answer(const EnrolAnswer& answer);
+// The same, as it is from where the door was dialled at this address: the coordinator's ports are as far from each
+// other as on its machine, wherever its router opens them. Errors: a port would be none.
+Status see_from(EnrolAnswer& answer, const transport::Address& dialled);
+// The host of a relay that is the coordinator itself, until then.
+inline constexpr const char* kAtCoordinator = "coordinator";
 std::vector<std::string> encode_refusal(const std::string& sentence);
 
 struct EnrolRefusal {

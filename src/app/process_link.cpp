@@ -56,7 +56,7 @@ ProcessLink::Turn ProcessLink::turn(Time until, std::span<const int> descriptors
       if (auto message = messenger_->receive(std::move(received->frame)))
         turn.messages.push_back({from, std::move(*message)});
     } else if (const auto* connected = std::get_if<transport::PeerConnected>(&event)) {
-      turn.connected.push_back(connected->peer);
+      turn.connected.push_back(*connected);
       connected_.insert(connected->peer);
     } else if (const auto* lost = std::get_if<transport::PeerDisconnected>(&event)) {
       messenger_->forget(lost->peer);

@@ -37,7 +37,7 @@ class ProcessLink {
   };
   struct Turn {
     std::vector<Arrival> messages;
-    std::vector<PeerId> connected;
+    std::vector<transport::PeerConnected> connected;
     std::vector<PeerId> disconnected;
     // When the transport was looked at; what is sent before the next turn is taken to leave then.
     Time now{};

@@ -25,11 +25,13 @@
 #include "process/signals.h"
 #include "record/decision_log.h"
 #include "record/trace.h"
+#include "relay/tunnel.h"
 #include "router/worker_steps.h"
 #include "scheduler/planner/make_plan.h"
 #include "stage/emulated_stage.h"
 #include "stage/torch_module.h"
 #include "store/disk_checkpoints.h"
+#include "transport/address.h"
 #include "transport/local_address.h"
 
 namespace isthmus::app {
@@ -52,6 +54,16 @@ Duration ask_after(const spec::RunConfig& run, const protocol::Plan& plan) {
   const double bytes = static_cast<double>(plan.token_bytes + plan.forward_bytes + plan.backward_bytes) *
                        (plan.microbatches + plan.evaluation_microbatches);
   return seconds(std::max(2.0, 2.0 * bytes * 8e-6 / run.link.bandwidth_mbps));
+}
+
+// Halfway to where the first of them expires.
+Time renew_at(const std::vector<relay::RelayPass>& relays, Time now) {
+  Time at = kNever;
+  for (const auto& relay : relays) {
+    const double left = static_cast<double>(relay.pass.expires_s) - static_cast<double>(process::seconds_since_1970());
+    at = std::min(at, now + seconds(std::max(1.0, left / 2)));
+  }
+  return at;
 }
 
 // What a worker keeps when it moves to another stage.
@@ -127,22 +139,40 @@ class WorkerLife {
       const std::uint64_t one = 1;
       [[maybe_unused]] const auto n = ::write(fd, &one, sizeof one);
     });
+    auto own = transport::local_address_towards(course_.enrolled.coordinator.control);
+    if (!own) return tl::unexpected(own.error());
     ProcessLink::Options link;
     link.self = self_;
-    link.host = options_.listen;
-    if (link.host.empty()) {
-      auto own = transport::local_address_towards(course_.enrolled.coordinator.control);
-      if (!own) return tl::unexpected(own.error());
-      link.host = std::move(*own);
-    }
+    // The address of a laptop changes; who listens at all of them goes on.
+    const bool at_home = transport::is_loopback(*own);
+    const std::string host = !options_.listen.empty() ? options_.listen
+                             : at_home                ? *own
+                                                      : transport::wildcard_like(*own);
+    link.host = host;
     link.keys = keys_;
     coordinator_key_ = *course_.invite.coordinator_key();
     link.roster.add(kCoordinator, coordinator_key_);
     auto opened = ProcessLink::open(run_, plan_, std::move(link));
     if (!opened) return tl::unexpected(opened.error());
     link_ = std::move(*opened);
+    endpoints_ = transport::is_wildcard(host) ? transport::at_host(link_->endpoints(), *own) : link_->endpoints();
+    if (auto ready = use_relays(); !ready) return ready;
     link_->connect(kCoordinator, course_.enrolled.coordinator, coordinator_key_);
     heard_ = process::monotonic_now();
+    passes_run_out_ = renew_at(course_.enrolled.relays, heard_);
+    return {};
+  }
+
+  // The tunnel stays as long as the sockets to which it leads.
+  Status use_relays() {
+    const auto& relays = course_.enrolled.relays;
+    if (relays.empty() && !tunnel_) return {};
+    if (!tunnel_) {
+      auto opened = relay::Tunnel::open(link_->endpoints());
+      if (!opened) return tl::unexpected(opened.error());
+      tunnel_ = std::move(*opened);
+    }
+    tunnel_->use(relays);
     return {};
   }
 
@@ -167,7 +197,7 @@ class WorkerLife {
     if (exit_code_ || moves_ || !steps_) return;
 
     steps_->set_stats(stats());
-    for (const PeerId peer : turn.connected) carry_out(steps_->peer_connected(peer, now));
+    for (const auto& connection : turn.connected) carry_out(steps_->peer_connected(connection.peer, now));
     for (auto& arrival : turn.messages) {
       note_message("receive", arrival.message, now);
       if (arrival.from != kCoordinator)
@@ -200,16 +230,16 @@ class WorkerLife {
   // A coordinator that was started again may be found elsewhere, and one that shut this worker out says nothing over
   // the connection that is left: whoever hears nothing asks at the door.
   void stay_in_touch(const ProcessLink::Turn& turn, Time now) {
-    const auto has = [](const std::vector<PeerId>& peers) {
-      return std::ranges::find(peers, kCoordinator) != peers.end();
-    };
-    const bool connects = has(turn.connected);
+    const bool connects = std::ranges::find(turn.connected, kCoordinator, &transport::PeerConnected::peer) !=
+                          turn.connected.end();
     if (connects || std::ranges::any_of(turn.messages, [](const auto& m) { return m.from == kCoordinator; })) {
       heard_ = now;
       course_.enroller.rest();
     }
-    connected_ = (connected_ || connects) && !has(turn.disconnected);
-    if (now - heard_ < (connected_ ? kSilence : kLookForCoordinator)) return;
+    connected_ = (connected_ || connects) &&
+                 std::ranges::find(turn.disconnected, kCoordinator) == turn.disconnected.end();
+    const bool renews = passes_run_out_ <= now;
+    if (!renews && now - heard_ < (connected_ ? kSilence : kLookForCoordinator)) return;
     const auto heard = course_.enroller.listen(Duration{}, now);
     if (const auto* refusal = std::get_if<EnrolRefusal>(&heard)) {
       end(fmt::format("the coordinator does not let it back in: {}", refusal->sentence));
@@ -218,6 +248,10 @@ class WorkerLife {
           course_.enroller.invite()->coordinator != course_.invite.coordinator)
         return end(fmt::format("{} names another run by now; start it again to join that", options_.invite.name()));
       heard_ = now;
+      course_.enroller.rest();
+      course_.enrolled.relays = answer->relays;
+      passes_run_out_ = renew_at(answer->relays, now);
+      if (const auto used = use_relays(); !used) spdlog::error("worker {}: {}", self_, used.error().message);
       course_.enrolled.coordinator = answer->coordinator;
       link_->connect(kCoordinator, answer->coordinator, coordinator_key_);
     } else if (options_.patience_s > 0 && now - heard_ > seconds(options_.patience_s)) {
@@ -252,10 +286,11 @@ class WorkerLife {
     router::WorkerIdentity identity{self_,
                                     seat_.stage,
                                     seat_.replica,
-                                    link_->endpoints(),
+                                    endpoints_,
                                     ask_after(run_, plan_),
                                     run_.link.bandwidth_mbps * 1e6 / 8,
-                                    ready.device};
+                                    ready.device,
+                                    tunnel_ != nullptr};
     steps_.emplace(plan_, identity, router::WorkerSteps::Origin{ready.version, ready.timeline}, fresh_seed());
     carry_out(steps_->peer_connected(kCoordinator, now));
   }
@@ -269,7 +304,18 @@ class WorkerLife {
   }
   void carry_out(protocol::LetIn& effect) { link_->allow(effect.member.peer, effect.member.key); }
   void carry_out(protocol::Dial& effect) {
-    link_->connect(effect.member.peer, effect.member.endpoints, effect.member.key);
+    const auto& member = effect.member;
+    switch (effect.way) {
+      case protocol::Way::kNetwork:
+        return link_->connect(member.peer, member.endpoints, member.key);
+      case protocol::Way::kOutside:
+        return link_->connect(member.peer, member.location.outside, member.key);
+      case protocol::Way::kRelay:
+        break;
+    }
+    const auto towards = tunnel_->towards(member.peer);
+    if (!towards) return spdlog::error("worker {}: {}", self_, towards.error().message);
+    link_->connect(member.peer, *towards, member.key);
   }
   void carry_out(protocol::Leave&) { exit_code_ = 0; }
   void carry_out(protocol::BeginAt& effect) {
@@ -303,11 +349,14 @@ class WorkerLife {
   int woken_ = -1;
   std::unique_ptr<ComputeThread> compute_;
   std::unique_ptr<ProcessLink> link_;
+  protocol::Endpoints endpoints_;          // of this worker, on its own network
+  std::unique_ptr<relay::Tunnel> tunnel_;  // null: the run has no relays
   std::optional<router::WorkerSteps> steps_;
   ComputeTime time_;
   std::string waits_for_;
   Time waits_since_{};
   Time heard_{};  // of the coordinator
+  Time passes_run_out_ = kNever;  // half of their time is over: new ones are asked for
   bool connected_ = false;
   bool moves_ = false;
   std::optional<int> exit_code_;

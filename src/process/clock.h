@@ -2,6 +2,9 @@
 
 #include <time.h>
 
+#include <chrono>
+#include <cstdint>
+
 #include "base/time.h"
 
 namespace isthmus::process {
@@ -19,5 +22,13 @@ inline Duration processor_time() {
   ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
   return std::chrono::seconds(t.tv_sec) + std::chrono::nanoseconds(t.tv_nsec);
 }
+
+// What people call the time.
+inline std::uint64_t microseconds_since_1970() {
+  return static_cast<std::uint64_t>(
+      std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::system_clock::now().time_since_epoch())
+          .count());
+}
+inline std::uint64_t seconds_since_1970() { return microseconds_since_1970() / 1'000'000; }
 
 }  // namespace isthmus::process

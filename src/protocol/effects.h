@@ -122,9 +122,10 @@ struct RunTrim {
 struct LetIn {
   Member member;
 };
-// The worker connects to this one; it was let in before.
+// The worker connects to this one in this way, and in no other any more; it was let in before.
 struct Dial {
   Member member;
+  Way way = Way::kNetwork;
 };
 // Nothing more to do; the process may end once what was sent is out.
 struct Leave {

@@ -32,7 +32,8 @@ struct Member {
   StageId stage;
   ReplicaId replica;
   PublicKey key{};
-  Endpoints endpoints;
+  Endpoints endpoints;  // on its own network
+  Location location{};
   friend bool operator==(const Member&, const Member&) = default;
   template <class Self>
   static void fields(Self& self, auto& visit) {
@@ -42,6 +43,7 @@ struct Member {
     visit("replica", self.replica);
     visit("key", self.key);
     visit.flat(self.endpoints);
+    visit.flat(self.location);
   }
 };
 

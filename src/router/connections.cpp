@@ -1,21 +1,41 @@
 #include "router/connections.h"
 
+#include <algorithm>
 #include <tuple>
+#include <utility>
 
 namespace isthmus::router {
 
 namespace {
 
 constexpr Duration kUnreachable = seconds(2);
+// Through routers and relays it takes longer, and there may be several ways to try.
+constexpr Duration kUnreachableOutside = seconds(10);
 // The first time, the other end has to hear of this one, too, and everybody may be busy with its start.
-constexpr Duration kFirstDial = seconds(10);
+constexpr Duration kFirstDial = seconds(8);
+constexpr Duration kNextWay = seconds(3);
 
-// Every worker listens where the coordinator sees it.
-Reach reach_of(const protocol::Member&) { return Reach::kDirect; }
+bool share_network(const protocol::Location& a, const protocol::Location& b) { return a.network == b.network; }
+bool is_open(const protocol::Location& location) { return !location.outside.empty(); }
 
 }  // namespace
 
+bool later_dials(const protocol::Location& earlier, const protocol::Location& later) {
+  return share_network(earlier, later) || is_open(earlier) || !is_open(later);
+}
+
+std::vector<protocol::Way> ways(const protocol::Location& own, const protocol::Location& other, bool relays) {
+  std::vector<protocol::Way> ways;
+  if (share_network(own, other)) ways.push_back(protocol::Way::kNetwork);
+  if (is_open(other)) ways.push_back(protocol::Way::kOutside);
+  if (relays) ways.push_back(protocol::Way::kRelay);
+  return ways;
+}
+
 void Connections::view_comes(const protocol::View& view, Time now) {
+  const protocol::Member* self = view.find(context_.session);
+  if (!self) self = view.find_joining(context_.session);
+  if (self) own_ = self->location;
   // Whom this worker had nothing to say to may be reachable again without its having heard of it.
   if (view.absent != context_.view.absent)
     for (auto& [peer, since] : down_since_) since = now;
@@ -35,27 +55,40 @@ void Connections::know(const protocol::Member& member, Time now) {
   if (allowed_.insert(member.session).second) {
     context_.run(protocol::LetIn{member});
     if (!context_.connected.contains(member.peer))
-      down_since_.try_emplace(member.peer, now + kFirstDial - kUnreachable);
+      down_since_.try_emplace(member.peer, now + kFirstDial);
   }
-  if (dials(member)) dial(member);
+  if (dials(member)) dial(member, now);
 }
 
 bool Connections::dials(const protocol::Member& other) const {
   const bool later = std::tuple(other.stage, other.peer) < std::tuple(context_.identity.stage, context_.identity.peer);
-  const Reach own = Reach::kDirect, others = reach_of(other);
-  switch (later ? way_between(others, own) : way_between(own, others)) {
-    case Way::kLaterDials:
-      return later;
-    case Way::kEarlierDials:
-      return !later;
-    case Way::kRelay:
-      break;
-  }
-  return false;
+  return later ? later_dials(other.location, own_) : !later_dials(own_, other.location);
 }
 
-void Connections::dial(const protocol::Member& member) {
-  if (dialled_.insert(member.session).second) context_.run(protocol::Dial{member});
+void Connections::dial(const protocol::Member& member, Time now) {
+  auto next = ways(own_, member.location, context_.identity.relays);
+  auto [at, fresh] = dialled_.try_emplace(member.session);
+  if (!fresh && at->second.ways == next) return;
+  at->second = {member, std::move(next), 0, now};
+  if (!at->second.ways.empty()) context_.run(protocol::Dial{member, at->second.ways.front()});
+}
+
+void Connections::tick(Time now) {
+  for (auto& [session, dialled] : dialled_) {
+    if (context_.connected.contains(dialled.member.peer)) dialled.since = now;
+    if (dialled.ways.size() < 2 || now - dialled.since < kNextWay) continue;
+    dialled.at = (dialled.at + 1) % dialled.ways.size();
+    dialled.since = now;
+    context_.run(protocol::Dial{dialled.member, dialled.ways[dialled.at]});
+  }
+}
+
+Time Connections::next_due() const {
+  Time due = kNever;
+  for (const auto& [session, dialled] : dialled_)
+    if (dialled.ways.size() >= 2 && !context_.connected.contains(dialled.member.peer))
+      due = std::min(due, dialled.since + kNextWay);
+  return due;
 }
 
 void Connections::connected(PeerId peer) {
@@ -68,12 +101,15 @@ void Connections::lost(PeerId peer, Time now) {
   down_since_.try_emplace(peer, now);
 }
 
+Duration Connections::patience(const protocol::Member& member) const {
+  return share_network(own_, member.location) ? kUnreachable : kUnreachableOutside;
+}
+
 std::vector<SessionId> Connections::unreachable(Time now) const {
   std::vector<SessionId> sessions;
   for (const auto& [peer, since] : down_since_) {
-    if (now - since < kUnreachable) continue;
     for (const auto& member : context_.view.live)
-      if (member.peer == peer &&
+      if (member.peer == peer && now - since >= patience(member) &&
           (member.stage == context_.identity.stage || context_.paths.meet(member.stage, context_.identity.stage)))
         sessions.push_back(member.session);
   }

@@ -49,7 +49,7 @@ void LinkProbe::view_changed(Time now) {
   under_way_.reset();
   if (done_.order == order) return;
   under_way_ = UnderWay{.order = order, .from = context_.session, .peer = other->peer};
-  connections_.dial(*other);
+  connections_.dial(*other, now);
   ask(now);
 }
 

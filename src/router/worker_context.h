@@ -26,6 +26,7 @@ struct WorkerIdentity {
   // Its uplink, as the run file says it; what it sends to joiners is paced by it.
   double bytes_per_second = 10e6;
   protocol::DeviceFigures device;
+  bool relays = false;  // there are some through which it reaches others
 };
 
 // What the parts of a worker's state machine share: the newest view, this life's session, and the effects so far.

@@ -372,6 +372,7 @@ std::vector<protocol::WorkerEffect> WorkerSteps::tick(Time now) {
   if (syncing() && exchange_.next_due() <= now) exchange_.pursue(version_, now);
   donor_.tick(now);
   probe_.tick(now);
+  connections_.tick(now);
   if (context_.view.phase != protocol::Phase::kRunning)
     leave_phase(now);
   else if (!context_.live())
@@ -385,7 +386,7 @@ std::vector<protocol::WorkerEffect> WorkerSteps::tick(Time now) {
 Time WorkerSteps::next_due() const {
   const Time due = last_report_ + (report_changed_ ? kCoalesce : kHeartbeat);
   return std::min({due, flow_.next_due(), combination_.resend_due(), syncing() ? exchange_.next_due() : kNever,
-                   donor_.next_due(), probe_.next_due()});
+                   donor_.next_due(), probe_.next_due(), connections_.next_due()});
 }
 
 }  // namespace isthmus::router

@@ -1,6 +1,5 @@
 #include "transport/local_address.h"
 
-#include <arpa/inet.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -10,28 +9,18 @@
 #include <cstring>
 #include <memory>
 
+#include "transport/address.h"
+
 namespace isthmus::transport {
 
-namespace {
-
-constexpr std::string_view kScheme = "tcp://";
-
-std::string unbracketed(const std::string& host) {
-  return host.starts_with('[') && host.ends_with(']') ? host.substr(1, host.size() - 2) : host;
-}
-
-}  // namespace
-
 Result<std::string> local_address_towards(const std::string& endpoint) {
-  const std::size_t colon = endpoint.rfind(':');
-  if (!endpoint.starts_with(kScheme) || colon < kScheme.size()) return fail("'{}' is not tcp://ADDRESS:PORT", endpoint);
-  std::string host = endpoint.substr(kScheme.size(), colon - kScheme.size());
-  host = unbracketed(host);
+  const auto address = read_address(endpoint);
+  if (!address) return fail("'{}' is not tcp://ADDRESS:PORT", endpoint);
   addrinfo hints{};
   hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV;
   hints.ai_socktype = SOCK_DGRAM;
   addrinfo* found = nullptr;
-  if (const int wrong = ::getaddrinfo(host.c_str(), endpoint.c_str() + colon + 1, &hints, &found); wrong != 0)
+  if (const int wrong = ::getaddrinfo(address->host.c_str(), std::to_string(address->port).c_str(), &hints, &found); wrong != 0)
     return fail("'{}' is no address: {}", endpoint, ::gai_strerror(wrong));
   const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> other(found, &::freeaddrinfo);
   const int fd = ::socket(other->ai_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -50,17 +39,20 @@ Result<std::string> local_address_towards(const std::string& endpoint) {
   return own.ss_family == AF_INET6 ? fmt::format("[{}]", name) : std::string(name);
 }
 
+std::string wildcard_like(const std::string& host) { return host.starts_with('[') ? "[::]" : "0.0.0.0"; }
+
+protocol::Endpoints at_host(const protocol::Endpoints& endpoints, const std::string& host) {
+  const auto moved = [&](const std::string& endpoint) {
+    const auto address = read_address(endpoint);
+    return address ? Address{plain_address(host), address->port}.endpoint() : endpoint;
+  };
+  return {moved(endpoints.control), moved(endpoints.bulk)};
+}
+
 Status check_listen(const std::string& host) {
-  in_addr four{};
-  in6_addr six{};
-  if (::inet_pton(AF_INET, host.c_str(), &four) == 1) {
-    if (four.s_addr != htonl(INADDR_ANY)) return {};
-  } else if (::inet_pton(AF_INET6, unbracketed(host).c_str(), &six) == 1) {
-    if (!IN6_IS_ADDR_UNSPECIFIED(&six)) return {};
-  } else {
+  if (!Address{plain_address(host), 1}.is_numeric())
     return fail("'{}' is no address; expected one of this machine's, such as 192.168.1.20", host);
-  }
-  return fail("nobody can dial {}; expected one address of this machine, such as 192.168.1.20", host);
+  return {};
 }
 
 }  // namespace isthmus::transport

@@ -33,6 +33,7 @@ struct FrameReceived {
 // A connection to the peer was made (and authenticated) or lost. Nothing is promised about frames sent around then.
 struct PeerConnected {
   PeerId peer;
+  std::string address;  // from which it dialled, numeric, without a port; empty: it was dialled
 };
 struct PeerDisconnected {
   PeerId peer;

@@ -49,6 +49,7 @@ struct Dialled {
 struct Route {
   std::string id;
   int fd = -1;
+  std::string address;
 };
 
 struct Peer {
@@ -285,7 +286,8 @@ class ZmqTransport::Impl {
     peer.blocked[lane] = false;
     if (peer.up[kControlLane] && peer.up[kBulkLane] && !peer.connected) {
       peer.connected = true;
-      events_.push_back(PeerConnected{id});
+      const auto& route = peer.routes[kControlLane];
+      events_.push_back(PeerConnected{id, route ? route->address : ""});
     }
   }
 
@@ -320,7 +322,8 @@ class ZmqTransport::Impl {
       const PeerId peer(static_cast<std::uint32_t>(std::strtoul(user, nullptr, 10)));
       if (!options_.roster.knows(peer)) continue;  // shut out since it connected
       if (head.size() == 0) {
-        Route route{id.to_string(), zmq_msg_get(head.handle(), ZMQ_SRCFD)};
+        const char* address = zmq_msg_gets(head.handle(), "Peer-Address");
+        Route route{id.to_string(), zmq_msg_get(head.handle(), ZMQ_SRCFD), address ? address : ""};
         Peer& known = peers_[peer];
         // A peer that took another place may call where it was called before.
         if (known.dialled && !known.connected) hang_up(known);

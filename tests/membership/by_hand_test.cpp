@@ -2,6 +2,7 @@
 
 #include "membership/by_hand.h"
 
+#include <gmock/gmock.h>
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -12,6 +13,8 @@
 #include "app/invite.h"
 
 namespace {
+
+using ::testing::HasSubstr;
 
 TEST_F(ByHandTest, TwoWorkersTrainAndOneThatIsKilledComesBack) {
   // Each with limits of its own.
@@ -213,7 +216,7 @@ TEST_F(ByHandTest, PortsAndLimitsAreNamed) {
     EXPECT_NE(finished.output.find(what), std::string::npos) << finished.output;
   };
   expect(run({"coordinator", folder_ + "/run.toml", "--out", folder_ + "/port", "--port", "65535"}), 2,
-         "expected a whole number from 0 to 65533: the two ports after it");
+         "expected a whole number from 0 to 65532: the three ports after it");
   expect(run({"train", folder_ + "/run.toml", "--out", folder_ + "/few"},
              [] {
                const rlimit few{32, 32};
@@ -224,11 +227,22 @@ TEST_F(ByHandTest, PortsAndLimitsAreNamed) {
 }
 
 TEST_F(ByHandTest, AnAddressThatNobodyCanDialIsRefused) {
-  for (const char* host : {"0.0.0.0", "0", "[::]"}) {
-    const auto refused = run({"coordinator", folder_ + "/run.toml", "--out", folder_ + "/any", "--listen", host});
-    EXPECT_NE(refused.code, 0) << host;
-    EXPECT_NE(refused.output.find("expected one"), std::string::npos) << refused.output;
-  }
+  const auto refusal = [&](std::vector<std::string> how) {
+    how.insert(how.begin(), {"coordinator", folder_ + "/run.toml", "--out", folder_ + "/any"});
+    const auto refused = run(how);
+    EXPECT_NE(refused.code, 0) << how.back();
+    EXPECT_FALSE(std::filesystem::exists(folder_ + "/any"));
+    return refused.output;
+  };
+  EXPECT_THAT(refusal({"--listen", "0"}), HasSubstr("expected one of this machine's"));
+  for (const char* all : {"0.0.0.0", "[::]"})
+    EXPECT_THAT(refusal({"--listen", all}), HasSubstr("add --advertise NAME:PORT"));
+  for (const char* bad : {"", "a b", "home:0", "home:65535", "0.0.0.0", "::1"})
+    EXPECT_THAT(refusal({"--listen", "0.0.0.0", "--advertise", bad}), HasSubstr("expected NAME or NAME:PORT")) << bad;
+  EXPECT_THAT(refusal({"--advertise", "a", "--advertise", "b", "--advertise", "c", "--advertise", "d"}),
+              HasSubstr("at most 3"));
+  EXPECT_THAT(refusal({"--relay", "isthmus-relay1 203.0.113.9:7010 12"}), HasSubstr("what `isthmus relay` printed"));
+  EXPECT_THAT(refusal({"--relay", folder_ + "/none"}), HasSubstr(folder_ + "/none"));
 }
 
 TEST_F(ByHandTest, AnInterruptionInTheFirstMomentLeavesARunThatGoesOn) {

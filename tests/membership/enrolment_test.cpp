@@ -82,10 +82,24 @@ TEST_F(EnrolmentTest, RefusesAnythingElseAndRepeatsNothingOfItThatCouldHarm) {
   EXPECT_LT(sentence.size(), 200u);
 }
 
+// As the coordinator makes it.
+EnrolAnswer at_door() {
+  EnrolAnswer answer;
+  answer.peer = PeerId(3);
+  answer.place = protocol::Place{StageId(1), ReplicaId(2)};
+  answer.coordinator = {"tcp://0.0.0.0:7000", "tcp://0.0.0.0:7001"};
+  answer.door = "tcp://0.0.0.0:7002";
+  const auto key = relay::new_key();
+  answer.relays = {{"coordinator:7003", relay::make_pass(key, 0x1234, PeerId(3), 99)},
+                   {"198.51.100.7:7010", relay::make_pass(key, 0x1234, PeerId(3), 98)}};
+  answer.version = 7;
+  answer.begun = true;
+  answer.spec = std::string(3 * transport::kAnswerPartMax + 5, 's');
+  return answer;
+}
+
 TEST_F(EnrolmentTest, AnswersComeBackWhole) {
-  EnrolAnswer answer{
-      PeerId(3), protocol::Place{StageId(1), ReplicaId(2)},          "", {"tcp://1.2.3.4:5", "tcp://1.2.3.4:6"}, 7,
-      true,      std::string(3 * transport::kAnswerPartMax + 5, 's')};
+  EnrolAnswer answer = at_door();
   auto back = decode_answer(encode_answer(answer));
   ASSERT_TRUE(back) << back.error().message;
   EXPECT_EQ(std::get<EnrolAnswer>(*back), answer);
@@ -99,11 +113,34 @@ TEST_F(EnrolmentTest, AnswersComeBackWhole) {
   EXPECT_EQ(std::get<EnrolRefusal>(*back).sentence, "no");
 }
 
+TEST_F(EnrolmentTest, IsSeenFromWhereTheDoorWasDialled) {
+  EnrolAnswer answer = at_door();
+  ASSERT_TRUE(see_from(answer, {"203.0.113.1", 9002}));
+  EXPECT_EQ(answer.coordinator, (protocol::Endpoints{"tcp://203.0.113.1:9000", "tcp://203.0.113.1:9001"}));
+  EXPECT_EQ(answer.door, "tcp://203.0.113.1:9002");
+  EXPECT_EQ(answer.relays[0].address, "203.0.113.1:9003");
+  EXPECT_EQ(answer.relays[1].address, "198.51.100.7:7010") << "another machine";
+  answer = at_door();
+  ASSERT_TRUE(see_from(answer, {"2001:db8::1", 7002}));
+  EXPECT_EQ(answer.coordinator.bulk, "tcp://[2001:db8::1]:7001");
+  answer = at_door();
+  EXPECT_FALSE(see_from(answer, {"203.0.113.1", 1}));
+  answer = at_door();
+  EXPECT_FALSE(see_from(answer, {"203.0.113.1", 65535}));
+}
+
 TEST_F(EnrolmentTest, TakesNoOtherAnswer) {
   EXPECT_FALSE(decode_answer({}));
   for (const char* text : {"", "{}", "[]", R"({"peer":1})", R"({"refused":1})"}) EXPECT_FALSE(decode_answer({text}));
   EnrolAnswer answer;
-  answer.coordinator = {"ipc:///etc/passwd", "tcp://1.2.3.4:6"};
+  answer = at_door();
+  answer.coordinator.control = "ipc:///etc/passwd";
+  EXPECT_FALSE(decode_answer(encode_answer(answer)));
+  answer = at_door();
+  answer.relays[1].address = "nowhere";
+  EXPECT_FALSE(decode_answer(encode_answer(answer)));
+  answer = at_door();
+  answer.relays.resize(1000, answer.relays[0]);
   EXPECT_FALSE(decode_answer(encode_answer(answer)));
 }
 

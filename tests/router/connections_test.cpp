@@ -19,10 +19,31 @@ protocol::Member member_at(std::uint32_t peer, std::uint32_t stage, std::uint32_
   return {PeerId(peer), SessionId(peer * 10 + life), StageId(stage), ReplicaId(0), {}, {}};
 }
 
-static_assert(way_between(Reach::kDirect, Reach::kDirect) == Way::kLaterDials);
-static_assert(way_between(Reach::kDirect, Reach::kNone) == Way::kLaterDials);
-static_assert(way_between(Reach::kNone, Reach::kDirect) == Way::kEarlierDials);
-static_assert(way_between(Reach::kNone, Reach::kNone) == Way::kRelay);
+constexpr bool kRelays = true, kNoRelays = false;
+using Ways = std::vector<protocol::Way>;
+using enum protocol::Way;
+
+// Behind a router of its own, or where the coordinator can dial it.
+protocol::Location at(const std::string& network, bool open = false) {
+  if (!open) return {network, {}};
+  return {network, {"tcp://" + network + ":40000", "tcp://" + network + ":40001"}};
+}
+
+TEST(ConnectionsRule, TheLaterOneDialsUnlessOnlyItCanBeDialled) {
+  EXPECT_TRUE(later_dials(at("a", true), at("b", true)));
+  EXPECT_TRUE(later_dials(at("a", true), at("b")));
+  EXPECT_FALSE(later_dials(at("a"), at("b", true)));
+  EXPECT_TRUE(later_dials(at("a"), at("b"))) << "through a relay";
+  EXPECT_TRUE(later_dials(at("a"), at("a"))) << "on one network";
+}
+
+TEST(ConnectionsRule, TheBestWayIsTriedFirst) {
+  EXPECT_EQ(ways(at("a"), at("b"), kRelays), Ways{kRelay});
+  EXPECT_EQ(ways(at("a"), at("b"), kNoRelays), Ways{});
+  EXPECT_EQ(ways(at("a"), at("b", true), kRelays), (Ways{kOutside, kRelay}));
+  EXPECT_EQ(ways(at("a"), at("a"), kRelays), (Ways{kNetwork, kRelay}));
+  EXPECT_EQ(ways(at("a"), at("a", true), kNoRelays), (Ways{kNetwork, kOutside}));
+}
 
 // Worker 5 of stage 2, whose steps skip no stage: it exchanges tensors with stages 1 to 3.
 class ConnectionsTest : public ::testing::Test {
@@ -37,16 +58,25 @@ class ConnectionsTest : public ::testing::Test {
     context_.paths = protocol::StepPaths(context_.plan, view_.step, view_.absent);
     for (auto& effect : std::exchange(context_.effects, {})) {
       if (const auto* in = std::get_if<protocol::LetIn>(&effect)) let_in_.push_back(in->member.peer.value);
-      if (const auto* dial = std::get_if<protocol::Dial>(&effect)) dialled_.push_back(dial->member.peer.value);
+      if (const auto* dial = std::get_if<protocol::Dial>(&effect)) {
+        dialled_.push_back(dial->member.peer.value);
+        ways_.push_back(dial->way);
+      }
     }
+  }
+  void ticks() {
+    connections_.tick(now_);
+    for (auto& effect : std::exchange(context_.effects, {}))
+      if (const auto* dial = std::get_if<protocol::Dial>(&effect)) ways_.push_back(dial->way);
   }
   using Peers = std::vector<std::uint32_t>;
   Time now_ = seconds(1000);
   protocol::View view_;
   WorkerContext context_{
-      four_stages(), {PeerId(5), StageId(2), ReplicaId(0), {}, seconds(2), 10e6, {}}, {}, {}, SessionId(50), {}};
+      four_stages(), {PeerId(5), StageId(2), ReplicaId(0), {}, seconds(2), 10e6, {}, true}, {}, {}, SessionId(50), {}};
   Connections connections_{context_};
   Peers let_in_, dialled_;
+  Ways ways_;
 };
 
 TEST_F(ConnectionsTest, LetInNeighboursAndSiblingsAndTheLaterOneDials) {
@@ -79,6 +109,56 @@ TEST_F(ConnectionsTest, MissWhoNeverCameAndWhoWasLost) {
   connections_.lost(PeerId(7), now_ + seconds(60));
   EXPECT_TRUE(connections_.unreachable(now_ + seconds(61)).empty());
   EXPECT_EQ(connections_.unreachable(now_ + seconds(62)), std::vector{SessionId(70)});
+}
+
+// Machines with one address may be kept apart all the same.
+TEST_F(ConnectionsTest, TryTheNextWayToWhoIsNotReached) {
+  view_.live = {member_at(3, 1), member_at(5, 2)};
+  shows();
+  EXPECT_EQ(std::exchange(ways_, {}), Ways{kNetwork});
+  EXPECT_EQ(connections_.next_due(), now_ + seconds(3));
+  now_ += seconds(2.9);
+  ticks();
+  EXPECT_EQ(ways_, Ways{});
+  now_ += seconds(0.1);
+  ticks();
+  EXPECT_EQ(std::exchange(ways_, {}), Ways{kRelay});
+  connections_.connected(PeerId(3));
+  EXPECT_EQ(connections_.next_due(), kNever);
+  now_ += seconds(60);
+  ticks();
+  EXPECT_EQ(ways_, Ways{}) << "a way that is good stays";
+  connections_.lost(PeerId(3), now_);
+  now_ += seconds(3);
+  ticks();
+  EXPECT_EQ(ways_, Ways{kNetwork});
+}
+
+// Whether this one dials depends on where it is itself, which the view says.
+TEST_F(ConnectionsTest, LeaveItToTheEarlierOneIfOnlyThisOneCanBeDialled) {
+  view_.live = {member_at(3, 1), member_at(5, 2), member_at(7, 3)};
+  view_.live[0].location = at("a");
+  view_.live[1].location = at("b", true);
+  view_.live[2].location = at("c", true);
+  shows();
+  EXPECT_EQ(dialled_, Peers{}) << "3 dials, and the later one, 7";
+  EXPECT_EQ(let_in_, (Peers{3, 7}));
+  view_.live[1].location = at("b");
+  shows();
+  EXPECT_EQ(dialled_, (Peers{3, 7}));
+  EXPECT_EQ(ways_, (Ways{kRelay, kOutside}));
+}
+
+// Through routers and relays it takes longer to find out.
+TEST_F(ConnectionsTest, ArePatientWithOtherNetworks) {
+  view_.live = {member_at(3, 1), member_at(5, 2)};
+  view_.live[0].location = at("a");
+  view_.live[1].location = at("b");
+  shows();
+  connections_.connected(PeerId(3));
+  connections_.lost(PeerId(3), now_);
+  EXPECT_TRUE(connections_.unreachable(now_ + seconds(9.9)).empty());
+  EXPECT_EQ(connections_.unreachable(now_ + seconds(10)), std::vector{SessionId(30)});
 }
 
 }  // namespace

@@ -61,6 +61,7 @@ CommandLine::CommandLine()
   add_simulate(*this);
   add_coordinator(*this);
   add_join(*this);
+  add_relay(*this);
   add_invite(*this);
   add_peers(*this);
   add_revoke(*this);
@@ -112,9 +113,9 @@ void add_example(CLI::App& command, const std::string& example) { command.footer
 
 void add_port(CLI::App& command, std::uint16_t& port) {
   add_number(command, "--port", port,
-             "Port of the coordinator for workers; the next is for their tensors, the one after for who wants to join; "
-             "0: any three",
-             0, 65533, "the two ports after it are taken as well");
+             "Port of the coordinator for workers; the next is for their tensors, then that for who wants to join, then "
+             "the relay's; 0: any four",
+             0, 65532, "the three ports after it are taken as well");
 }
 
 void add_force(CLI::App& command, Existing& existing, const std::string& what) {

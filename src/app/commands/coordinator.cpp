@@ -1,17 +1,50 @@
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "app/commands/command_line.h"
 #include "app/commands/listen_option.h"
 #include "app/commands/number_option.h"
 #include "app/coordinator_process.h"
+#include "app/invite.h"
 #include "app/owner_key.h"
+#include "base/input_file.h"
 #include "config/load_run.h"
 #include "record/run_folder.h"
 #include "scheduler/planner/make_plan.h"
+#include "transport/address.h"
 
 namespace isthmus::app {
 
 namespace {
+
+struct Wishes {
+  std::vector<std::string> advertise, relays;
+};
+
+// Where it is reached, and through which relays, as it was written on the command line.
+Status read(const Wishes& wishes, CoordinatorOptions& options) {
+  for (const std::string& text : wishes.advertise) {
+    const bool named = text.find(':') != text.npos && (text[0] != '[' || text.find("]:") != text.npos);
+    const auto address = transport::read_address(named ? text : text + ":1");
+    if (!address || transport::is_wildcard(address->host) || (named && address->port > 65'532))
+      return fail("--advertise {}: expected NAME or NAME:PORT, such as home.example.org:7000", text);
+    options.advertise.push_back({address->host, named ? address->port : std::uint16_t{0}});
+  }
+  if (options.advertise.size() > kDoorsMax) return fail("--advertise: an invite names at most {} addresses", kDoorsMax);
+  if (transport::is_wildcard(options.host) && options.advertise.empty())
+    return fail("--listen {} says nothing about where others reach this machine; add --advertise NAME:PORT",
+                options.host);
+  for (const std::string& text : wishes.relays) {
+    const bool is_file = text.find(' ') == text.npos;
+    const auto secret = is_file ? read_secret(text, "a relay's name", 4096) : Result<std::string>(text);
+    if (!secret) return tl::unexpected(secret.error());
+    const auto relay = relay::read_relay(*secret);
+    if (!relay) return fail("--relay: {}", relay.error().message);
+    options.relays.push_back(*relay);
+  }
+  return {};
+}
 
 // A new run's folder is made; one that holds a run has to hold this one, and to be free.
 Status prepare(CoordinatorOptions& options, const spec::RunConfig& run, record::FolderClaim& claim) {
@@ -40,6 +73,7 @@ Status prepare(CoordinatorOptions& options, const spec::RunConfig& run, record::
 void add_coordinator(CommandLine& line) {
   RunArguments& run = line.keep<RunArguments>();
   CoordinatorOptions& coordinator_options = line.keep<CoordinatorOptions>();
+  Wishes& wishes = line.keep<Wishes>();
   auto* coordinator_command = line.app().add_subcommand(
       "coordinator", "Serve a run for as long as it lasts: who takes part, which steps are committed");
   coordinator_command->group("Processes of a run");
@@ -49,6 +83,18 @@ void add_coordinator(CommandLine& line) {
   add_listen(*coordinator_command, coordinator_options.host, "Address of this machine at which workers reach it")
       ->capture_default_str();
   add_port(*coordinator_command, coordinator_options.port);
+  coordinator_command
+      ->add_option("--advertise", wishes.advertise,
+                   "NAME or NAME:PORT at which others reach it: what the router's owner or a name service says, and the "
+                   "first of the ports that are forwarded (default: --listen and --port); up to three times")
+      ->allow_extra_args(false);
+  coordinator_command->add_flag("--no-relay", coordinator_options.no_relay,
+                                "Join no streams of workers that nobody can dial (default: it does, unless it listens "
+                                "on loopback)");
+  coordinator_command
+      ->add_option("--relay", wishes.relays,
+                   "A relay of others: what `isthmus relay` printed, or a file that holds it; may be repeated")
+      ->allow_extra_args(false);
   add_number(*coordinator_command, "--expect", coordinator_options.expected,
              "Wait for so many workers, 5 s at most, and seat them in the order of their names; "
              "0: as they come",
@@ -65,6 +111,7 @@ void add_coordinator(CommandLine& line) {
   coordinator_command->callback([&] {
     line.chosen = [&] {
       return with_named_run(run, [&](const spec::RunConfig& config) {
+        if (auto fits = read(wishes, coordinator_options); !fits) return report(fits);
         record::FolderClaim claim;
         if (coordinator_options.control_fd < 0)
           if (auto ready = prepare(coordinator_options, config, claim); !ready) return report(ready);

@@ -286,7 +286,14 @@ bool Coordinator::is_candidate(const Seat& seat) const {
 }
 
 protocol::Member Coordinator::member_of(const Seat& seat, const protocol::Report& report) const {
-  return {seat.peer, report.session, seat.stage, seat.replica, seat.key, report.endpoints};
+  const auto location = locations_.find(seat.peer);
+  return {seat.peer,
+          report.session,
+          seat.stage,
+          seat.replica,
+          seat.key,
+          report.endpoints,
+          location == locations_.end() ? protocol::Location{} : location->second};
 }
 
 // A combination that is under way would be void with a new member, so a candidate waits until the commit, unless its

@@ -140,6 +140,8 @@ class Coordinator {
   std::optional<protocol::Place> place_of(PeerId peer) const { return decisions_.place_of(peer); }
   std::optional<Queued> queued(PeerId peer) const { return seating_.queued(decisions_, peer); }
 
+  // Where the peer is; said before its first report, and again when it is somewhere else. Never said: where all are.
+  void located(PeerId peer, const protocol::Location& location) { locations_[peer] = location; }
   std::vector<CoordinatorEffect> connected(PeerId peer, Time now);
   std::vector<CoordinatorEffect> disconnected(PeerId peer, Time now);
   std::vector<CoordinatorEffect> received(PeerId from, const protocol::Report& report, Time now);
@@ -241,6 +243,7 @@ class Coordinator {
   std::string reason_;
   Time ends_at_ = kNever;
   bool ended_ = false;
+  std::map<PeerId, protocol::Location> locations_;
   std::map<PeerId, protocol::Report> reports_;  // newest of each peer
   std::vector<protocol::Report*> newest_;       // the same by seat; null: none yet
   std::set<PeerId> outsiders_;         // whose newest report is of no live member: all candidates are among them

@@ -43,7 +43,9 @@ std::optional<events::Unreachable> Verdicts::stuck(const Decisions& decisions, S
   const protocol::Member* one = decisions.find(accuser);
   const protocol::Member* other = decisions.find(accused);
   if (!one || !other || !stuck_.insert(std::minmax(accuser, accused)).second) return std::nullopt;
-  return events::Unreachable{one->peer, other->peer, other->stage, other->endpoints.control};
+  const auto& outside = other->location.outside;
+  return events::Unreachable{one->peer, other->peer, other->stage,
+                             outside.empty() ? other->endpoints.control : outside.control};
 }
 
 void Verdicts::forget(SessionId session) {

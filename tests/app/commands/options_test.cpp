@@ -135,13 +135,13 @@ TEST(Commands, TellTheDefaultOfEveryOption) {
 }
 
 TEST(Commands, SayWhyAPortIsTooHigh) {
-  const std::string wrong = "expected a whole number from 0 to 65533: the two ports after it are taken as well";
-  for (const char* port : {"65534", "65535", "65536", "70000"}) {
+  const std::string wrong = "expected a whole number from 0 to 65532: the three ports after it are taken as well";
+  for (const char* port : {"65533", "65534", "65535", "65536", "70000"}) {
     EXPECT_EQ(complaint({"train", "run.toml", "--port", port}),
               "--port: \"" + std::string(port) + "\" was given, " + wrong);
     EXPECT_THAT(complaint({"coordinator", "run.toml", "--out", "x", "--port", port}), HasSubstr(wrong));
   }
-  EXPECT_EQ(complaint({"train", "run.toml", "--port", "65533"}), "");
+  EXPECT_EQ(complaint({"train", "run.toml", "--port", "65532"}), "");
   EXPECT_EQ(complaint({"train", "run.toml", "--port", "0"}), "");
 }
 

@@ -1,0 +1,57 @@
+#include "app/whereabouts.h"
+
+#include "transport/address.h"
+
+namespace isthmus::app {
+
+namespace {
+
+// The same ports, at the address where the worker is seen.
+std::optional<protocol::Endpoints> seen_at(const std::string& address, const protocol::Endpoints& said) {
+  const auto control = transport::read_address(said.control), bulk = transport::read_address(said.bulk);
+  if (!control || !bulk) return std::nullopt;
+  return protocol::Endpoints{transport::Address{address, control->port}.endpoint(),
+                             transport::Address{address, bulk->port}.endpoint()};
+}
+
+}  // namespace
+
+void Whereabouts::seen(PeerId peer, const std::string& address) {
+  const std::string plain = transport::plain_address(address);
+  Known& known = known_[peer];
+  if (known.address == plain) return;
+  known = {plain, {}, {}};
+}
+
+std::optional<protocol::Location> Whereabouts::find(PeerId peer, const protocol::Endpoints& said,
+                                                    const protocol::PublicKey& key) {
+  const auto at = known_.find(peer);
+  if (at == known_.end()) return std::nullopt;
+  Known& known = at->second;
+  if (known.said == said) return known.location;
+  known.said = said;
+  known.location.reset();
+  const auto outside = seen_at(known.address, said);
+  if (transport::is_loopback(known.address) || !outside) {
+    known.location = protocol::Location{transport::network_of(known.address), {}};
+    return known.location;
+  }
+  if (!dial_back_) dial_back_.emplace(transport::DialBack::Options{keys_});
+  dial_back_->begin(peer, *outside, key);
+  return std::nullopt;
+}
+
+std::vector<PeerId> Whereabouts::poll(Time now) {
+  std::vector<PeerId> found;
+  if (!dial_back_) return found;
+  for (const auto& result : dial_back_->poll(now)) {
+    const auto at = known_.find(result.peer);
+    if (at == known_.end() || seen_at(at->second.address, at->second.said) != result.endpoints) continue;
+    at->second.location = {transport::network_of(at->second.address),
+                           result.answered ? result.endpoints : protocol::Endpoints{}};
+    found.push_back(result.peer);
+  }
+  return found;
+}
+
+}  // namespace isthmus::app

@@ -1,0 +1,88 @@
+// Workers at home: behind routers that let nobody in, with one string and nothing else.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <string>
+
+#include "membership/by_hand.h"
+#include "membership/namespaces.h"
+
+namespace {
+
+using ::testing::HasSubstr;
+
+class HomesTest : public ByHandTest {
+ protected:
+  void SetUp() override {
+    ByHandTest::SetUp();
+    if (!net_.missing().empty()) GTEST_SKIP() << net_.missing();
+    net_.add_machine("coordinator", 1);
+  }
+  pid_t coordinate(std::vector<std::string> more = {}) {
+    more.insert(more.begin(), {"--listen", "203.0.113.1", "--port", "7000"});
+    return ByHandTest::coordinate(more, net_.within("coordinator"));
+  }
+  // What an owner sends to a friend.
+  std::string invite(const std::vector<std::string>& more = {}) {
+    std::vector<std::string> arguments = {"invite", folder_ + "/out", "--uses", "0"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const auto printed = run(arguments);
+    EXPECT_EQ(printed.code, 0) << printed.output;
+    return printed.output.substr(printed.output.rfind("isthmus1"));
+  }
+  pid_t join(const std::string& name, const std::string& string, std::vector<std::string> more = {}) {
+    std::vector<std::string> arguments = {"join",       string.substr(0, string.find('\n')),
+                                          "--home",     folder_ + "/home-" + name,
+                                          "--patience", "90",
+                                          "--set",      "pipeline.device=emulated"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return begin(name, arguments, net_.within(name));
+  }
+  bool serves() {
+    return eventually([&] { return std::filesystem::exists(folder_ + "/out/join"); });
+  }
+  void expect_good_end(pid_t coordinator, const std::vector<std::pair<std::string, pid_t>>& workers) {
+    const auto done = end(coordinator, "coordinator");
+    EXPECT_EQ(done.code, 0) << done.output << events();
+    for (const auto& [name, pid] : workers) EXPECT_EQ(end(pid, name).code, 0) << name << "\n" << read(output(name));
+  }
+
+  Namespaces net_;
+};
+
+TEST_F(HomesTest, NeighboursBehindTwoRoutersMeetAtTheCoordinator) {
+  net_.add_home("anna", 11);
+  net_.add_home("ben", 12);
+  const pid_t coordinator = coordinate();
+  ASSERT_TRUE(serves()) << read(output("coordinator"));
+  const std::string string = invite();
+  const pid_t anna = join("anna", string), ben = join("ben", string);
+  expect_good_end(coordinator, {{"anna", anna}, {"ben", ben}});
+  expect_undisturbed();
+}
+
+TEST_F(HomesTest, TwoMachinesOfOneHomeTalkToEachOtherAtHome) {
+  net_.add_home("anna", 11);
+  net_.add_guest("annas-laptop", "anna", 3);
+  const pid_t coordinator = coordinate({"--no-relay"});
+  ASSERT_TRUE(serves()) << read(output("coordinator"));
+  const std::string string = invite();
+  const pid_t anna = join("anna", string), laptop = join("annas-laptop", string);
+  expect_good_end(coordinator, {{"anna", anna}, {"annas-laptop", laptop}});
+  expect_undisturbed();
+}
+
+// The earlier one dials, for only the later one can be dialled.
+TEST_F(HomesTest, OneThatCanBeDialledNeedsNoRelay) {
+  net_.add_home("anna", 11);
+  net_.add_machine("server", 20);
+  const pid_t coordinator = coordinate({"--no-relay"});
+  ASSERT_TRUE(serves()) << read(output("coordinator"));
+  const pid_t anna = join("anna", invite({"--stage", "0"})), server = join("server", invite({"--stage", "1"}));
+  expect_good_end(coordinator, {{"anna", anna}, {"server", server}});
+  expect_undisturbed();
+}
+
+}  // namespace

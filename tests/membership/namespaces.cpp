@@ -1,0 +1,142 @@
+#include "membership/namespaces.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sched.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+
+namespace {
+
+bool succeeds(const std::string& command) { return std::system((command + " >/dev/null 2>&1").c_str()) == 0; }
+
+// What tests that were killed have left.
+void sweep_up() {
+  std::error_code none;
+  for (const auto& entry : std::filesystem::directory_iterator("/run/netns", none)) {
+    const std::string name = entry.path().filename();
+    int pid = 0;
+    if (std::sscanf(name.c_str(), "isthmus-%d-", &pid) == 1 && ::kill(pid, 0) != 0)
+      (void)succeeds("ip netns del " + name);
+  }
+}
+
+}  // namespace
+
+Namespaces::Namespaces() {
+  sweep_up();
+  if (!succeeds("nft --version")) {
+    missing_ = "needs nftables, to make home routers";
+    return;
+  }
+  if (!succeeds("ip netns add " + space("internet")) ||
+      !succeeds("ip -n " + space("internet") + " link add switch type bridge")) {
+    missing_ = "needs root, iproute2 and bridges, to make network namespaces";
+    return;
+  }
+  spaces_.push_back("internet");
+  run("ip -n " + space("internet") + " link set switch up");
+}
+
+Namespaces::~Namespaces() {
+  for (const auto& name : spaces_) (void)succeeds("ip netns del " + space(name));
+  (void)succeeds("ip netns del " + space("internet"));
+}
+
+std::string Namespaces::space(const std::string& name) const {
+  return "isthmus-" + std::to_string(::getpid()) + "-" + name;
+}
+
+void Namespaces::run(const std::string& command) { ASSERT_TRUE(succeeds(command)) << command; }
+
+bool Namespaces::on(const std::string& name, const std::string& command) const {
+  return succeeds("ip netns exec " + space(name) + " " + command);
+}
+
+void Namespaces::make(const std::string& name) {
+  run("ip netns add " + space(name));
+  spaces_.push_back(name);
+  run("ip -n " + space(name) + " link set lo up");
+}
+
+void Namespaces::connect(const std::string& a, const std::string& device_a, const std::string& b,
+                         const std::string& device_b) {
+  run("ip -n " + space(a) + " link add " + device_a + " type veth peer name " + device_b + " netns " + space(b));
+  run("ip -n " + space(a) + " link set " + device_a + " up");
+  run("ip -n " + space(b) + " link set " + device_b + " up");
+}
+
+void Namespaces::add_machine(const std::string& name, int number) {
+  make(name);
+  connect(name, "uplink", "internet", name);
+  run("ip -n " + space("internet") + " link set " + name + " master switch");
+  run("ip -n " + space(name) + " addr add 203.0.113." + std::to_string(number) + "/24 dev uplink");
+}
+
+void Namespaces::add_home(const std::string& name, int number) {
+  const std::string router = name + "-router", lan = "192.168." + std::to_string(number);
+  add_machine(router, number);
+  run("ip -n " + space(router) + " link add lan type bridge");
+  run("ip -n " + space(router) + " link set lan up");
+  run("ip -n " + space(router) + " addr add " + lan + ".1/24 dev lan");
+  run("ip netns exec " + space(router) + " sysctl -qw net.ipv4.ip_forward=1");
+  run("ip netns exec " + space(router) +
+      " nft 'table ip home {"
+      " chain out { type nat hook postrouting priority srcnat; oifname uplink masquerade; };"
+      " chain through { type filter hook forward priority filter; policy accept;"
+      "  iifname uplink ct state established,related accept; iifname uplink drop; };"
+      " chain in { type filter hook input priority filter; policy accept;"
+      "  iifname uplink ct state established,related accept; iifname uplink drop; }; }'");
+  add_guest(name, name, 2);
+}
+
+void Namespaces::add_guest(const std::string& name, const std::string& home, int last) {
+  const std::string router = home + "-router";
+  make(name);
+  connect(name, "uplink", router, "to" + std::to_string(last));
+  run("ip -n " + space(router) + " link set to" + std::to_string(last) + " master lan");
+  const std::string find = "ip -n " + space(router) + " -4 -o addr show dev lan | grep -o '192[.]168[.][0-9]*' | head -n1";
+  run("ip -n " + space(name) + " addr add $(" + find + ")." + std::to_string(last) + "/24 dev uplink");
+  run("ip -n " + space(name) + " route add default via $(" + find + ").1");
+}
+
+void Namespaces::shape(const std::string& name, double down, double up) {
+  const auto limit = [](double mbps) {
+    return " root tbf rate " + std::to_string(mbps) + "mbit burst 32kb latency 200ms";
+  };
+  const std::string inside = "ip netns exec " + space(name) + " tc qdisc replace dev uplink";
+  run(inside + limit(up));
+  const std::string router = name + "-router";
+  if (succeeds("ip -n " + space(router) + " link show to2"))
+    run("ip netns exec " + space(router) + " tc qdisc replace dev to2" + limit(down));
+  else
+    run("ip netns exec " + space("internet") + " tc qdisc replace dev " + name + limit(down));
+}
+
+void Namespaces::renumber(const std::string& home, int number) {
+  const std::string router = home + "-router";
+  run("ip -n " + space(router) + " addr flush dev uplink");
+  run("ip -n " + space(router) + " addr add 203.0.113." + std::to_string(number) + "/24 dev uplink");
+  // What a provider's new address does to what was open: connections are unknown to everybody.
+  (void)on(router, "conntrack -F");
+}
+
+void Namespaces::plug(const std::string& name, bool in) {
+  run("ip -n " + space(name) + " link set uplink " + (in ? "up" : "down"));
+  if (in && succeeds("ip -n " + space(name + "-router") + " link show lan")) {
+    const std::string find =
+        "ip -n " + space(name) + " -4 -o addr show dev uplink | grep -o '192[.]168[.][0-9]*' | head -n1";
+    run("ip -n " + space(name) + " route replace default via $(" + find + ").1");
+  }
+}
+
+std::function<void()> Namespaces::within(const std::string& name) const {
+  return [path = "/run/netns/" + space(name)] {
+    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || ::setns(fd, CLONE_NEWNET) != 0) ::_exit(126);
+  };
+}

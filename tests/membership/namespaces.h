@@ -1,0 +1,45 @@
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+// Machines with networks of their own, made of network namespaces: the internet is a bridge, a home a router that
+// masquerades and a machine behind it. Needs root, iproute2 and nftables; everything goes with the object.
+class Namespaces {
+ public:
+  Namespaces();
+  ~Namespaces();
+  Namespaces(const Namespaces&) = delete;
+  Namespaces& operator=(const Namespaces&) = delete;
+
+  // Why none can be made here; empty: they can.
+  const std::string& missing() const { return missing_; }
+
+  // A machine on the internet, at 203.0.113.<number>.
+  void add_machine(const std::string& name, int number);
+  // A machine at 192.168.<number>.2 behind a router of its own, which is 203.0.113.<number> outside and lets nobody in.
+  void add_home(const std::string& name, int number);
+  // One more machine behind the router of this home.
+  void add_guest(const std::string& name, const std::string& home, int last);
+  // What this machine's link carries, in Mb/s, to it and from it.
+  void shape(const std::string& name, double down, double up);
+  // Whether the home's router has its own address, and forgets all connections, or takes another.
+  void renumber(const std::string& home, int number);
+  // Pulls the machine's cable, or puts it back.
+  void plug(const std::string& name, bool in);
+
+  // Runs in a child before it becomes the program: moves it to the machine.
+  std::function<void()> within(const std::string& name) const;
+  // A command on the machine; whether it succeeded.
+  bool on(const std::string& name, const std::string& command) const;
+
+ private:
+  std::string space(const std::string& name) const;
+  void make(const std::string& name);
+  void connect(const std::string& a, const std::string& device_a, const std::string& b, const std::string& device_b);
+  void run(const std::string& command);
+
+  std::string missing_;
+  std::vector<std::string> spaces_;
+};
