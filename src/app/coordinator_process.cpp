@@ -105,6 +105,8 @@ class CoordinatorProcess {
       limits.rebalance->bits_per_second = run_.link.bandwidth_mbps * 1e6;
     }
     limits.measure = seconds(run_.link.measure_s);
+    if (const auto& silence = run_.recovery.silence_s) limits.silence = limits.remote_silence = seconds(*silence);
+    if (const auto& back = run_.recovery.reconnect_s) limits.reconnect = limits.remote_reconnect = seconds(*back);
     coordinator_.emplace(plan_, limits);
     coordinator_->replay(log->records());
     if (!options_.begin_at)

@@ -9,6 +9,12 @@
 
 namespace isthmus::app {
 
+namespace {
+
+constexpr Duration kSleep = seconds(15);
+
+}  // namespace
+
 Result<std::unique_ptr<ProcessLink>> ProcessLink::open(const spec::RunConfig& run, const protocol::Plan& plan,
                                                        Options options) {
   std::uint64_t workers = 0;
@@ -50,6 +56,8 @@ ProcessLink::Turn ProcessLink::turn(Time until, std::span<const int> descriptors
   (void)process::received_signal();  // noted: it wakes nobody twice
   Turn turn;
   turn.now = process::monotonic_now();
+  // A machine that slept: nobody at the other end of its connections has waited.
+  if (due != kNever && turn.now - std::max(now, due) > kSleep) sockets_->dial_again();
   for (auto& event : transport_->poll(turn.now)) {
     if (auto* received = std::get_if<transport::FrameReceived>(&event)) {
       const PeerId from = received->frame.peer;

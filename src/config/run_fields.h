@@ -91,6 +91,8 @@ void for_each_spec_field(Spec& r, Visit&& visit) {
   visit("recovery", "skip_steps", r.recovery.skip_steps);
   visit("recovery", "rebalance", r.recovery.rebalance);
   visit("recovery", "rollback_after", r.recovery.rollback_after);
+  visit("recovery", "silence_s", r.recovery.silence_s);
+  visit("recovery", "reconnect_s", r.recovery.reconnect_s);
 }
 template <class Host, class Visit>
 void for_each_host_field(Host& h, Visit&& visit) {

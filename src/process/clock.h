@@ -9,10 +9,11 @@
 
 namespace isthmus::process {
 
-// The machine's monotonic clock: processes of one machine share its origin, so their traces fit together.
+// The machine's clock since it was started, which goes on while it sleeps: a laptop that was closed for an hour knows
+// that everybody has given it up. Processes of one machine share its origin, so their traces fit together.
 inline Time monotonic_now() {
   timespec t{};
-  ::clock_gettime(CLOCK_MONOTONIC, &t);
+  ::clock_gettime(CLOCK_BOOTTIME, &t);
   return std::chrono::seconds(t.tv_sec) + std::chrono::nanoseconds(t.tv_nsec);
 }
 

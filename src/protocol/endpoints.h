@@ -33,6 +33,8 @@ struct Location {
   std::string network;
   // Where it answered when the coordinator dialled back. Empty: nobody from elsewhere can dial it.
   Endpoints outside;
+  // On the coordinator's own machine.
+  bool is_local() const { return network.empty() || network.starts_with("127.") || network == "::/64"; }
   friend bool operator==(const Location&, const Location&) = default;
   template <class Self>
   static void fields(Self& self, auto& visit) {

@@ -206,6 +206,9 @@ struct RunSpec {
     bool rebalance = true;
     // After so many bad steps in a row all stages go back to a checkpoint from before them; 0: never.
     std::uint32_t rollback_after = 8;
+    // A member that says nothing for so long, or does not come back for so long after its connection broke, is no
+    // member any more. Absent: 10 and 5, or 3 and 1 on the coordinator's own machine.
+    std::optional<std::uint32_t> silence_s, reconnect_s;
     friend bool operator==(const Recovery&, const Recovery&) = default;
   } recovery;
 

@@ -21,14 +21,16 @@ zmq::socket_t make_socket(zmq::context_t& context, zmq::socket_type type, Lane l
   socket.set(zmq::sockopt::maxmsgsize, static_cast<std::int64_t>(kFrameBytesMax));
   socket.set(zmq::sockopt::handshake_ivl, 10'000);
   socket.set(zmq::sockopt::tcp_keepalive, 1);
-  socket.set(zmq::sockopt::tcp_keepalive_idle, 60);
+  socket.set(zmq::sockopt::tcp_keepalive_idle, 20);
+  socket.set(zmq::sockopt::tcp_keepalive_intvl, 5);
+  socket.set(zmq::sockopt::tcp_keepalive_cnt, 3);
+  socket.set(zmq::sockopt::tcp_maxrt, 15'000);
   socket.set(zmq::sockopt::ipv6, 1);
-  if (lane == kControlLane) {
-    // Never on bulk: the timeout runs while one large frame is on its way.
-    socket.set(zmq::sockopt::heartbeat_ivl, 5'000);
-    socket.set(zmq::sockopt::heartbeat_timeout, 15'000);
-    socket.set(zmq::sockopt::heartbeat_ttl, 20'000);
-  }
+  // Half-open connections are found by these. On bulk the answer stands behind tensors on a slow link.
+  const int beat = lane == kControlLane ? 2'000 : 10'000;
+  socket.set(zmq::sockopt::heartbeat_ivl, beat);
+  socket.set(zmq::sockopt::heartbeat_timeout, 3 * beat);
+  socket.set(zmq::sockopt::heartbeat_ttl, 4 * beat);
   set_keys(socket, keys);
   return socket;
 }
@@ -59,6 +61,8 @@ zmq::socket_t make_dealer(zmq::context_t& context, Lane lane, const KeyPair& key
   dealer.set(zmq::sockopt::immediate, 1);
   dealer.set(zmq::sockopt::reconnect_ivl, 100);
   dealer.set(zmq::sockopt::reconnect_ivl_max, 3'000);
+  // Without it the kernel asks again after 1, 3, 7, 15 s and more, and does not see that the link is back.
+  dealer.set(zmq::sockopt::connect_timeout, 5'000);
   return dealer;
 }
 

@@ -155,6 +155,11 @@ class ZmqTransport::Impl {
     }
   }
 
+  void dial_again() {
+    for (auto& [id, peer] : peers_)
+      if (peer.dialled) dial(id, peer, peer.dialled->endpoints, peer.dialled->key, kPatienceMin);
+  }
+
   void send(Frame frame) {
     Peer& peer = peers_[frame.peer];
     peer.queued_bytes += frame.bytes();
@@ -417,6 +422,7 @@ void ZmqTransport::shut_out(PeerId peer) { impl_->shut_out(peer); }
 void ZmqTransport::connect(PeerId peer, const protocol::Endpoints& endpoints, const protocol::PublicKey& key) {
   impl_->connect(peer, endpoints, key);
 }
+void ZmqTransport::dial_again() { impl_->dial_again(); }
 void ZmqTransport::send(Frame frame) { impl_->send(std::move(frame)); }
 std::vector<TransportEvent> ZmqTransport::poll(Time now) { return impl_->poll(now); }
 Time ZmqTransport::next_due() const { return impl_->next_due(); }

@@ -39,6 +39,9 @@ class ZmqTransport final : public Transport {
   // Connects, and reconnects for ever. A second call for a peer with the same endpoints and key changes nothing.
   void connect(PeerId peer, const protocol::Endpoints& endpoints, const protocol::PublicKey& key);
 
+  // Makes every connection of its own anew, at the next poll(): this machine may have slept, or be somewhere else.
+  void dial_again();
+
   void send(Frame frame) override;
   std::vector<TransportEvent> poll(Time now) override;
   Time next_due() const override;

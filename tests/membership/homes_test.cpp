@@ -33,10 +33,9 @@ class HomesTest : public ByHandTest {
     return printed.output.substr(printed.output.rfind("isthmus1"));
   }
   pid_t join(const std::string& name, const std::string& string, std::vector<std::string> more = {}) {
-    std::vector<std::string> arguments = {"join",       string.substr(0, string.find('\n')),
-                                          "--home",     folder_ + "/home-" + name,
-                                          "--patience", "90",
-                                          "--set",      "pipeline.device=emulated"};
+    std::vector<std::string> arguments = {"join",   string.substr(0, string.find('\n')),
+                                          "--home", folder_ + "/home-" + name,
+                                          "--patience", "90"};
     arguments.insert(arguments.end(), more.begin(), more.end());
     return begin(name, arguments, net_.within(name));
   }
@@ -83,6 +82,59 @@ TEST_F(HomesTest, OneThatCanBeDialledNeedsNoRelay) {
   const pid_t anna = join("anna", invite({"--stage", "0"})), server = join("server", invite({"--stage", "1"}));
   expect_good_end(coordinator, {{"anna", anna}, {"server", server}});
   expect_undisturbed();
+}
+
+// What a stage keeps for itself, so that a run is longer than what happens to it.
+constexpr const char* kLonger = "run.steps=60";
+
+TEST_F(HomesTest, ARelayThatIsKilledUnderLoadCostsNothingButTime) {
+  net_.add_home("anna", 11);
+  net_.add_home("ben", 12);
+  net_.add_machine("relay", 30);
+  const auto relay = [&] {
+    return begin("relay", {"relay", "--listen", "203.0.113.30:7010", "--home", folder_ + "/relay"}, net_.within("relay"));
+  };
+  pid_t runs = relay();
+  ASSERT_TRUE(eventually([&] { return read(output("relay")).find('\n') != std::string::npos; })) << read(output("relay"));
+  const std::string said = read(output("relay")), name = said.substr(said.find("isthmus-relay1"));
+  const pid_t coordinator =
+      coordinate({"--set", kLonger, "--no-relay", "--relay", name.substr(0, name.find('\n'))});
+  ASSERT_TRUE(serves()) << read(output("coordinator"));
+  const std::string string = invite();
+  const pid_t anna = join("anna", string), ben = join("ben", string);
+  ASSERT_TRUE(reaches("out", 5)) << read(output("coordinator")) << read(output("anna")) << read(output("ben"));
+  kill_at_once(runs);
+  runs = relay();
+  expect_good_end(coordinator, {{"anna", anna}, {"ben", ben}});
+  expect_undisturbed({"--set", kLonger});
+}
+
+TEST_F(HomesTest, AHomeThatLosesItsNetworkComesBack) {
+  net_.add_home("anna", 11);
+  net_.add_home("ben", 12);
+  const pid_t coordinator = coordinate({"--set", kLonger, "--set", "recovery.silence_s=2"});
+  ASSERT_TRUE(serves()) << read(output("coordinator"));
+  const std::string string = invite();
+  const pid_t anna = join("anna", string), ben = join("ben", string);
+  ASSERT_TRUE(reaches("out", 5)) << read(output("coordinator")) << read(output("anna")) << read(output("ben"));
+  net_.plug("ben", false);
+  ASSERT_TRUE(eventually([&] { return events().find("\"expelled\"") != std::string::npos; })) << events();
+  net_.plug("ben", true);
+  expect_good_end(coordinator, {{"anna", anna}, {"ben", ben}});
+  expect_undisturbed({"--set", kLonger});
+}
+
+TEST_F(HomesTest, AHomeWhoseAddressChangesGoesOn) {
+  net_.add_home("anna", 11);
+  net_.add_home("ben", 12);
+  const pid_t coordinator = coordinate({"--set", kLonger});
+  ASSERT_TRUE(serves()) << read(output("coordinator"));
+  const std::string string = invite();
+  const pid_t anna = join("anna", string), ben = join("ben", string);
+  ASSERT_TRUE(reaches("out", 5)) << read(output("coordinator")) << read(output("anna")) << read(output("ben"));
+  net_.renumber("anna", 111);
+  expect_good_end(coordinator, {{"anna", anna}, {"ben", ben}});
+  expect_undisturbed({"--set", kLonger});
 }
 
 }  // namespace

@@ -121,8 +121,6 @@ void Namespaces::renumber(const std::string& home, int number) {
   const std::string router = home + "-router";
   run("ip -n " + space(router) + " addr flush dev uplink");
   run("ip -n " + space(router) + " addr add 203.0.113." + std::to_string(number) + "/24 dev uplink");
-  // What a provider's new address does to what was open: connections are unknown to everybody.
-  (void)on(router, "conntrack -F");
 }
 
 void Namespaces::plug(const std::string& name, bool in) {

@@ -24,7 +24,7 @@ class Namespaces {
   void add_guest(const std::string& name, const std::string& home, int last);
   // What this machine's link carries, in Mb/s, to it and from it.
   void shape(const std::string& name, double down, double up);
-  // Whether the home's router has its own address, and forgets all connections, or takes another.
+  // The home's router gets another address outside, as providers do at night; what was open is lost.
   void renumber(const std::string& home, int number);
   // Pulls the machine's cable, or puts it back.
   void plug(const std::string& name, bool in);

@@ -94,6 +94,8 @@ class Coordinator {
     Duration suspicion = std::chrono::milliseconds(900);
     Duration silence = seconds(3);
     Duration reconnect = seconds(1);
+    Duration remote_silence = seconds(10);  // of members on other machines
+    Duration remote_reconnect = seconds(5);
     Duration repeat = seconds(1);
     // After a restart, or when its own loop stood still, nobody is expelled for this long: the silence was its own.
     Duration grace = seconds(10);

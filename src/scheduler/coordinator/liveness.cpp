@@ -82,9 +82,11 @@ std::vector<Liveness::Lost> Liveness::lost(std::span<const protocol::Member> liv
   for (const auto& member : live) {
     const Contact* contact = find(member.peer);
     const Duration silent = now_ - last_heard(member.peer);
-    if (contact && contact->lost && now_ - *contact->lost >= options_.reconnect)
+    const bool local = member.location.is_local();
+    if (contact && contact->lost &&
+        now_ - *contact->lost >= (local ? options_.reconnect : options_.remote_reconnect))
       lost.push_back({member, "its connection is lost"});
-    else if (silent >= options_.silence)
+    else if (silent >= (local ? options_.silence : options_.remote_silence))
       lost.push_back({member, fmt::format("silent for {:.1f} s", to_seconds(silent))});
   }
   if (lost.empty()) was_patient_ = false;

@@ -25,6 +25,9 @@ class Liveness {
     Duration suspicion = std::chrono::milliseconds(900);
     Duration silence = seconds(3);
     Duration reconnect = seconds(1);
+    // Of members on other machines: between them is somebody's Wi-Fi.
+    Duration remote_silence = seconds(10);
+    Duration remote_reconnect = seconds(5);
     Duration grace = seconds(10);
     Duration pause = std::chrono::milliseconds(500);  // a loop that turns less often stood still
   };
