@@ -147,8 +147,7 @@ class CoordinatorProcess {
   std::vector<std::string> doors(const transport::Address& door) const {
     std::vector<std::string> doors;
     for (const auto& [host, port] : options_.advertise)
-      doors.push_back(
-          transport::Address{host, static_cast<std::uint16_t>(port == 0 ? door.port : port + 2)}.text());
+      doors.push_back(transport::Address{host, static_cast<std::uint16_t>(port == 0 ? door.port : port + 2)}.text());
     if (doors.empty()) doors.push_back(door.text());
     return doors;
   }
@@ -160,7 +159,8 @@ class CoordinatorProcess {
     join.coordinator = identity.key();
     door_ = *transport::read_address(door->endpoint());
     // This machine's workers need no name service and no router.
-    join.doors = {transport::is_wildcard(door_.host) ? transport::Address{"127.0.0.1", door_.port}.text() : door_.text()};
+    join.doors = {transport::is_wildcard(door_.host) ? transport::Address{"127.0.0.1", door_.port}.text()
+                                                     : door_.text()};
     join.key = transport::new_key_pair();
     // One key for as long as the run lasts: who read it once may come back with it.
     if (const auto before = read_invite_file(options_.folder.join_file());
@@ -183,8 +183,8 @@ class CoordinatorProcess {
     std::vector<int> descriptors = desk_->descriptors();
     descriptors.push_back(control_.fd());
     for (const int fd : admin_->descriptors()) descriptors.push_back(fd);
-    const Time due = std::min({coordinator_->next_due(), desk_->next_due(),
-                               whereabouts_->next_due(process::monotonic_now())});
+    const Time due =
+        std::min({coordinator_->next_due(), desk_->next_due(), whereabouts_->next_due(process::monotonic_now())});
     auto turn = link_->turn(due, descriptors);
     const Time now = process::monotonic_now();
     if (const auto rejected = link_->messenger().rejected(); rejected != rejected_) {
@@ -431,10 +431,10 @@ class CoordinatorProcess {
   relay::Key relay_key_{};
   std::unique_ptr<relay::RelayServer> relay_;  // null: there is none here
   transport::Address door_;                    // on this machine
-  Invite invite_;                   // what every invite of this run says
-  std::uint64_t version_ = 0;       // weights that the run began with, the last time it did
-  std::optional<PeerId> enrolled_;  // who asked, if it may take part
-  std::string refusal_;             // why not
+  Invite invite_;                              // what every invite of this run says
+  std::uint64_t version_ = 0;                  // weights that the run began with, the last time it did
+  std::optional<PeerId> enrolled_;             // who asked, if it may take part
+  std::string refusal_;                        // why not
   std::uint64_t rejected_ = 0;
   std::uint64_t told_of_strangers_ = 0;
   Time tell_of_strangers_again_{};

@@ -230,14 +230,14 @@ class WorkerLife {
   // A coordinator that was started again may be found elsewhere, and one that shut this worker out says nothing over
   // the connection that is left: whoever hears nothing asks at the door.
   void stay_in_touch(const ProcessLink::Turn& turn, Time now) {
-    const bool connects = std::ranges::find(turn.connected, kCoordinator, &transport::PeerConnected::peer) !=
-                          turn.connected.end();
+    const bool connects =
+        std::ranges::find(turn.connected, kCoordinator, &transport::PeerConnected::peer) != turn.connected.end();
     if (connects || std::ranges::any_of(turn.messages, [](const auto& m) { return m.from == kCoordinator; })) {
       heard_ = now;
       course_.enroller.rest();
     }
-    connected_ = (connected_ || connects) &&
-                 std::ranges::find(turn.disconnected, kCoordinator) == turn.disconnected.end();
+    connected_ =
+        (connected_ || connects) && std::ranges::find(turn.disconnected, kCoordinator) == turn.disconnected.end();
     const bool renews = passes_run_out_ <= now;
     if (!renews && now - heard_ < (connected_ ? kSilence : kLookForCoordinator)) return;
     const auto heard = course_.enroller.listen(Duration{}, now);
@@ -355,7 +355,7 @@ class WorkerLife {
   ComputeTime time_;
   std::string waits_for_;
   Time waits_since_{};
-  Time heard_{};  // of the coordinator
+  Time heard_{};                  // of the coordinator
   Time passes_run_out_ = kNever;  // half of their time is over: new ones are asked for
   bool connected_ = false;
   bool moves_ = false;

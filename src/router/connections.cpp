@@ -54,8 +54,7 @@ void Connections::know(const protocol::Member& member, Time now) {
   if (member.peer == context_.identity.peer || context_.distance(member.stage) > context_.plan.reach()) return;
   if (allowed_.insert(member.session).second) {
     context_.run(protocol::LetIn{member});
-    if (!context_.connected.contains(member.peer))
-      down_since_.try_emplace(member.peer, now + kFirstDial);
+    if (!context_.connected.contains(member.peer)) down_since_.try_emplace(member.peer, now + kFirstDial);
   }
   if (dials(member)) dial(member, now);
 }

@@ -20,7 +20,8 @@ Result<std::string> local_address_towards(const std::string& endpoint) {
   hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV;
   hints.ai_socktype = SOCK_DGRAM;
   addrinfo* found = nullptr;
-  if (const int wrong = ::getaddrinfo(address->host.c_str(), std::to_string(address->port).c_str(), &hints, &found); wrong != 0)
+  if (const int wrong = ::getaddrinfo(address->host.c_str(), std::to_string(address->port).c_str(), &hints, &found);
+      wrong != 0)
     return fail("'{}' is no address: {}", endpoint, ::gai_strerror(wrong));
   const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> other(found, &::freeaddrinfo);
   const int fd = ::socket(other->ai_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);

@@ -8,7 +8,7 @@ namespace isthmus::wire {
 namespace {
 
 constexpr std::uint32_t kMagic = 0x48545349;  // "ISTH"
-constexpr std::uint8_t kVersion = 2;
+constexpr std::uint8_t kVersion = 3;
 constexpr std::size_t kChecksumAt = 32;
 
 std::uint64_t frame_checksum(ByteView fields, ByteView body, ByteView slice) {

@@ -90,6 +90,8 @@ TEST(RunSchema, StatesTheDefaultsOfARun) {
     for (const auto& [key, value] : table.at("properties").items()) {
       static const std::set<std::string> resolved = {"sync.mode",
                                                      "sync.every",
+                                                     "recovery.silence_s",
+                                                     "recovery.reconnect_s",
                                                      "sync.learning_rate",
                                                      "sync.momentum",
                                                      "train.schedule_steps",

@@ -21,7 +21,8 @@ class AcrossNetworksTest : public ByHandTest {
   // Whether the two workers see each other; the coordinator sees both.
   void set_apart(bool apart) {
     for (const char* name : {"one", "two"})
-      ASSERT_TRUE(net_.on("internet", std::string("bridge link set dev ") + name + " isolated " + (apart ? "on" : "off")));
+      ASSERT_TRUE(
+          net_.on("internet", std::string("bridge link set dev ") + name + " isolated " + (apart ? "on" : "off")));
   }
   pid_t coordinate(std::vector<std::string> more = {}) {
     more.insert(more.begin(), {"--listen", "203.0.113.1"});

@@ -33,9 +33,8 @@ class HomesTest : public ByHandTest {
     return printed.output.substr(printed.output.rfind("isthmus1"));
   }
   pid_t join(const std::string& name, const std::string& string, std::vector<std::string> more = {}) {
-    std::vector<std::string> arguments = {"join",   string.substr(0, string.find('\n')),
-                                          "--home", folder_ + "/home-" + name,
-                                          "--patience", "90"};
+    std::vector<std::string> arguments = {
+        "join", string.substr(0, string.find('\n')), "--home", folder_ + "/home-" + name, "--patience", "90"};
     arguments.insert(arguments.end(), more.begin(), more.end());
     return begin(name, arguments, net_.within(name));
   }
@@ -92,13 +91,14 @@ TEST_F(HomesTest, ARelayThatIsKilledUnderLoadCostsNothingButTime) {
   net_.add_home("ben", 12);
   net_.add_machine("relay", 30);
   const auto relay = [&] {
-    return begin("relay", {"relay", "--listen", "203.0.113.30:7010", "--home", folder_ + "/relay"}, net_.within("relay"));
+    return begin("relay", {"relay", "--listen", "203.0.113.30:7010", "--home", folder_ + "/relay"},
+                 net_.within("relay"));
   };
   pid_t runs = relay();
-  ASSERT_TRUE(eventually([&] { return read(output("relay")).find('\n') != std::string::npos; })) << read(output("relay"));
+  ASSERT_TRUE(eventually([&] { return read(output("relay")).find('\n') != std::string::npos; }))
+      << read(output("relay"));
   const std::string said = read(output("relay")), name = said.substr(said.find("isthmus-relay1"));
-  const pid_t coordinator =
-      coordinate({"--set", kLonger, "--no-relay", "--relay", name.substr(0, name.find('\n'))});
+  const pid_t coordinator = coordinate({"--set", kLonger, "--no-relay", "--relay", name.substr(0, name.find('\n'))});
   ASSERT_TRUE(serves()) << read(output("coordinator"));
   const std::string string = invite();
   const pid_t anna = join("anna", string), ben = join("ben", string);

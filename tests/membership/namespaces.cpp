@@ -99,7 +99,8 @@ void Namespaces::add_guest(const std::string& name, const std::string& home, int
   make(name);
   connect(name, "uplink", router, "to" + std::to_string(last));
   run("ip -n " + space(router) + " link set to" + std::to_string(last) + " master lan");
-  const std::string find = "ip -n " + space(router) + " -4 -o addr show dev lan | grep -o '192[.]168[.][0-9]*' | head -n1";
+  const std::string find =
+      "ip -n " + space(router) + " -4 -o addr show dev lan | grep -o '192[.]168[.][0-9]*' | head -n1";
   run("ip -n " + space(name) + " addr add $(" + find + ")." + std::to_string(last) + "/24 dev uplink");
   run("ip -n " + space(name) + " route add default via $(" + find + ").1");
 }

@@ -27,7 +27,8 @@ TEST(LocalAddress, StandsForAllOfItsKind) {
   EXPECT_EQ(wildcard_like("192.168.1.20"), "0.0.0.0");
   EXPECT_EQ(wildcard_like("[2001:db8::1]"), "[::]");
   const protocol::Endpoints all{"tcp://0.0.0.0:40000", "tcp://0.0.0.0:40001"};
-  EXPECT_EQ(at_host(all, "192.168.1.20"), (protocol::Endpoints{"tcp://192.168.1.20:40000", "tcp://192.168.1.20:40001"}));
+  EXPECT_EQ(at_host(all, "192.168.1.20"),
+            (protocol::Endpoints{"tcp://192.168.1.20:40000", "tcp://192.168.1.20:40001"}));
   EXPECT_EQ(at_host(all, "[2001:db8::1]").bulk, "tcp://[2001:db8::1]:40001");
 }
 

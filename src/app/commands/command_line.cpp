@@ -112,10 +112,11 @@ void add_owned_run(CLI::App& command, OwnedRunOptions& options) {
 void add_example(CLI::App& command, const std::string& example) { command.footer("Example: " + example); }
 
 void add_port(CLI::App& command, std::uint16_t& port) {
-  add_number(command, "--port", port,
-             "Port of the coordinator for workers; the next is for their tensors, then that for who wants to join, then "
-             "the relay's; 0: any four",
-             0, 65532, "the three ports after it are taken as well");
+  add_number(
+      command, "--port", port,
+      "Port of the coordinator for workers; the next is for their tensors, then that for who wants to join, then "
+      "the relay's; 0: any four",
+      0, 65532, "the three ports after it are taken as well");
 }
 
 void add_force(CLI::App& command, Existing& existing, const std::string& what) {

@@ -84,13 +84,13 @@ void add_coordinator(CommandLine& line) {
       ->capture_default_str();
   add_port(*coordinator_command, coordinator_options.port);
   coordinator_command
-      ->add_option("--advertise", wishes.advertise,
-                   "NAME or NAME:PORT at which others reach it: what the router's owner or a name service says, and the "
-                   "first of the ports that are forwarded (default: --listen and --port); up to three times")
+      ->add_option(
+          "--advertise", wishes.advertise,
+          "NAME or NAME:PORT at which others reach it: what the router's owner or a name service says, and the "
+          "first of the ports that are forwarded (default: --listen and --port); up to three times")
       ->allow_extra_args(false);
   coordinator_command->add_flag("--no-relay", coordinator_options.no_relay,
-                                "Join no streams of workers that nobody can dial (default: it does, unless it listens "
-                                "on loopback)");
+                                "Join no streams of workers that nobody can dial; on loopback it never does");
   coordinator_command
       ->add_option("--relay", wishes.relays,
                    "A relay of others: what `isthmus relay` printed, or a file that holds it; may be repeated")

@@ -8,6 +8,7 @@
 #include "app/commands/command_line.h"
 #include "app/commands/number_option.h"
 #include "process/signals.h"
+#include "record/line_file.h"
 #include "relay/pass.h"
 #include "relay/relay_server.h"
 #include "transport/address.h"
@@ -46,10 +47,12 @@ int serve_relay(const RelayOptions& options) {
   server.bytes_per_second = options.megabits * 1e6 / 8;
   auto opened = relay::RelayServer::open(server);
   if (!opened) return report(tl::unexpected(opened.error()));
-  fmt::print("{}\n", relay::relay_text({outside->text(), *key}));
+  const std::string name = relay::relay_text({outside->text(), *key}) + "\n";
+  if (auto kept = record::write_whole(options.home + "/name", name, 0600); !kept) return report(kept);
+  fmt::print("{}", name);
   std::fflush(stdout);
-  spdlog::info("relays streams at {}; coordinators name it with --relay and the line above, which is a secret",
-               options.listen);
+  spdlog::info("relays streams at {}; coordinators name it with --relay and the line above, or {}/name; it is a secret",
+               options.listen, options.home);
   relay::RelayServer::Figures before;
   while (process::received_signal() == 0) {
     pollfd signal{process::signal_descriptor(), POLLIN, 0};
@@ -67,8 +70,8 @@ int serve_relay(const RelayOptions& options) {
 
 void add_relay(CommandLine& line) {
   RelayOptions& options = line.keep<RelayOptions>();
-  auto* command = line.app().add_subcommand(
-      "relay", "Join the streams of workers that nobody can dial; it sees ciphertext only");
+  auto* command =
+      line.app().add_subcommand("relay", "Join the streams of workers that nobody can dial; it sees ciphertext only");
   command->group("Processes of a run");
   command->add_option("--listen", options.listen, "ADDRESS:PORT")->capture_default_str();
   command->add_option("--advertise", options.advertise,

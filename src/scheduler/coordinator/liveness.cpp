@@ -83,8 +83,7 @@ std::vector<Liveness::Lost> Liveness::lost(std::span<const protocol::Member> liv
     const Contact* contact = find(member.peer);
     const Duration silent = now_ - last_heard(member.peer);
     const bool local = member.location.is_local();
-    if (contact && contact->lost &&
-        now_ - *contact->lost >= (local ? options_.reconnect : options_.remote_reconnect))
+    if (contact && contact->lost && now_ - *contact->lost >= (local ? options_.reconnect : options_.remote_reconnect))
       lost.push_back({member, "its connection is lost"});
     else if (silent >= (local ? options_.silence : options_.remote_silence))
       lost.push_back({member, fmt::format("silent for {:.1f} s", to_seconds(silent))});
