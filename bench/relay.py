@@ -22,7 +22,8 @@ parser.add_argument("--rounds", type=int, default=3)
 parser.add_argument("--mbps", type=int, default=80)
 options = parser.parse_args()
 prefix = f"bench-{os.getpid()}-"
-MACHINES = {"coordinator": 1, "a": 2, "b": 3, "relay": 4}
+WORKERS = ["one", "two"]
+MACHINES = {"coordinator": 1, "one": 2, "two": 3, "relay": 4}
 
 
 def sh(command):
@@ -42,7 +43,7 @@ def build():
         sh(f"ip -n {n} link add uplink type veth peer name {name} netns {prefix}net")
         sh(f"ip -n {n} addr add 203.0.113.{number}/24 dev uplink && ip -n {n} link set uplink up")
         sh(f"ip -n {prefix}net link set {name} master switch up")
-    for name in "ab":
+    for name in WORKERS:
         limit = f"root tbf rate {options.mbps}mbit burst 64kb latency 100ms"
         sh(f"ip netns exec {prefix}{name} tc qdisc add dev uplink {limit}")
         sh(f"ip netns exec {prefix}net tc qdisc add dev {name} {limit}")
@@ -60,7 +61,7 @@ def processor_seconds(pid):
 
 def figures(folder, apart):
     """Megabits per second each way, and the relay's processor seconds per gigabit that went through it."""
-    for name in "ab":
+    for name in WORKERS:
         sh(f"ip netns exec {prefix}net bridge link set dev {name} isolated {'on' if apart else 'off'}")
     out = Path(folder) / f"{'relay' if apart else 'direct'}-{time.monotonic_ns()}"
     relay = subprocess.Popen(
@@ -88,7 +89,7 @@ def figures(folder, apart):
         time.sleep(0.05)
     workers = [
         subprocess.Popen([*within(w), ISTHMUS, "join", str(out / "join"), "--home", f"{out}-{w}"], **quiet)
-        for w in "ab"
+        for w in WORKERS
     ]
     assert coordinator.wait() == 0, f"see {out}"
     used = processor_seconds(relay.pid)

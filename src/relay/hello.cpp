@@ -50,19 +50,26 @@ const char* sentence(Verdict verdict) {
   return "it says what no relay says";
 }
 
-Bytes encode_greeting(const Nonce& nonce) {
+Bytes encode_greeting(const Greeting& greeting) {
   Bytes bytes(kMagic.begin(), kMagic.end());
   bytes.push_back(kVersion);
-  bytes.resize(kGreetingBytes - kNonceBytes);
-  bytes.insert(bytes.end(), nonce.begin(), nonce.end());
+  bytes.insert(bytes.end(), 3, 0);
+  bytes.insert(bytes.end(), greeting.nonce.begin(), greeting.nonce.end());
+  bytes.insert(bytes.end(), greeting.address.begin(), greeting.address.end());
+  append_le(bytes, greeting.port);
   return bytes;
 }
 
-std::optional<Nonce> decode_greeting(ByteView bytes) {
+std::optional<Greeting> decode_greeting(ByteView bytes) {
   if (bytes.size() != kGreetingBytes || !takes_magic(bytes) || bytes[0] != kVersion) return std::nullopt;
-  Nonce nonce;
-  std::ranges::copy(bytes.last(kNonceBytes), nonce.begin());
-  return nonce;
+  bytes = bytes.subspan(4);
+  Greeting greeting;
+  std::ranges::copy(bytes.first(kNonceBytes), greeting.nonce.begin());
+  bytes = bytes.subspan(kNonceBytes);
+  std::ranges::copy(bytes.first(greeting.address.size()), greeting.address.begin());
+  bytes = bytes.subspan(greeting.address.size());
+  greeting.port = *take_le<std::uint16_t>(bytes);
+  return greeting;
 }
 
 Bytes encode_hello(const Hello& hello, const Pass& pass, const Nonce& nonce) {

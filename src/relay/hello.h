@@ -12,7 +12,8 @@ namespace isthmus::relay {
 
 // What is said over a TCP stream to a relay before it is joined to another. All integers are little-endian.
 //
-//   relay → client   greeting: "ISTR", version, three zeros, nonce of 16 bytes
+//   relay → client   greeting: "ISTR", version, three zeros, nonce of 16 bytes; the client's address as the relay sees
+//                    it: IPv6, or an IPv4 one as ::ffff:1.2.3.4 (16), and its port (2)
 //   client → relay   hello: "ISTR", version, kind, lane, zero; run id (8), from (4), to (4), call (8), expiry (8);
 //   proof
 //                    (32): BLAKE2b of the nonce and the 40 bytes before it, with the pass's secret as its key
@@ -21,7 +22,7 @@ namespace isthmus::relay {
 // Behind a welcome to `register` the relay sends rings, and both send a byte or a ring of zeros now and then so that
 // routers on the way do not forget the connection. Behind one to `call` or `accept` the stream is the other's.
 inline constexpr std::uint8_t kVersion = 1;
-inline constexpr std::size_t kNonceBytes = 16, kGreetingBytes = 24, kHelloBytes = 72, kRingBytes = 16;
+inline constexpr std::size_t kNonceBytes = 16, kGreetingBytes = 42, kHelloBytes = 72, kRingBytes = 16;
 using Nonce = std::array<std::uint8_t, kNonceBytes>;
 
 enum class Kind : std::uint8_t {
@@ -52,9 +53,15 @@ struct Hello {
   friend bool operator==(const Hello&, const Hello&) = default;
 };
 
-Bytes encode_greeting(const Nonce& nonce);
+struct Greeting {
+  Nonce nonce{};
+  std::array<std::uint8_t, 16> address{};
+  std::uint16_t port = 0;
+  friend bool operator==(const Greeting&, const Greeting&) = default;
+};
+Bytes encode_greeting(const Greeting& greeting);
 // Nothing: this is no relay, or one of another version.
-std::optional<Nonce> decode_greeting(ByteView bytes);
+std::optional<Greeting> decode_greeting(ByteView bytes);
 
 Bytes encode_hello(const Hello& hello, const Pass& pass, const Nonce& nonce);
 // The hello, if whoever sent it holds the pass that it names; a verdict otherwise.

@@ -131,7 +131,9 @@ class RelayServer::Impl {
     ++strangers_;
     ++strangers_of_[address];
     randombytes_buf(visitor.nonce.data(), visitor.nonce.size());
-    send(stream, encode_greeting(visitor.nonce));
+    const auto seen = from.address().is_v4() ? asio::ip::make_address_v6(asio::ip::v4_mapped, from.address().to_v4())
+                                             : from.address().to_v6();
+    send(stream, encode_greeting({visitor.nonce, seen.to_bytes(), from.port()}));
     expire(stream, kShow);
     asio::async_read(visitor.socket, asio::buffer(visitor.hello), [this, stream](Failure broken, std::size_t) {
       const auto at = visitors_.find(stream);

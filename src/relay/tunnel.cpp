@@ -22,6 +22,7 @@
 
 #include "relay/hello.h"
 #include "relay/joint.h"
+#include "relay/numeric_endpoint.h"
 
 namespace isthmus::relay {
 
@@ -35,24 +36,6 @@ using Failure = boost::system::error_code;
 constexpr auto kAnswer = std::chrono::seconds(10), kSign = std::chrono::seconds(10), kSilent = std::chrono::seconds(25);
 constexpr auto kAgainMin = std::chrono::milliseconds(200), kAgainMax = std::chrono::milliseconds(5000);
 
-// "ADDRESS:PORT", numeric, an IPv6 address in brackets.
-std::optional<tcp::endpoint> endpoint_of(const std::string& address) {
-  const auto colon = address.rfind(':');
-  if (colon == address.npos) return std::nullopt;
-  std::string host = address.substr(0, colon);
-  if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
-  unsigned long port = 0;
-  try {
-    port = std::stoul(address.substr(colon + 1));
-  } catch (const std::exception&) {
-    return std::nullopt;
-  }
-  Failure failure;
-  const auto ip = asio::ip::make_address(host, failure);
-  if (failure || port == 0 || port > 65535) return std::nullopt;
-  return tcp::endpoint(ip, static_cast<std::uint16_t>(port));
-}
-
 // An outbound stream, from dialling to the relay's verdict.
 class Errand : public std::enable_shared_from_this<Errand> {
  public:
@@ -62,7 +45,7 @@ class Errand : public std::enable_shared_from_this<Errand> {
       : socket_(context), deadline_(context), relay_(relay), hello_(hello), done_(std::move(done)) {}
 
   void start() {
-    const auto endpoint = endpoint_of(relay_.address);
+    const auto endpoint = numeric_endpoint(relay_.address);
     if (!endpoint) return end("its address is none");
     deadline_.expires_after(kAnswer);
     deadline_.async_wait([self = shared_from_this()](Failure stopped) {
@@ -79,9 +62,9 @@ class Errand : public std::enable_shared_from_this<Errand> {
   void read_greeting() {
     asio::async_read(socket_, asio::buffer(greeting_), [self = shared_from_this()](Failure failure, std::size_t) {
       if (failure) return self->end(failure.message());
-      const auto nonce = decode_greeting(self->greeting_);
-      if (!nonce) return self->end("it is no relay of this version");
-      self->said_ = encode_hello(self->hello_, self->relay_.pass, *nonce);
+      const auto greeting = decode_greeting(self->greeting_);
+      if (!greeting) return self->end("it is no relay of this version");
+      self->said_ = encode_hello(self->hello_, self->relay_.pass, greeting->nonce);
       asio::async_write(self->socket_, asio::buffer(self->said_), [self](Failure broken, std::size_t) {
         if (broken) return self->end(broken.message());
         asio::async_read(self->socket_, asio::buffer(self->verdict_), [self](Failure cut, std::size_t) {
@@ -117,7 +100,7 @@ class Tunnel::Impl {
  public:
   explicit Impl(const protocol::Endpoints& own) {
     for (const std::string& endpoint : {own.control, own.bulk})
-      own_.push_back(endpoint_of(endpoint.substr(std::string_view("tcp://").size())));
+      own_.push_back(numeric_endpoint(endpoint.substr(std::string_view("tcp://").size())));
     thread_ = std::thread([this] {
       const auto guard = asio::make_work_guard(context_);
       context_.run();

@@ -54,9 +54,9 @@ TEST_F(RelayHello, TellsAnotherVersionAndKindFromALie) {
 }
 
 TEST(RelayGreeting, IsKnownFromWhatOthersSay) {
-  const Nonce nonce{4, 5, 6};
-  const Bytes good = encode_greeting(nonce);
-  EXPECT_EQ(decode_greeting(good), nonce);
+  const Greeting greeting{{4, 5, 6}, {0x20, 0x01, 0x0d, 0xb8}, 40'000};
+  const Bytes good = encode_greeting(greeting);
+  EXPECT_EQ(decode_greeting(good), greeting);
   Bytes other = good;
   other[4] = kVersion + 1;
   EXPECT_FALSE(decode_greeting(other));

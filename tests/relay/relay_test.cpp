@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "relay/hello.h"
+#include "relay/reflection.h"
 #include "relay/relay_server.h"
 #include "relay/tunnel.h"
 #include "transport/zmq_transport.h"
@@ -257,6 +258,15 @@ TEST_F(RelayTest, HangsUpOnWhoTalksNonsense) {
   const std::size_t count = boost::asio::read(stranger, boost::asio::buffer(answer), failure);
   EXPECT_TRUE(failure) << "it hung up";
   EXPECT_LE(count, kGreetingBytes + 1);
+}
+
+TEST_F(RelayTest, TellsFromWhereItIsCalled) {
+  const auto server = relay();
+  EXPECT_EQ(reflected_address(address(*server), seconds(30)), "127.0.0.1");
+  const auto nobody = reflected_address("127.0.0.1:1", seconds(30));
+  ASSERT_FALSE(nobody);
+  EXPECT_NE(nobody.error().message.find("nobody answers at 127.0.0.1:1"), std::string::npos);
+  EXPECT_FALSE(reflected_address("nonsense", seconds(30)));
 }
 
 TEST_F(RelayTest, SaysWhichAddressIsTaken) {
