@@ -3,6 +3,7 @@
 #include <optional>
 #include <string>
 
+#include "app/token_server.h"
 #include "base/result.h"
 #include "record/run_folder.h"
 #include "spec/run_config.h"
@@ -24,7 +25,7 @@ struct CoordinatorOptions {
   int control_fd = -1;
 };
 
-// Returns the process's exit code.
-int serve_coordinator(const spec::RunConfig& run, const CoordinatorOptions& options);
+// Returns the process's exit code. `tokens`: of this run.
+int serve_coordinator(const spec::RunConfig& run, const CoordinatorOptions& options, TokenServer tokens);
 
 }  // namespace isthmus::app
