@@ -44,11 +44,12 @@ constexpr std::uint64_t kPassSeconds = 3600;
 
 class CoordinatorProcess {
  public:
-  CoordinatorProcess(const spec::RunConfig& run, const CoordinatorOptions& options)
+  CoordinatorProcess(const spec::RunConfig& run, const CoordinatorOptions& options, TokenServer tokens)
       : options_(options),
         run_(run),
         plan_(planner::make_plan(run)),
         control_(options.control_fd),
+        tokens_(std::move(tokens)),
         progress_(run, stdout),
         fleet_(options.folder.fleet(), run) {}
 
@@ -183,8 +184,8 @@ class CoordinatorProcess {
     std::vector<int> descriptors = desk_->descriptors();
     descriptors.push_back(control_.fd());
     for (const int fd : admin_->descriptors()) descriptors.push_back(fd);
-    const Time due =
-        std::min({coordinator_->next_due(), desk_->next_due(), whereabouts_->next_due(process::monotonic_now())});
+    const Time due = std::min({coordinator_->next_due(), desk_->next_due(), tokens_.desk().next_due(),
+                               whereabouts_->next_due(process::monotonic_now())});
     auto turn = link_->turn(due, descriptors);
     const Time now = process::monotonic_now();
     if (const auto rejected = link_->messenger().rejected(); rejected != rejected_) {
@@ -198,11 +199,19 @@ class CoordinatorProcess {
       whereabouts_->seen(connection.peer, connection.address);
       carry_out(coordinator_->connected(connection.peer, now));
     }
-    for (const auto& arrival : turn.messages)
-      if (const auto* report = std::get_if<protocol::Report>(&arrival.message)) reported(arrival.from, *report, now);
+    for (const auto& arrival : turn.messages) {
+      if (const auto* report = std::get_if<protocol::Report>(&arrival.message))
+        reported(arrival.from, *report, now);
+      else if (const auto* request = std::get_if<protocol::TokenRequest>(&arrival.message))
+        take(arrival.from, *request, now);
+    }
     for (const PeerId peer : whereabouts_->poll(now))
       if (auto held = held_reports_.extract(peer)) reported(peer, held.mapped(), now);
-    for (const PeerId peer : turn.disconnected) carry_out(coordinator_->disconnected(peer, now));
+    for (const PeerId peer : turn.disconnected) {
+      tokens_.desk().forget(peer);
+      carry_out(coordinator_->disconnected(peer, now));
+    }
+    for (auto& [to, ids] : tokens_.answers(coordinator_->decisions(), now)) link_->send(to, std::move(ids));
     while (const auto line = control_.next()) do_as_told(*line, now);
     for (const auto& request : admin_->poll()) admin_->answer(request, asked(request.line, now));
     if (const int signal = process::received_signal(); signal != 0 && !stop_code_) {
@@ -288,6 +297,16 @@ class CoordinatorProcess {
     carry_out(coordinator_->revoke(ask.peer, ask.reason.empty() ? "by the owner" : ask.reason, ask.ban, now));
     return encode_said("done", fmt::format("peer {} ({}) is {}", ask.peer, known->second.name,
                                            known->second.banned ? "banned" : "revoked; its identity may enrol again"));
+  }
+
+  // A worker that was moved may not know yet that it is no head any more; so it is told at most once a minute.
+  void take(PeerId from, const protocol::TokenRequest& request, Time now) {
+    if (tokens_.desk().asked(coordinator_->decisions(), from, request) || now < tell_of_requests_again_) return;
+    tell_of_requests_again_ = now + seconds(60);
+    carry_out({coordinator::Happened{
+        coordinator_->decisions().step,
+        coordinator::events::Refused{
+            kCoordinator, fmt::format("worker {} asks for token ids that are not for it, or for too many", from)}}});
   }
 
   // Connections with unknown keys, and requests that were no good: counted, and told at most once a minute.
@@ -417,6 +436,7 @@ class CoordinatorProcess {
   const spec::RunConfig run_;
   const protocol::Plan plan_;
   process::LineReader control_;
+  TokenServer tokens_;
   record::Progress progress_;
   record::FleetFile fleet_;
   bool told_of_fleet_ = false;
@@ -438,6 +458,7 @@ class CoordinatorProcess {
   std::uint64_t rejected_ = 0;
   std::uint64_t told_of_strangers_ = 0;
   Time tell_of_strangers_again_{};
+  Time tell_of_requests_again_{};
   bool broken_ = false;
   std::optional<int> stop_code_;
   std::optional<int> exit_code_;
@@ -445,9 +466,9 @@ class CoordinatorProcess {
 
 }  // namespace
 
-int serve_coordinator(const spec::RunConfig& run, const CoordinatorOptions& options) {
+int serve_coordinator(const spec::RunConfig& run, const CoordinatorOptions& options, TokenServer tokens) {
   process::catch_signals();
-  return CoordinatorProcess(run, options).serve();
+  return CoordinatorProcess(run, options, std::move(tokens)).serve();
 }
 
 }  // namespace isthmus::app

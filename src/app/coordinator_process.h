@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "app/token_server.h"
 #include "base/result.h"
 #include "record/run_folder.h"
 #include "relay/pass.h"
@@ -34,7 +35,7 @@ struct CoordinatorOptions {
   int control_fd = -1;
 };
 
-// Returns the process's exit code.
-int serve_coordinator(const spec::RunConfig& run, const CoordinatorOptions& options);
+// Returns the process's exit code. `tokens`: of this run.
+int serve_coordinator(const spec::RunConfig& run, const CoordinatorOptions& options, TokenServer tokens);
 
 }  // namespace isthmus::app

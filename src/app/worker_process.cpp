@@ -204,6 +204,8 @@ class WorkerLife {
         carry_out(steps_->message_received(arrival.from, std::move(arrival.message), now));
       else if (const auto* view = std::get_if<protocol::View>(&arrival.message))
         carry_out(steps_->view_received(*view, now));
+      else if (const auto* ids = std::get_if<protocol::TokenIds>(&arrival.message))
+        carry_out(steps_->tokens_received(*ids, now));
     }
     for (const PeerId peer : turn.disconnected) carry_out(steps_->peer_lost(peer, now));
     if (now >= steps_->next_due()) carry_out(steps_->tick(now));

@@ -92,9 +92,10 @@ std::vector<Problem> problems_of_planned(const RunSource& source, const spec::Ru
 // The resolved run as a run file that load_run reads back to an equal RunConfig. The paths of [data] are written as
 // seen from `folder`, where the file is going to be; empty: as they are.
 std::string resolved_toml(const spec::RunConfig& run, const std::string& folder = {});
-// Of these the run's half, as all its processes get it, and this machine's half, as a host file.
+// Of these the run's half, as all its processes get it, and of this machine's half what a worker needs, as a host file:
+// all but the shards.
 std::string spec_toml(const spec::RunSpec& spec);
-std::string host_toml(const spec::RunConfig& run, const std::string& folder);
+std::string host_toml(const spec::RunConfig& run);
 // The same as a JSON text, for summary.json.
 std::string resolved_json(const spec::RunConfig& run);
 

@@ -160,12 +160,11 @@ std::string spec_toml(const spec::RunSpec& spec) {
   return text_of(sections, spec);
 }
 
-std::string host_toml(const spec::RunConfig& run, const std::string& folder) {
+std::string host_toml(const spec::RunConfig& run) {
   Json sections;
-  add_host(sections, run, folder);
+  add_host(sections, run, "");
   if (run.emulated.devices) sections["pipeline"].erase("device");
-  for (const char* key : {"train", "validation"})
-    if (sections["data"][key] == "") sections["data"].erase(key);
+  sections.erase("data");
   return text_of(sections);
 }
 

@@ -12,9 +12,9 @@
 
 namespace isthmus::data {
 
-// The token ids of every microbatch, as a pure function of the run's seed: any head worker can draw any microbatch at
-// any time. Results: sequences × (context + 1) ids, little-endian, 1, 2 or 4 bytes each by vocabulary; the last id of
-// a sequence is only a label. Immutable; any thread.
+// The token ids of every microbatch, as a pure function of the run's seed: whoever has the shards can draw any
+// microbatch at any time. Results: sequences × (context + 1) ids, little-endian, 1, 2 or 4 bytes each by vocabulary;
+// the last id of a sequence is only a label. Immutable; any thread.
 class TokenSource {
  public:
   // Opens and checks both shards: that they are the run's, where it names them, and that a model can use them.

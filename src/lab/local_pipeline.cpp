@@ -24,6 +24,8 @@ Done carry_out(runner::JobRunner& replica, const runner::Job& job) {
 Result<LocalPipeline> LocalPipeline::open(const spec::RunConfig& run, const std::optional<config::Absence>& absence) {
   const auto torch = stage::torch_module();
   if (!torch) return tl::unexpected(torch.error());
+  auto source = data::TokenSource::open(run);
+  if (!source) return tl::unexpected(source.error());
   const protocol::Plan plan = planner::make_plan(run);
   std::vector<Replicas> stages(plan.stages.size());
   for (std::uint32_t s = 0; s < stages.size(); ++s)
@@ -36,14 +38,15 @@ Result<LocalPipeline> LocalPipeline::open(const spec::RunConfig& run, const std:
       if (auto ready = replica->start(); !ready) return tl::unexpected(ready.error());
       stages[s].push_back(std::move(replica));
     }
-  return LocalPipeline(run, absence, plan, std::move(stages));
+  return LocalPipeline(run, absence, plan, std::move(*source), std::move(stages));
 }
 
 LocalPipeline::LocalPipeline(const spec::RunConfig& run, const std::optional<config::Absence>& absence,
-                             const protocol::Plan& plan, std::vector<Replicas> stages)
+                             const protocol::Plan& plan, data::TokenSource source, std::vector<Replicas> stages)
     : run_(run),
       absence_(absence),
       plan_(plan),
+      source_(std::move(source)),
       stages_(std::move(stages)),
       guard_(coordinator::StepGuard::Options::of(run)),
       times_(stages_.size()) {}
@@ -64,9 +67,17 @@ Status LocalPipeline::check_forward(std::size_t boundary, const compress::Encode
   return {};
 }
 
+compress::EncodedTensor LocalPipeline::tokens(MicrobatchId m) const {
+  const auto sample = protocol::Sample::of(plan_, step_, m);
+  return protocol::token_ids(sample, sample.step == protocol::kHeldOut
+                                         ? source_.evaluation(sample.microbatch)
+                                         : source_.training(sample.step, sample.microbatch))
+      .tensor;
+}
+
 Result<protocol::MicrobatchLoss> LocalPipeline::forward(MicrobatchId m) {
   const bool training = plan_.is_training(step_, m);
-  compress::EncodedTensor input;
+  compress::EncodedTensor input = tokens(m);
   for (std::size_t s = 0; s < stages_.size(); ++s) {
     if (!paths_.visits(m, StageId(static_cast<std::uint32_t>(s)))) continue;
     Duration evaluation{};

@@ -8,6 +8,7 @@
 #include "base/result.h"
 #include "base/time.h"
 #include "config/sweep_config.h"
+#include "data/token_source.h"
 #include "protocol/plan.h"
 #include "protocol/step_paths.h"
 #include "runner/job_runner.h"
@@ -58,7 +59,7 @@ class LocalPipeline {
   // Each replica's jobs are carried out as in a run, without a journal and without checkpoints.
   using Replicas = std::vector<std::unique_ptr<runner::JobRunner>>;
   LocalPipeline(const spec::RunConfig& run, const std::optional<config::Absence>& absence, const protocol::Plan& plan,
-                std::vector<Replicas> stages);
+                data::TokenSource source, std::vector<Replicas> stages);
   void deal();
   runner::JobRunner& replica_of(std::size_t stage, MicrobatchId m) const {
     return *stages_[stage][dealt_[stage][m.value]];
@@ -68,6 +69,8 @@ class LocalPipeline {
   // The squared norms of a stage's gradient.
   std::vector<protocol::UnitNorm> prepare(std::size_t stage, bool& finite);
   void agree(std::size_t stage);
+  // What the head reads.
+  compress::EncodedTensor tokens(MicrobatchId m) const;
   // All stages' F, from the tokens to the loss.
   Result<protocol::MicrobatchLoss> forward(MicrobatchId m);
   // All stages' I and W.
@@ -80,6 +83,7 @@ class LocalPipeline {
   spec::RunConfig run_;
   std::optional<config::Absence> absence_;
   protocol::Plan plan_;
+  data::TokenSource source_;
   std::vector<Replicas> stages_;
   std::vector<std::vector<std::uint32_t>> dealt_;  // by stage: of every microbatch of the step, its replica
   StepId step_;

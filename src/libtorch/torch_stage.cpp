@@ -11,7 +11,6 @@
 #include "base/digest.h"
 #include "base/little_endian.h"
 #include "compress/token_ids.h"
-#include "data/token_source.h"
 #include "libtorch/cuda_memory.h"
 #include "libtorch/layer_timing.h"
 #include "libtorch/stage_boundary.h"
@@ -45,12 +44,11 @@ constexpr std::int64_t kNormNumbers = 1 << 20;
 
 class TorchStage final : public runner::StageCompute {
  public:
-  TorchStage(const spec::RunConfig& run, StageId stage, ReplicaId replica, std::optional<data::TokenSource> source)
+  TorchStage(const spec::RunConfig& run, StageId stage, ReplicaId replica)
       : run_(run),
         stage_(stage),
         first_layer_(run.pipeline.stage[stage.value].first_layer),
         end_layer_(run.pipeline.stage[stage.value].end_layer),
-        source_(std::move(source)),
         model_(run, first_layer_, end_layer_),
         optimizer_(run),
         sums_(run.run.deterministic),
@@ -74,16 +72,13 @@ class TorchStage final : public runner::StageCompute {
 
   Result<ForwardResult> forward(StepId step, MicrobatchId m, bool training,
                                 const compress::EncodedTensor& input) override {
-    Bytes drawn;
-    if (source_) drawn = training ? source_->training(step, m) : source_->evaluation(m);
-    const ByteView packed = source_ ? ByteView(drawn) : *input.tokens;
     const std::int64_t sequences = run_.train.sequences_per_microbatch, length = std::int64_t{run_.model.context} + 1;
-    auto ids = compress::unpack_token_ids(packed, sequences, length - 1, run_.model.vocabulary);
+    auto ids = compress::unpack_token_ids(*input.tokens, sequences, length - 1, run_.model.vocabulary);
     if (!ids) return tl::unexpected(ids.error());
     Kept kept;
     kept.step = step;
     kept.ids = torch::from_blob(ids->data(), {sequences, length}, torch::kLong).clone().to(model_.device());
-    if (source_) {
+    if (model_.has_embedding()) {
       kept.input = torch::zeros({1}, torch::TensorOptions(model_.device()));
     } else {
       auto values = outputs_.decode(input, model_.device());
@@ -111,7 +106,7 @@ class TorchStage final : public runner::StageCompute {
       result.loss = protocol::MicrobatchLoss{m, output.item<double>(), static_cast<std::uint32_t>(tokens_)};
     } else {
       result.output = outputs_.encode(output, step, m, training);
-      result.output.tokens = source_ ? share(std::move(drawn)) : input.tokens;
+      result.output.tokens = input.tokens;
     }
     return result;
   }
@@ -395,7 +390,6 @@ class TorchStage final : public runner::StageCompute {
   const StageId stage_;
   const std::uint32_t first_layer_;
   const std::uint32_t end_layer_;
-  const std::optional<data::TokenSource> source_;  // head stage only
   model::StageModel model_;
   model::Optimizer optimizer_;
   model::GradientSums sums_;
@@ -428,13 +422,7 @@ Result<std::unique_ptr<runner::StageCompute>> make_torch_stage(const spec::RunCo
     return fail(
         "pipeline.device is \"cuda\", but this libtorch finds no CUDA device; install a driver, use a CUDA build of "
         "libtorch, or set pipeline.device = \"cpu\"");
-  std::optional<data::TokenSource> source;
-  if (stage == StageId(0)) {
-    auto opened = data::TokenSource::open(run);
-    if (!opened) return tl::unexpected(opened.error());
-    source.emplace(std::move(*opened));
-  }
-  return std::make_unique<TorchStage>(run, stage, replica, std::move(source));
+  return std::make_unique<TorchStage>(run, stage, replica);
 }
 
 }  // namespace isthmus::libtorch

@@ -8,7 +8,7 @@
 
 namespace isthmus::libtorch {
 
-// The stage's layers on a CPU or CUDA device. Errors: missing or broken data shards (head stage), no such device.
+// The stage's layers on a CPU or CUDA device. Errors: no such device.
 // Sets the process's number of compute threads.
 Result<std::unique_ptr<runner::StageCompute>> make_torch_stage(const spec::RunConfig& run, StageId stage,
                                                                ReplicaId replica);

@@ -1,5 +1,7 @@
 #include "protocol/message.h"
 
+#include <utility>
+
 namespace isthmus::protocol {
 
 namespace {
@@ -8,6 +10,12 @@ template <class Body>
 concept HasTensor = requires(const Body& body) { body.tensor; };
 
 }  // namespace
+
+TokenIds token_ids(const Sample& sample, Bytes ids) {
+  TokenIds message{sample, {nullptr, share(std::move(ids))}};
+  compress::seal(message.tensor);
+  return message;
+}
 
 const compress::EncodedTensor* tensor_of(const Message& message) {
   return std::visit(
@@ -44,7 +52,9 @@ Priority priority_of(const Message& message) {
     case Traffic::kControl:
       break;
   }
-  // Only Soundings and Echoes are control and may have a payload.
+  // A head may have nothing else to do until they are there.
+  if (std::holds_alternative<TokenIds>(message)) return Priority::kActivation;
+  // Else only Soundings and Echoes are control and may have a payload.
   if (const compress::EncodedTensor* tensor = tensor_of(message); tensor && tensor->values && !tensor->values->empty())
     return Priority::kState;
   return std::holds_alternative<Ask>(message) ? Priority::kActivation : Priority::kControl;

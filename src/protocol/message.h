@@ -6,11 +6,13 @@
 #include <variant>
 
 #include "base/bytes.h"
+#include "base/done_set.h"
 #include "base/ids.h"
 #include "base/result.h"
 #include "compress/encoded_tensor.h"
 #include "protocol/priority.h"
 #include "protocol/report.h"
+#include "protocol/sample.h"
 #include "protocol/view.h"
 
 namespace isthmus::protocol {
@@ -258,8 +260,34 @@ struct Echo {
   }
 };
 
+// A head asks the coordinator, who alone has the shards, for token ids of one step, or (kHeldOut) of evaluations …
+struct TokenRequest {
+  StepId step;
+  DoneSet microbatches;  // as Sample counts them
+  template <class Self>
+  static void fields(Self& self, auto& visit) {
+    visit("step", self.step);
+    visit("microbatches", self.microbatches);
+  }
+};
+// … and gets them one by one.
+struct TokenIds {
+  Sample sample;
+  compress::EncodedTensor tensor;  // token ids only
+  template <class Self>
+  static void fields(Self& self, auto& visit) {
+    visit.flat(self.sample);
+    visit.flat(self.tensor.header);
+    visit("values", self.tensor.values);
+    visit("tokens", self.tensor.tokens);
+  }
+};
+
+// Sealed.
+TokenIds token_ids(const Sample& sample, Bytes ids);
+
 using Message = std::variant<View, Report, Forward, Backward, Ask, Held, Free, Cancel, Cancelled, Busy, TooLate, Probe,
-                             Receipt, Part, Total, Fetch, Chunk, Absent, Sounding, Echo>;
+                             Receipt, Part, Total, Fetch, Chunk, Absent, Sounding, Echo, TokenRequest, TokenIds>;
 
 // The tensor that travels as payload behind the body; null if the message has none.
 const compress::EncodedTensor* tensor_of(const Message& message);

@@ -131,7 +131,7 @@ Result<RunStart> open_run_folder(const RunFolder& folder, const spec::RunConfig&
   if (error) return fail("cannot make the folder {}: {}", folder.checkpoints(), error.message());
   if (auto written = write_whole(folder.run_file(), kWritten + config::resolved_toml(run, folder.path)); !written)
     return tl::unexpected(written.error());
-  if (auto written = write_whole(folder.host_file(), kWritten + config::host_toml(run, folder.path)); !written)
+  if (auto written = write_whole(folder.host_file(), kWritten + config::host_toml(run)); !written)
     return tl::unexpected(written.error());
   return start;
 }

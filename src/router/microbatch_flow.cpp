@@ -14,8 +14,9 @@ std::uint64_t to_us(double s) { return static_cast<std::uint64_t>(s * 1e6); }
 
 }  // namespace
 
-MicrobatchFlow::MicrobatchFlow(WorkerContext& context)
+MicrobatchFlow::MicrobatchFlow(WorkerContext& context, TokenSupply& tokens)
     : context_(context),
+      tokens_(tokens),
       downstream_(context, records_),
       schedule_(context.plan.schedule, context.stage_plan().credits) {}
 
@@ -33,19 +34,43 @@ void MicrobatchFlow::clear() {
 }
 
 void MicrobatchFlow::view_changed(bool epoch_changed, Time now) {
-  create_head_records();
+  create_head_records(now);
   downstream_.view_changed(epoch_changed, now);
 }
 
-void MicrobatchFlow::create_head_records() {
+void MicrobatchFlow::create_head_records(Time now) {
   if (!context_.is_head()) return;
   returned_ = returned();
+  std::set<MicrobatchId> own;
   for (std::uint32_t i = 0; i < context_.view.head_owner.size(); ++i) {
     const MicrobatchId m(i);
-    if (context_.view.head_owner[i] != context_.session || records_.contains(m) || returned_.contains(m)) continue;
-    records_[m].again = context_.view.head_again[i];
+    if (context_.view.head_owner[i] != context_.session) continue;
+    if (context_.training(m)) own.insert(m);
+    if (records_.contains(m) || returned_.contains(m)) continue;
+    StepRecord& record = records_[m];
+    record.progress = Progress::kUnread;
+    record.again = context_.view.head_again[i];
+  }
+  tokens_.want(context_.view.step, own, now);
+  tokens_arrived();
+}
+
+void MicrobatchFlow::tokens_arrived() {
+  for (auto& [m, record] : records_) {
+    if (record.progress != Progress::kUnread) continue;
+    const auto* ids = tokens_.find(context_.view.step, m);
+    if (!ids) continue;
+    record.input = *ids;
+    record.progress = Progress::kWaiting;
     schedule_.forward_ready(m, context_.training(m));
   }
+}
+
+bool MicrobatchFlow::waits_for_tokens() const {
+  return std::ranges::any_of(records_, [&](const auto& r) {
+    const bool has_room = !context_.training(r.first) || schedule_.in_flight() < context_.stage_plan().credits;
+    return r.second.progress == Progress::kUnread && has_room;
+  });
 }
 
 // ------------------------------------------------------------------------------------------ from upstream
@@ -175,7 +200,8 @@ void MicrobatchFlow::return_unbegun() {
   returned_ = returned();
   if (returned_.count() == 0) returned_ = DoneSet(context_.plan.count(context_.view.step));
   std::erase_if(records_, [&](const auto& entry) {
-    if (entry.second.forward_started() || !schedule_.cancel_forward(entry.first)) return false;
+    if (entry.second.forward_started()) return false;
+    schedule_.cancel_forward(entry.first);
     returned_.insert(entry.first);
     return true;
   });

@@ -12,6 +12,7 @@
 #include "router/device_pace.h"
 #include "router/downstream.h"
 #include "router/step_record.h"
+#include "router/token_supply.h"
 #include "router/worker_context.h"
 
 namespace isthmus::router {
@@ -20,13 +21,15 @@ namespace isthmus::router {
 // (docs/protocol.md, "Microbatches"). Messages come here after the fences of WorkerSteps. One per worker.
 class MicrobatchFlow {
  public:
-  explicit MicrobatchFlow(WorkerContext& context);
+  MicrobatchFlow(WorkerContext& context, TokenSupply& tokens);
 
   // Another step, attempt or life: drops every record.
   void clear();
   bool empty() const { return records_.empty(); }
   // The view has changed: new heads' shares, new or lost replicas of the next stage.
   void view_changed(bool epoch_changed, Time now);
+  // A head's microbatches whose token ids have come can run.
+  void tokens_arrived();
 
   void received(const protocol::Forward& message, Time now);
   void received(const protocol::Backward& message, Time now);
@@ -55,12 +58,14 @@ class MicrobatchFlow {
   protocol::Load load(Time now) const;
   // What this head will not begin before it is dealt again: it got slow, and its siblings may be faster.
   DoneSet returned() const;
+  // The device could run a microbatch if its token ids were here.
+  bool waits_for_tokens() const;
   // Messages that no rule allows.
   std::uint64_t refused() const { return refused_; }
   std::uint64_t custody_bytes() const;
 
  private:
-  void create_head_records();
+  void create_head_records(Time now);
   void forward_done(MicrobatchId m, StepRecord& record, const protocol::OperationDone& done, Time now);
   void gradient_arrived(MicrobatchId m, StepRecord& record, compress::EncodedTensor gradient);
   void accumulated(MicrobatchId m, StepRecord& record);
@@ -72,6 +77,7 @@ class MicrobatchFlow {
   bool too_busy() const;
 
   WorkerContext& context_;
+  TokenSupply& tokens_;
   StepRecords records_;
   Downstream downstream_;
   std::map<std::pair<SessionId, MicrobatchId>, std::uint32_t> tombs_;  // cancelled or refused sends: up to this n

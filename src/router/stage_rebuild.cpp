@@ -43,7 +43,7 @@ void StageRebuild::forget_asked(PeerId peer) {
   for (auto& [stage, requests] : requests_) requests.forget_asked(peer);
 }
 
-void StageRebuild::begin(const protocol::Commit& commit) {
+void StageRebuild::begin(const protocol::Commit& commit, Time now) {
   paths_ = protocol::StepPaths(context_.plan, commit.step, commit.absent);
   commit_ = paths_.for_stage(commit, context_.identity.stage);
   // No session is that small: results of an earlier try at the same step are not taken for this one's.
@@ -53,11 +53,12 @@ void StageRebuild::begin(const protocol::Commit& commit) {
   context_.run(protocol::RunDropStep{});
   const auto want = [&](const protocol::Piece& piece) { of_piece(piece).want(piece); };
   const std::uint32_t count = commit_->apply ? context_.plan.training_count(commit.step) : 0;
+  std::set<MicrobatchId> all;
   for (std::uint32_t m = 0; m < count; ++m) {
     if (!paths_.visits(MicrobatchId(m), context_.identity.stage)) continue;
     auto& microbatch = microbatches_[m];
     if (context_.is_head())
-      microbatch.input.emplace();
+      all.insert(MicrobatchId(m));
     else
       want({protocol::PieceKind::kInput, commit.step.value, commit.attempt, m});
     if (context_.is_tail())
@@ -65,6 +66,13 @@ void StageRebuild::begin(const protocol::Commit& commit) {
     else
       want({protocol::PieceKind::kGradient, commit.step.value, commit.attempt, m});
   }
+  tokens_.want(commit.step, all, now);
+}
+
+void StageRebuild::read_tokens() {
+  for (auto& [m, microbatch] : microbatches_)
+    if (!microbatch.given && !microbatch.input)
+      if (const auto* ids = tokens_.find(commit_->step, MicrobatchId(m))) microbatch.input = *ids;
 }
 
 void StageRebuild::pursue(std::uint64_t& version, Time now) {
@@ -73,7 +81,7 @@ void StageRebuild::pursue(std::uint64_t& version, Time now) {
     if (!commit_) {
       const auto at = std::ranges::find(context_.view.replay, StepId(version + 1), &protocol::Commit::step);
       if (at == context_.view.replay.end()) return;  // a newer view brings more
-      begin(*at);
+      begin(*at, now);
     }
     if (finished_ < microbatches_.size()) break;
     if (commit_->apply) context_.run(protocol::RunPrepare{tag_, EpochId(0), {}, true, false});
@@ -107,6 +115,7 @@ void StageRebuild::lose(const std::string& why, Time now) {
 
 void StageRebuild::run_ready() {
   if (!commit_) return;
+  if (context_.is_head()) read_tokens();
   for (auto& [m, microbatch] : microbatches_) {
     if (running_ >= kRunningMax) return;
     if (microbatch.given || !microbatch.input || !microbatch.gradient) continue;
@@ -155,6 +164,8 @@ std::string StageRebuild::progress() const {
   std::string text =
       fmt::format("step {} again, {} of {} microbatches", commit_->step, finished_, microbatches_.size());
   if (missing_since_ != kNever) text += "; " + missing_;
+  const auto lacks = [](const auto& m) { return !m.second.given && !m.second.input; };
+  if (context_.is_head() && std::ranges::any_of(microbatches_, lacks)) text += "; tokens from the coordinator";
   return text;
 }
 

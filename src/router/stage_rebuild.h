@@ -6,16 +6,18 @@
 #include <string>
 
 #include "router/piece_requests.h"
+#include "router/token_supply.h"
 #include "router/worker_context.h"
 
 namespace isthmus::router {
 
 // Brings back a stage that has lost all its replicas, without rolling anybody else back: from the version of this
-// worker's checkpoint, every committed step again, with the inputs that the previous stage's journals hold and the
-// gradients that the next stage's hold. Same weights, same inputs, same decisions: in deterministic mode the same bits.
+// worker's checkpoint, every committed step again, with the inputs that the previous stage's journals hold, or the
+// coordinator's token ids, and the gradients that the next stage's hold. Same weights, same inputs, same decisions: in
+// deterministic mode the same bits.
 class StageRebuild {
  public:
-  explicit StageRebuild(WorkerContext& context) : context_(context) {}
+  StageRebuild(WorkerContext& context, TokenSupply& tokens) : context_(context), tokens_(tokens) {}
 
   void stop();
   // REQUIRES: not a member, behind, no live replica of the stage. Call on every view and tick. May move `version` on.
@@ -36,15 +38,17 @@ class StageRebuild {
     std::optional<compress::EncodedTensor> gradient;
     bool given = false;  // to the device
   };
-  void begin(const protocol::Commit& commit);
+  void begin(const protocol::Commit& commit, Time now);
   std::vector<const protocol::Member*> members_of(StageId stage) const;
   // Inputs are asked of the stages before, gradients of those behind, each of the stage on the microbatch's path.
   PieceRequests& of_stage(StageId stage) { return requests_.try_emplace(stage, context_).first->second; }
   PieceRequests& of_piece(const protocol::Piece& piece);
   void lose(const std::string& why, Time now);
+  void read_tokens();
   void run_ready();
 
   WorkerContext& context_;
+  TokenSupply& tokens_;
   std::map<StageId, PieceRequests> requests_;
   std::optional<protocol::Commit> commit_;  // of the step that is being repeated, as it concerns this stage
   protocol::StepPaths paths_;               // of that step

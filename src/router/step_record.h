@@ -12,6 +12,7 @@ namespace isthmus::router {
 
 // How far a microbatch has come on this replica's device. Only ever forward, but for a new record.
 enum class Progress : std::uint8_t {
+  kUnread,        // only at the head: its token ids are not here yet
   kWaiting,       // for its F
   kForward,       // F runs
   kForwardDone,   // … and its output is there
@@ -36,7 +37,7 @@ enum class Hop : std::uint8_t {
 struct StepRecord {
   Progress progress = Progress::kWaiting;
   SessionId predecessor = kNoSession;  // to whom the gradient goes; none at the head
-  compress::EncodedTensor input;       // as received
+  compress::EncodedTensor input;       // as received; at the head its token ids alone
   compress::EncodedTensor sent;        // sent forward
   compress::EncodedTensor received;    // gradient that came back
   compress::EncodedTensor returned;    // gradient sent back

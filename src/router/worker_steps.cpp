@@ -22,13 +22,14 @@ WorkerSteps::WorkerSteps(const protocol::Plan& plan, WorkerIdentity identity, Or
     : session_source_(session_seed, "session"),
       context_{plan, std::move(identity), {}, {}, kNoSession, {}},
       connections_(context_),
-      flow_(context_),
+      tokens_(context_),
+      flow_(context_, tokens_),
       combination_(context_),
       exchange_(context_),
       donor_(context_),
       preparation_(context_, flow_, combination_, exchange_, donor_),
       fetch_(context_),
-      rebuild_(context_),
+      rebuild_(context_, tokens_),
       probe_(context_, connections_),
       version_(origin.version),
       timeline_(origin.timeline),
@@ -198,6 +199,7 @@ void WorkerSteps::leave_phase(Time now) {
   if (life_ == Life::kServing) {
     life_ = Life::kLeaving;
     clear_step(true);
+    tokens_.clear();
     fetch_.stop();
     rebuild_.stop();
     const std::uint64_t trained = std::min(version_, context_.plan.final_step().value - 1);
@@ -228,6 +230,7 @@ void WorkerSteps::catch_up(Time now) {
   }
   if (!context_.own_stage().empty()) {
     rebuild_.stop();
+    tokens_.clear();
     fetch_.pursue(version_, now);
   } else if (!fetch_.restoring()) {
     fetch_.stop();
@@ -271,6 +274,17 @@ std::vector<protocol::WorkerEffect> WorkerSteps::message_received(PeerId from, p
   return finish(now);
 }
 
+std::vector<protocol::WorkerEffect> WorkerSteps::tokens_received(const protocol::TokenIds& ids, Time now) {
+  if (!tokens_.received(ids))
+    refuse();
+  else if (context_.live())
+    flow_.tokens_arrived();
+  else if (life_ == Life::kServing)
+    catch_up(now);
+  run_next(now);
+  return finish(now);
+}
+
 template <class Body>
 void WorkerSteps::dispatch_tagged(PeerId from, const Body& body, Time now) {
   switch (judge(context_, version_, from, body.tag)) {
@@ -299,7 +313,8 @@ void WorkerSteps::dispatch(PeerId from, const protocol::Message& message, Time n
   std::visit(
       [&](const auto& body) {
         using Body = std::decay_t<decltype(body)>;
-        if constexpr (std::is_same_v<Body, protocol::View> || std::is_same_v<Body, protocol::Report>) {
+        if constexpr (std::is_same_v<Body, protocol::View> || std::is_same_v<Body, protocol::Report> ||
+                      std::is_same_v<Body, protocol::TokenRequest> || std::is_same_v<Body, protocol::TokenIds>) {
           refuse();  // not between workers
         } else if constexpr (std::is_same_v<Body, protocol::Fetch>) {
           if (body.piece.kind >= protocol::PieceKind::kOwnUpdate) {
@@ -342,6 +357,7 @@ std::vector<protocol::WorkerEffect> WorkerSteps::peer_connected(PeerId peer, Tim
   flow_.peer_connected(peer, now);
   if (combination_.started()) combination_.resend(now);
   ask_again(peer, now);
+  if (peer == kCoordinator) tokens_.ask_anew(now);
   if (peer == kCoordinator) report(now);
   return finish(now);
 }
@@ -370,6 +386,7 @@ std::vector<protocol::WorkerEffect> WorkerSteps::tick(Time now) {
   flow_.tick(now);
   if (combination_.resend_due() <= now) combination_.resend(now);
   if (syncing() && exchange_.next_due() <= now) exchange_.pursue(version_, now);
+  tokens_.tick(now);
   donor_.tick(now);
   probe_.tick(now);
   connections_.tick(now);
@@ -386,7 +403,7 @@ std::vector<protocol::WorkerEffect> WorkerSteps::tick(Time now) {
 Time WorkerSteps::next_due() const {
   const Time due = last_report_ + (report_changed_ ? kCoalesce : kHeartbeat);
   return std::min({due, flow_.next_due(), combination_.resend_due(), syncing() ? exchange_.next_due() : kNever,
-                   donor_.next_due(), probe_.next_due(), connections_.next_due()});
+                   tokens_.next_due(), donor_.next_due(), probe_.next_due(), connections_.next_due()});
 }
 
 }  // namespace isthmus::router

@@ -24,6 +24,7 @@
 #include "router/sibling_fetch.h"
 #include "router/stage_rebuild.h"
 #include "router/state_donor.h"
+#include "router/token_supply.h"
 #include "router/worker_context.h"
 
 namespace isthmus::router {
@@ -47,6 +48,8 @@ class WorkerSteps {
 
   std::vector<protocol::WorkerEffect> view_received(const protocol::View& view, Time now);
   std::vector<protocol::WorkerEffect> message_received(PeerId from, protocol::Message message, Time now);
+  // From the coordinator: what a head reads.
+  std::vector<protocol::WorkerEffect> tokens_received(const protocol::TokenIds& ids, Time now);
   std::vector<protocol::WorkerEffect> job_done(protocol::JobResult result, Time now);
   // The connection to a peer was (re)made: what may have been lost with the old one is asked for again.
   std::vector<protocol::WorkerEffect> peer_connected(PeerId peer, Time now);
@@ -65,9 +68,10 @@ class WorkerSteps {
   const protocol::View& view() const { return context_.view; }
   // Messages dropped by the fences.
   std::uint64_t refused() const { return refused_ + flow_.refused(); }
-  // For the bounds that tests hold: bytes in custody, messages held for a newer view.
+  // For the bounds that tests hold: bytes in custody, messages held for a newer view, samples here or asked for.
   std::uint64_t custody_bytes() const { return flow_.custody_bytes(); }
   std::size_t held_messages() const { return held_.size(); }
+  std::size_t samples() const { return tokens_.size(); }
 
  private:
   struct HeldMessage {
@@ -114,6 +118,7 @@ class WorkerSteps {
   std::uint64_t sessions_drawn_ = 0;
   WorkerContext context_;
   Connections connections_;
+  TokenSupply tokens_;
   MicrobatchFlow flow_;
   Combination combination_;
   OuterExchange exchange_;

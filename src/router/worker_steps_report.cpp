@@ -64,6 +64,7 @@ std::string WorkerSteps::waiting_for() const {
   if (context_.syncs() && context_.view.preparing && !exchange_.complete()) return exchange_.waiting_for();
   if (preparation_.share_is_done()) return "the commit";
   if (schedule.waits_for_credit()) return "a credit: gradients of what is in flight";
+  if (flow_.waits_for_tokens()) return "tokens from the coordinator";
   if (schedule.in_flight() > 0) return fmt::format("gradients from stage {}", context_.identity.stage.value + 1);
   if (context_.is_head()) return "its share of the step";
   return fmt::format("activations from stage {}", context_.identity.stage.value - 1);

@@ -10,7 +10,7 @@ namespace isthmus::runner {
 
 namespace {
 
-// Whether what came over the boundary is what its sender sealed; otherwise `done` says so.
+// Whether what came over the boundary, or from the coordinator, is what its sender sealed; otherwise `done` says so.
 bool is_whole(const protocol::RunOperation& job, protocol::OperationDone& done) {
   const Status whole = compress::check_seal(job.tensor);
   if (!whole)
@@ -69,7 +69,7 @@ JobRunner::Answer JobRunner::carry_out(const protocol::RunOperation& job) {
 
 void JobRunner::forward(const protocol::RunOperation& job, protocol::OperationDone& done) {
   const MicrobatchId m = job.task.microbatch;
-  if (options_.stage != StageId(0) && !is_whole(job, done)) return;
+  if (!is_whole(job, done)) return;
   // Evaluation microbatches follow the training ones of the step; the stage counts them from 0.
   const MicrobatchId index = job.training ? m : MicrobatchId(m.value - plan_.training_count(job.tag.step));
   auto forward = stage_->forward(job.tag.step, index, job.training, job.tensor);

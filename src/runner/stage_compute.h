@@ -41,7 +41,7 @@ class OuterStep {
 // ready. Implementations: TorchStage (the model), EmulatedStage (time and bytes of it, no arithmetic) and the
 // simulator's, whose numbers show every mistake.
 //
-// Errors returned are those of foreign bytes and data files; the caller decides. Weights change only in apply(),
+// Errors returned are those of foreign bytes; the caller decides. Weights change only in apply(),
 // settle_sync(), load() and restore().
 class StageCompute {
  public:
@@ -55,9 +55,9 @@ class StageCompute {
     compress::EncodedTensor output;                // for the next stage; empty at the tail
     std::optional<protocol::MicrobatchLoss> loss;  // tail only
   };
-  // Layers forward of one microbatch. `input` comes from the previous stage; empty at the head, which reads the
-  // tokens of (step, microbatch) itself. Training: keeps what the gradients need. Evaluation (`training` false):
-  // keeps nothing; `microbatch` then counts evaluation microbatches from 0 and the tokens are held-out ones.
+  // Layers forward of one microbatch. `input` comes from the previous stage; at the head it has the microbatch's token
+  // ids and no values. Training: keeps what the gradients need. Evaluation (`training` false): keeps nothing;
+  // `microbatch` then counts evaluation microbatches from 0 and the tokens are held-out ones.
   virtual Result<ForwardResult> forward(StepId step, MicrobatchId microbatch, bool training,
                                         const compress::EncodedTensor& input) = 0;
   // Gradient of the stage's input. `gradient` comes from the next stage; empty at the tail, where the loss is the

@@ -17,17 +17,21 @@ std::uint64_t mix(std::uint64_t a, std::uint64_t b) {
   return x ^ (x >> 31);
 }
 
-compress::EncodedTensor encode(std::uint64_t number) {
+namespace {
+
+std::uint64_t number_in(ByteView bytes) { return bytes.size() == 8 ? *take_le<std::uint64_t>(bytes) : 0; }
+
+}  // namespace
+
+compress::EncodedTensor encode(std::uint64_t number, SharedBytes tokens) {
   Bytes bytes;
   append_le(bytes, number);
-  return {share(std::move(bytes)), nullptr};
+  return {share(std::move(bytes)), std::move(tokens)};
 }
 
-std::uint64_t decode(const compress::EncodedTensor& tensor) {
-  if (!tensor.values || tensor.values->size() != 8) return 0;
-  ByteView in = *tensor.values;
-  return *take_le<std::uint64_t>(in);
-}
+std::uint64_t decode(const compress::EncodedTensor& tensor) { return number_in(*tensor.values); }
+
+std::uint64_t decode_tokens(const compress::EncodedTensor& tensor) { return number_in(*tensor.tokens); }
 
 SharedBytes to_bytes(const Weights& numbers) {
   Bytes bytes;
@@ -53,8 +57,13 @@ std::uint64_t fingerprint(const Weights& weights) {
   return all;
 }
 
-std::uint64_t head_input(std::uint64_t seed, StepId step, MicrobatchId m) {
-  return mix(mix(seed, step.value), m.value);
+std::uint64_t head_input(std::uint64_t seed, const protocol::Sample& sample) {
+  return mix(mix(seed, sample.step.value), sample.microbatch.value);
+}
+protocol::TokenIds token_ids(std::uint64_t seed, const protocol::Sample& sample) {
+  Bytes bytes;
+  append_le(bytes, head_input(seed, sample));
+  return protocol::token_ids(sample, std::move(bytes));
 }
 std::uint64_t forward(std::uint64_t input, std::uint64_t weights) { return mix(mix(input, weights), 1); }
 std::uint64_t loss_gradient(std::uint64_t input, std::uint64_t weights) { return mix(mix(input, weights), 2); }
@@ -104,7 +113,7 @@ void Reference::take_step() {
     const auto visits = [&](std::size_t s) {
       return paths.visits(MicrobatchId(m), StageId(static_cast<std::uint32_t>(s)));
     };
-    std::vector<std::uint64_t> inputs = {head_input(seed_, step, MicrobatchId(m))};
+    std::vector<std::uint64_t> inputs = {head_input(seed_, {step, MicrobatchId(m)})};
     for (std::size_t s = 0; s + 1 < stages; ++s)
       inputs.push_back(visits(s) ? forward(inputs[s], prints[s]) : inputs[s]);
     std::uint64_t gradient = loss_gradient(inputs.back(), prints.back());

@@ -6,7 +6,9 @@
 
 #include "base/ids.h"
 #include "compress/encoded_tensor.h"
+#include "protocol/message.h"
 #include "protocol/plan.h"
+#include "protocol/sample.h"
 #include "scheduler/coordinator/decisions.h"
 
 namespace isthmus::sim {
@@ -16,7 +18,7 @@ namespace isthmus::sim {
 // taken for another shows in the weights at once, and for ever.
 std::uint64_t mix(std::uint64_t a, std::uint64_t b);
 
-compress::EncodedTensor encode(std::uint64_t number);
+compress::EncodedTensor encode(std::uint64_t number, SharedBytes tokens = nullptr);
 // 0 if it is not a number of ours.
 std::uint64_t decode(const compress::EncodedTensor& tensor);
 
@@ -29,7 +31,11 @@ Weights from_bytes(ByteView bytes);
 Weights initial_weights(std::uint64_t seed, StageId stage, std::uint64_t parameters);
 std::uint64_t fingerprint(const Weights& weights);
 
-std::uint64_t head_input(std::uint64_t seed, StepId step, MicrobatchId m);
+// What a head reads, and so what its microbatch begins with: another sample's shows in the weights.
+std::uint64_t head_input(std::uint64_t seed, const protocol::Sample& sample);
+protocol::TokenIds token_ids(std::uint64_t seed, const protocol::Sample& sample);
+// … of what it was given; 0 if that is nothing of ours.
+std::uint64_t decode_tokens(const compress::EncodedTensor& tensor);
 std::uint64_t forward(std::uint64_t input, std::uint64_t weights);
 std::uint64_t loss_gradient(std::uint64_t input, std::uint64_t weights);
 std::uint64_t input_gradient(std::uint64_t gradient, std::uint64_t input, std::uint64_t weights);

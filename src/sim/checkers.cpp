@@ -151,12 +151,13 @@ void Checkers::agrees(PeerId peer, StageId stage, const protocol::Commit& commit
                           commit.step));
 }
 
-void Checkers::bounds(PeerId peer, std::uint64_t custody_bytes, std::uint64_t custody_max, std::size_t held,
-                      std::size_t held_max) {
-  if (custody_bytes > custody_max)
-    violation(fmt::format("worker {} keeps {} bytes, at most {} are allowed", peer, custody_bytes, custody_max));
-  if (held > held_max)
-    violation(fmt::format("worker {} holds {} messages, at most {} are allowed", peer, held, held_max));
+void Checkers::bounds(PeerId peer, const Kept& kept, const Kept& most) {
+  const auto check = [&](std::uint64_t has, std::uint64_t limit, const char* what) {
+    if (has > limit) violation(fmt::format("worker {} keeps {} {}, at most {} are allowed", peer, has, what, limit));
+  };
+  check(kept.custody_bytes, most.custody_bytes, "bytes");
+  check(kept.held, most.held, "messages");
+  check(kept.samples, most.samples, "samples");
 }
 
 void Checkers::over(const std::optional<coordinator::RunEnded>& end, Duration late) {

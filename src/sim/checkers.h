@@ -32,8 +32,13 @@ class Checkers {
   void weighs(PeerId peer, StepId step, double scale, std::size_t microbatches);
   // What replicas that step on their own agreed on became this by the commit: with all of its stage the same.
   void agrees(PeerId peer, StageId stage, const protocol::Commit& commit, const Weights& anchor);
-  void bounds(PeerId peer, std::uint64_t custody_bytes, std::uint64_t custody_max, std::size_t held,
-              std::size_t held_max);
+  // What a worker keeps: bytes in custody, messages for a newer view, samples to read.
+  struct Kept {
+    std::uint64_t custody_bytes = 0;
+    std::size_t held = 0;
+    std::size_t samples = 0;
+  };
+  void bounds(PeerId peer, const Kept& kept, const Kept& most);
   // The run is over, or its time is: `end` says how it ended, none that it has not, `late` after its last fault.
   void over(const std::optional<coordinator::RunEnded>& end, Duration late);
   void violation(std::string what);

@@ -98,7 +98,9 @@ void Cluster::in_worker(PeerId peer, std::uint64_t life,
   carry_out(peer, step(*worker.steps));
   if (!worker.up || worker.life != life) return;
   const std::uint64_t count = plan_.microbatches + plan_.evaluation_microbatches;
-  checkers_.bounds(peer, worker.steps->custody_bytes(), 4 * 8 * count, worker.steps->held_messages(), 4 * (count + 1));
+  const std::uint64_t each = 2 * (plan_.token_bytes + plan_.forward_bytes + plan_.backward_bytes);
+  checkers_.bounds(peer, {worker.steps->custody_bytes(), worker.steps->held_messages(), worker.steps->samples()},
+                   {each * count, 4 * (count + 1), protocol::samples_max(plan_)});
   wake_worker(worker);
 }
 
@@ -174,6 +176,7 @@ void Cluster::start_coordinator(bool fresh) {
   if (!options_.coordinator_times) options.silence = options.reconnect = seconds(1e6);
   coordinator_.machine = std::make_unique<coordinator::Coordinator>(plan_, options);
   coordinator_.machine->replay(log_);
+  coordinator_.tokens.emplace(plan_, options_.bytes_per_second);
   if (fresh) {
     for (const auto& seat : seats_) {
       coordinator::Enrolment enrolment;
@@ -204,7 +207,10 @@ void Cluster::lose(PeerId a, PeerId b) {
   if (!network_.connected(a, b)) return;
   at(now_ + options_.latency, [this, a, b, life = life_of(a)] {
     if (a == kCoordinator)
-      in_coordinator(life, [this, b](coordinator::Coordinator& c) { return c.disconnected(b, now_); });
+      in_coordinator(life, [this, b](coordinator::Coordinator& c) {
+        coordinator_.tokens->forget(b);
+        return c.disconnected(b, now_);
+      });
     else
       in_worker(a, life, [this, b](router::WorkerSteps& steps) { return steps.peer_lost(b, now_); });
   });
@@ -221,93 +227,6 @@ void Cluster::join(PeerId a, PeerId b) {
       else
         in_worker(self, life, [this, other](router::WorkerSteps& steps) { return steps.peer_connected(other, now_); });
     });
-}
-
-// --------------------------------------------------------------------------------------------------- faults
-
-void Cluster::add(const Fault& fault) {
-  at(fault.start, [this, fault] { begin(fault); });
-  at(fault.start + fault.length, [this, fault] { end(fault); });
-}
-
-void Cluster::begin(const Fault& fault) {
-  note(3, static_cast<std::uint64_t>(fault.kind));
-  network_.change(fault, true);
-  switch (fault.kind) {
-    case FaultKind::kPartition:
-      lose(fault.peer, fault.other);
-      lose(fault.other, fault.peer);
-      break;
-    case FaultKind::kCut:
-      for (const auto& seat : seats_)
-        if (seat.peer != fault.peer) {
-          lose(fault.peer, seat.peer);
-          lose(seat.peer, fault.peer);
-        }
-      break;
-    case FaultKind::kFreeze:
-      worker_of(fault.peer).frozen_until = std::max(worker_of(fault.peer).frozen_until, fault.start + fault.length);
-      break;
-    case FaultKind::kCrash:
-      worker_of(fault.peer).die_in = static_cast<int>(draws_.below(12));
-      break;
-    case FaultKind::kStageCrash:
-      for (const auto& worker : workers_)
-        if (worker.stage == fault.stage) kill_worker(worker.peer, fault.length);
-      break;
-    case FaultKind::kSlow:
-      worker_of(fault.peer).slow = fault.strength;
-      break;
-    case FaultKind::kMove:
-      in_coordinator(coordinator_.life, [this, fault](coordinator::Coordinator& c) {
-        return c.move(fault.peer, fault.stage, "asked to", now_);
-      });
-      break;
-    case FaultKind::kCoordinatorCrash:
-      coordinator_.die_in = static_cast<int>(draws_.below(6));
-      break;
-    case FaultKind::kCoordinatorFreeze:
-      coordinator_.frozen_until = std::max(coordinator_.frozen_until, fault.start + fault.length);
-      break;
-    case FaultKind::kDiskFull:
-      (fault.peer == kCoordinator ? coordinator_.disk_full_until : worker_of(fault.peer).disk_full_until) =
-          fault.start + fault.length;
-      break;
-    default:
-      break;
-  }
-}
-
-void Cluster::end(const Fault& fault) {
-  network_.change(fault, false);
-  switch (fault.kind) {
-    case FaultKind::kPartition:
-      connect(fault.peer, fault.other);
-      break;
-    case FaultKind::kOneWay:
-      if (!network_.connected(fault.peer, fault.other)) connect(fault.peer, fault.other);
-      break;
-    case FaultKind::kCut:
-      for (const auto& seat : seats_)
-        if (seat.peer != fault.peer) connect(fault.peer, seat.peer);
-      break;
-    case FaultKind::kSlow:
-      worker_of(fault.peer).slow = 1;
-      break;
-    // It was idle until now, so it did not get to the effect it should have died at.
-    case FaultKind::kCrash:
-      if (std::exchange(worker_of(fault.peer).die_in, -1) >= 0) kill_worker(fault.peer, seconds(0.1));
-      break;
-    case FaultKind::kCoordinatorCrash:
-      if (std::exchange(coordinator_.die_in, -1) >= 0) kill_coordinator(seconds(0.1));
-      break;
-    default:
-      break;
-  }
-}
-
-void Cluster::connect(PeerId a, PeerId b) {
-  if (network_.connect(a, b)) join(a, b);
 }
 
 // -------------------------------------------------------------------------------------------------- network
@@ -327,15 +246,20 @@ void Cluster::deliver(PeerId from, PeerId to, std::uint64_t to_life,
   note(message->index() + 16, (std::uint64_t{from.value} << 32) | to.value);
   ++delivered_;
   if (to == kCoordinator) {
-    if (!std::holds_alternative<protocol::Report>(*message)) return;
     in_coordinator(to_life, [this, from, message](coordinator::Coordinator& c) {
-      return c.received(from, std::get<protocol::Report>(*message), now_);
+      if (const auto* report = std::get_if<protocol::Report>(&*message)) return c.received(from, *report, now_);
+      if (const auto* request = std::get_if<protocol::TokenRequest>(&*message)) {
+        (void)coordinator_.tokens->asked(c.decisions(), from, *request);
+        give_tokens();
+      }
+      return std::vector<coordinator::CoordinatorEffect>();
     });
     return;
   }
   in_worker(to, to_life, [this, from, message](router::WorkerSteps& steps) {
     if (from != kCoordinator) return steps.message_received(from, *message, now_);
     if (const auto* view = std::get_if<protocol::View>(&*message)) return steps.view_received(*view, now_);
+    if (const auto* ids = std::get_if<protocol::TokenIds>(&*message)) return steps.tokens_received(*ids, now_);
     return std::vector<protocol::WorkerEffect>();
   });
 }
@@ -374,6 +298,19 @@ void Cluster::carry_out(std::vector<coordinator::CoordinatorEffect> effects) {
       ended_ = *end;
     }
   }
+}
+
+void Cluster::give_tokens() {
+  coordinator::TokenDesk& desk = *coordinator_.tokens;
+  for (const auto& [to, sample] : desk.answers(coordinator_.machine->decisions(), now_))
+    send(kCoordinator, to, std::make_shared<const protocol::Message>(token_ids(options_.seed, sample)));
+  if (desk.next_due() == kNever) return;
+  at(desk.next_due(), [this, life = coordinator_.life] {
+    in_coordinator(life, [this](coordinator::Coordinator&) {
+      give_tokens();
+      return std::vector<coordinator::CoordinatorEffect>();
+    });
+  });
 }
 
 // ------------------------------------------------------------------------------------------ a worker's process

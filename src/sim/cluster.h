@@ -11,6 +11,7 @@
 
 #include "router/worker_steps.h"
 #include "scheduler/coordinator/coordinator.h"
+#include "scheduler/coordinator/token_desk.h"
 #include "sim/arithmetic.h"
 #include "sim/checkers.h"
 #include "sim/draws.h"
@@ -119,6 +120,7 @@ class Cluster {
   };
   struct CoordinatorProcess {
     std::unique_ptr<coordinator::Coordinator> machine;
+    std::optional<coordinator::TokenDesk> tokens;
     bool up = false;
     std::uint64_t life = 0;
     Time frozen_until{};
@@ -165,6 +167,7 @@ class Cluster {
   void deliver(PeerId from, PeerId to, std::uint64_t to_life, const std::shared_ptr<const protocol::Message>& message);
   void carry_out(PeerId peer, std::vector<protocol::WorkerEffect> effects);
   void carry_out(std::vector<coordinator::CoordinatorEffect> effects);
+  void give_tokens();
   std::map<SessionId, std::multiset<std::uint32_t>> sums() const;
 
   Disk& disk_of(Worker& worker);

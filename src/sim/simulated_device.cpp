@@ -97,6 +97,14 @@ void SimulatedDevice::holds(std::uint64_t version) {
   world_.checkers.holds(peer_, stage_id_, version, stage_->weights());
 }
 
+// Held-out ones show in no weights.
+void SimulatedDevice::check_tokens(const protocol::RunOperation& run) {
+  const auto sample = protocol::Sample::of(world_.plan, run.tag.step, run.task.microbatch);
+  if (decode_tokens(run.tensor) != head_input(world_.seed, sample))
+    world_.checkers.violation(fmt::format("worker {} reads other token ids than those of microbatch {} in step {}",
+                                          peer_, run.task.microbatch, run.tag.step));
+}
+
 void SimulatedDevice::check_step(const protocol::Commit& commit) {
   holds(commit.step.value);
   if (world_.plan.stages[stage_id_.value].local && world_.plan.syncs(commit.step))
@@ -107,6 +115,7 @@ void SimulatedDevice::check(const runner::Job& job, const std::optional<protocol
   const bool local = world_.plan.stages[stage_id_.value].local;
   if (const auto* run = std::get_if<protocol::RunOperation>(&job)) {
     tally_.computed += run->task.operation == protocol::Operation::kWeightGradient ? 1 : 0;
+    if (run->task.operation == protocol::Operation::kForward) check_tokens(*run);
   } else if (const auto* apply = std::get_if<protocol::RunApply>(&job)) {
     check_step(apply->commit);
     const auto& taken = stage_->taken();

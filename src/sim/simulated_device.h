@@ -60,6 +60,7 @@ class SimulatedDevice {
   void start_job();
   std::optional<protocol::JobResult> finish_job();
   void check(const runner::Job& job, const std::optional<protocol::JobResult>& result);
+  void check_tokens(const protocol::RunOperation& run);
   void check_step(const protocol::Commit& commit);
   void holds(std::uint64_t version);
   Duration time_of(const runner::Job& job) const;

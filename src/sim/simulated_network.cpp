@@ -164,7 +164,7 @@ std::vector<SimulatedNetwork::Arrival> SimulatedNetwork::send(PeerId from, PeerI
   }
   const compress::EncodedTensor* tensor = protocol::tensor_of(*message);
   const double bytes = static_cast<double>(kBodyBytes + (tensor ? tensor->bytes() : 0));
-  const bool apart = tensor && options_.tensor > Duration{};
+  const bool apart = tensor && !tensor->values->empty() && options_.tensor > Duration{};
   Time& free = apart ? link.tensor_free : link.free;
   const double busy = apart ? to_seconds(options_.tensor) : bytes / options_.bytes_per_second;
   free = std::max({free, now, link.clogged_until}) + seconds(busy * link.slowdown);

@@ -50,15 +50,13 @@ SimulatedStage::SimulatedStage(const protocol::Plan& plan, std::uint64_t seed, S
 Result<SimulatedStage::ForwardResult> SimulatedStage::forward(StepId step, MicrobatchId m, bool training,
                                                               const compress::EncodedTensor& input) {
   step_ = step;
-  // Evaluation microbatches have inputs of their own, behind the step's training ones.
-  const MicrobatchId drawn = training ? m : MicrobatchId(m.value + plan_.training_count(step));
-  const std::uint64_t number = stage_ == StageId(0) ? head_input(seed_, step, drawn) : decode(input);
+  const std::uint64_t number = stage_ == StageId(0) ? decode_tokens(input) : decode(input);
   if (training) inputs_[m] = number;
   ForwardResult result;
   if (tail())
     result.loss = protocol::MicrobatchLoss{m, 1.0, 1};
   else
-    result.output = encode(sim::forward(number, fingerprint(weights_)));
+    result.output = encode(sim::forward(number, fingerprint(weights_)), input.tokens);
   return result;
 }
 

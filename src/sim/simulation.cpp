@@ -32,7 +32,7 @@ protocol::Plan draw_plan(std::uint64_t seed) {
   plan.evaluate_every = below(3);
   plan.checkpoint_every = below(4);
   plan.tokens_per_microbatch = 1;
-  plan.forward_bytes = plan.backward_bytes = 8;
+  plan.token_bytes = plan.forward_bytes = plan.backward_bytes = 8;
   plan.part_width = plan.total_width = 8;
   for (std::uint32_t s = 0; s < stages; ++s) {
     protocol::StagePlan& stage = plan.stages.emplace_back();

@@ -9,7 +9,7 @@ namespace isthmus::spec {
 // or in a host file of their own, in the sections named here. Filled and checked by config/load_run.h; const from then
 // on. Defaults stand here and nowhere else.
 struct HostConfig {
-  // [data]: where the token shards are.
+  // [data]: where the token shards are; the coordinator reads them, a worker does not.
   struct Data {
     std::string train;
     std::string validation;

@@ -21,6 +21,25 @@ using Clock = std::chrono::steady_clock;
 // Numbers that move differently; then they begin anew.
 constexpr std::size_t kMovements = 65536;
 
+std::uint64_t name_of(const spec::RunSpec& run, StepId step, MicrobatchId m, bool training) {
+  Bytes bytes;
+  append_le(bytes, step.value);
+  append_le(bytes, m.value);
+  append_le(bytes, std::uint32_t{training});
+  return checksum(bytes, run.run.seed);
+}
+
+std::uint64_t name_of(const spec::RunSpec& run, const protocol::Sample& sample) {
+  return ~name_of(run, sample.step, sample.microbatch, sample.step != protocol::kHeldOut);
+}
+
+// The name, then zeros: the size is what matters on the wire.
+Bytes payload(std::uint64_t name, std::uint64_t bytes) {
+  Bytes content(bytes, 0);
+  if (bytes >= sizeof name) std::memcpy(content.data(), &name, sizeof name);
+  return content;
+}
+
 class EmulatedStage final : public runner::StageCompute {
  public:
   EmulatedStage(const spec::RunSpec& run, const protocol::Plan& plan, StageId stage, ReplicaId replica, double slowdown)
@@ -52,16 +71,18 @@ class EmulatedStage final : public runner::StageCompute {
       step_ = step;
       operations_ = 0;
     }
-    const std::uint64_t name = name_of(step, m, training);
+    const std::uint64_t name = name_of(run_, step, m, training);
     if (stage_ != StageId(0)) {
       if (auto fits = check(input.values, name, plan_.forward_bytes); !fits) return tl::unexpected(fits.error());
     }
+    const std::uint64_t text = name_of(run_, {training ? step : protocol::kHeldOut, m});
+    if (auto fits = check(input.tokens, text, plan_.token_bytes); !fits) return tl::unexpected(fits.error());
     ForwardResult result;
     if (stage_ == plan_.last_stage())
       result.loss =
           protocol::MicrobatchLoss{m, static_cast<double>(plan_.tokens_per_microbatch), plan_.tokens_per_microbatch};
     else
-      result.output = {payload(name, plan_.forward_bytes), payload(name, plan_.token_bytes)};
+      result.output = {share(payload(name, plan_.forward_bytes)), input.tokens};
     if (training) held_[m] = name;
     take(start, run_.emulated.forward_ms);
     return result;
@@ -73,7 +94,7 @@ class EmulatedStage final : public runner::StageCompute {
     if (stage_ != plan_.last_stage())
       if (auto fits = check(gradient.values, name, plan_.backward_bytes); !fits) return tl::unexpected(fits.error());
     compress::EncodedTensor result;
-    if (stage_ != StageId(0)) result.values = payload(name, plan_.backward_bytes);
+    if (stage_ != StageId(0)) result.values = share(payload(name, plan_.backward_bytes));
     take(start, run_.emulated.input_gradient_ms);
     return result;
   }
@@ -172,22 +193,8 @@ class EmulatedStage final : public runner::StageCompute {
   }
 
  private:
-  std::uint64_t name_of(StepId step, MicrobatchId m, bool training) const {
-    Bytes bytes;
-    append_le(bytes, step.value);
-    append_le(bytes, m.value);
-    append_le(bytes, std::uint32_t{training});
-    return checksum(bytes, run_.run.seed);
-  }
-
-  // The name, then zeros: the size is what matters on the wire.
-  static SharedBytes payload(std::uint64_t name, std::uint64_t bytes) {
-    Bytes content(bytes, 0);
-    if (bytes >= sizeof name) std::memcpy(content.data(), &name, sizeof name);
-    return share(std::move(content));
-  }
   static Status check(const SharedBytes& values, std::uint64_t name, std::uint64_t bytes) {
-    if (!values || values->size() != bytes) return fail("payload of {} bytes, expected {}", values->size(), bytes);
+    if (values->size() != bytes) return fail("payload of {} bytes, expected {}", values->size(), bytes);
     if (bytes >= sizeof name && std::memcmp(values->data(), &name, sizeof name) != 0)
       return fail("payload of another microbatch than the one it is labelled with");
     return {};
@@ -248,6 +255,10 @@ class EmulatedStage final : public runner::StageCompute {
 };
 
 }  // namespace
+
+Bytes emulated_tokens(const spec::RunSpec& run, const protocol::Plan& plan, const protocol::Sample& sample) {
+  return payload(name_of(run, sample), plan.token_bytes);
+}
 
 std::unique_ptr<runner::StageCompute> make_emulated_stage(const spec::RunSpec& run, const protocol::Plan& plan,
                                                           StageId stage, ReplicaId replica, double slowdown) {

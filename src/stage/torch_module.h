@@ -20,8 +20,7 @@ class TorchModule {
  public:
   virtual ~TorchModule() = default;
 
-  // The stage's layers on a CPU or CUDA device. Errors: missing or broken data shards (head stage), no such device.
-  // Sets the process's number of compute threads.
+  // The stage's layers on a CPU or CUDA device. Errors: no such device. Sets the process's number of compute threads.
   virtual Result<std::unique_ptr<runner::StageCompute>> make_stage(const spec::RunConfig& run, StageId stage,
                                                                    ReplicaId replica) const = 0;
 

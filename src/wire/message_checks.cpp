@@ -108,4 +108,9 @@ std::string problem(const protocol::Echo&, const Claimed& claimed) {
   return at_most(claimed.values_bytes, protocol::kSoundingBytes, "an echo");
 }
 
+std::string problem(const protocol::TokenIds&, const Claimed& claimed) {
+  return first_of(exactly(claimed.values_bytes, 0, "coefficients"),
+                  exactly(claimed.tokens_bytes, claimed.limits.token_bytes, "token ids"));
+}
+
 }  // namespace isthmus::wire

@@ -12,7 +12,7 @@ namespace isthmus::wire {
 
 // What a run's messages can hold at most. Checked before anything is allocated.
 struct Limits {
-  std::uint64_t token_bytes = 0;     // exact, of a Forward
+  std::uint64_t token_bytes = 0;     // exact, of a Forward and of TokenIds
   std::uint64_t forward_bytes = 0;   // exact
   std::uint64_t backward_bytes = 0;  // exact
   std::uint32_t microbatches = 0;    // of a step, evaluation included

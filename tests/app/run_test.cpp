@@ -132,6 +132,16 @@ TEST_F(RunTest, LeavesTheFilesItPromises) {
   for (int lane = 0; lane < 3; ++lane) EXPECT_GE(lanes[lane], 20 * 4 * 2);  // forward, input gradient, weight gradient
   for (int lane = 3; lane < 5; ++lane) EXPECT_GE(lanes[lane], 20 * 4 * 2);  // send, receive
   EXPECT_GT(lanes[5], 0);                                                   // wait
+  // What a head reads is there before its step begins; the first one's has to be asked for.
+  double first_step_ends = 0, waited_until = 0;
+  for (const auto& event : trace["traceEvents"]) {
+    if (event["ph"] != "X") continue;
+    const double end = event["ts"].get<double>() + event["dur"].get<double>();
+    if (event["name"] == "optimizer step 1") first_step_ends = std::max(first_step_ends, end);
+    if (event["name"] == "tokens from the coordinator") waited_until = std::max(waited_until, end);
+  }
+  EXPECT_GT(first_step_ends, 0);
+  EXPECT_LT(waited_until, first_step_ends);
   for (const char* path : {"checkpoint/stage-0/step-00000020/manifest.json",
                            "checkpoint/stage-1/step-00000020/weights.safetensors", "run.toml", "events.jsonl"})
     EXPECT_TRUE(fs::exists(folder_ + "/files/" + path)) << path;
@@ -722,6 +732,12 @@ TEST_F(RunTest, SaysWhatIsWrongAndWhatToDo) {
   expect(run(train("bad", {"--set", "data.train=none.bin"})), 1, {"none.bin", "isthmus data pack"});
   expect(run(train("bad", {"--set", "model.vocabulary=100"})), 1,
          {"packed with a vocabulary of 256", "the run's is 100", "model.vocabulary"});
+  fs::copy_file(folder_ + "/train.bin", folder_ + "/cut.bin");
+  fs::resize_file(folder_ + "/cut.bin", fs::file_size(folder_ + "/cut.bin") - 1);
+  expect(run({"coordinator", folder_ + "/run.toml", "--out", folder_ + "/bad", "--set",
+              "data.train=" + folder_ + "/cut.bin"}),
+         1, {"cut.bin"});
+  EXPECT_FALSE(fs::exists(folder_ + "/bad"));
   expect(run(train("bad", {"--resume"})), 1, {"no run to resume"});
   EXPECT_FALSE(fs::exists(folder_ + "/bad"));
   const int taken = ::socket(AF_INET, SOCK_STREAM, 0);

@@ -1,5 +1,5 @@
-// Two workers with libtorch that share nothing but the join file: folders, data and host files of their own, as on two
-// machines.
+// Two workers with libtorch that share nothing but the join file: folders and host files of their own, and no data, as
+// on two machines.
 
 #include <unistd.h>
 
@@ -15,15 +15,10 @@ namespace fs = std::filesystem;
 class TwoMachinesTest : public ByHandTest {
  protected:
   void SetUp() override { CommandLineTest::SetUp(); }
-  // The machine's folder is `name`, with shards of its own.
+  // The machine's folder is `name`.
   void install(const std::string& name, const std::string& own) const {
-    const std::string home = folder_ + "/" + name;
-    fs::create_directories(home + "/shards");
-    for (const char* shard : {"train.bin", "validation.bin"})
-      fs::copy_file(folder_ + "/" + shard, home + "/shards/" + name + "-" + shard);
-    std::ofstream(home + "/host.toml") << "[data]\ntrain = \"shards/" << name << "-train.bin\"\nvalidation = \"shards/"
-                                       << name << "-validation.bin\"\n"
-                                       << own;
+    fs::create_directories(folder_ + "/" + name);
+    std::ofstream(folder_ + "/" + name + "/host.toml") << own;
   }
   pid_t work_at(const std::string& name) {
     return begin(
@@ -38,9 +33,13 @@ TEST_F(TwoMachinesTest, TrainTheSameWeightsAndOneComesBackFromAKill) {
   const auto whole = run({"train", folder_ + "/run.toml", "--out", folder_ + "/whole", "--set", "run.steps=40"});
   ASSERT_EQ(whole.code, 0) << whole.output;
   install("one", "[pipeline]\ndevice = \"cpu\"\nthreads = 1\nactivation_mb = 64\n[recovery]\njournal_mb = 8\n");
-  install("two", "[pipeline]\nrecompute = \"always\"\n[recovery]\njournal_mb = 16\n");
+  // A host file may name shards, as the coordinator's does; a worker looks for none.
+  install("two",
+          "[data]\ntrain = \"none.bin\"\nvalidation = \"none.bin\"\n"
+          "[pipeline]\nrecompute = \"always\"\n[recovery]\njournal_mb = 16\n");
   const pid_t coordinator = coordinate({"--set", "run.steps=40", "--set", "link.latency_ms=15"});
   ASSERT_TRUE(eventually([&] { return fs::exists(folder_ + "/out/join"); })) << read(output("coordinator"));
+  // The coordinator has them open, and nobody else finds them.
   for (const char* shard : {"/train.bin", "/validation.bin"}) fs::remove(folder_ + shard);
   const pid_t one = work_at("one"), first_life = work_at("two");
   ASSERT_TRUE(reaches("out", 6)) << read(output("coordinator")) << read(output("one")) << read(output("two"));

@@ -30,7 +30,15 @@ double peak_bytes() {
   return 0;
 }
 
-// A boundary tensor with all ids 1.
+// A microbatch's token ids, all 1.
+SharedBytes ones(const spec::RunConfig& run) {
+  Bytes ids(planner::make_plan(run).token_bytes);
+  const std::size_t width = ids.size() / (run.train.sequences_per_microbatch * (run.model.context + 1));
+  for (std::size_t i = 0; i < ids.size(); i += width) ids[i] = 1;
+  return share(std::move(ids));
+}
+
+// A boundary tensor with them.
 compress::EncodedTensor crossing(const spec::RunConfig& run, compress::Direction direction) {
   const compress::BoundaryShape shape = compress::boundary_shape(run);
   std::vector<float> values(shape.numbers());
@@ -39,10 +47,7 @@ compress::EncodedTensor crossing(const spec::RunConfig& run, compress::Direction
   const auto codec = compress::make_boundary_codec(run, direction);
   tensor.header.codec = codec->id();
   tensor.values = share(codec->encode(values, shape, 1));
-  Bytes ids(planner::make_plan(run).token_bytes);
-  const std::size_t width = ids.size() / (run.train.sequences_per_microbatch * (run.model.context + 1));
-  for (std::size_t i = 0; i < ids.size(); i += width) ids[i] = 1;
-  tensor.tokens = share(std::move(ids));
+  tensor.tokens = ones(run);
   return tensor;
 }
 
@@ -63,7 +68,7 @@ int probe(const spec::RunConfig& run, StageId id) {
   spec::StageUse use = spec::fullest_use(run, planned.end_layer, planned.credits, planned.replicas);
   use.within_budget = false;
   const bool head = id == StageId(0), tail = planned.end_layer == run.model.layers;
-  const auto in = head ? compress::EncodedTensor{} : crossing(run, compress::Direction::kForward),
+  const auto in = head ? compress::EncodedTensor{nullptr, ones(run)} : crossing(run, compress::Direction::kForward),
              back = tail ? compress::EncodedTensor{} : crossing(run, compress::Direction::kBackward);
   std::vector<SharedBytes> sent;  // as the router keeps it until the commit
   const auto forward = [&](std::uint64_t step, std::uint32_t m) {

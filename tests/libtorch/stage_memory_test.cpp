@@ -11,8 +11,6 @@
 #include <string>
 #include <vector>
 
-#include "data/token_shard.h"
-
 namespace isthmus::libtorch {
 namespace {
 
@@ -21,35 +19,34 @@ namespace fs = std::filesystem;
 struct MemoryCase {
   const char* name;
   std::uint32_t stage;
-  std::uint32_t vocabulary;
   std::string run;
   friend void PrintTo(const MemoryCase& c, std::ostream* out) { *out << c.name; }
 };
 
 const MemoryCase kCases[] = {
-    {"LargeVocabularyTail", 1, 32'000,
+    {"LargeVocabularyTail", 1,
      "[model]\nlayers = 2\nhidden = 64\nheads = 2\ncontext = 256\nvocabulary = 32000\n"
      "[train]\nmicrobatches_per_step = 2\noptimizer = \"adamw\"\nprecision = \"fp32\"\n"
      "[pipeline]\nlayout = \"auto\"\nstages = 2\nthreads = 1\n"},
-    {"LargeVocabularyFirst", 0, 32'000,
+    {"LargeVocabularyFirst", 0,
      "[model]\nlayers = 4\nhidden = 256\nheads = 4\ncontext = 256\nvocabulary = 32000\n"
      "[train]\nmicrobatches_per_step = 4\noptimizer = \"muon\"\nprecision = \"fp32\"\n"
      "[boundary]\ncodec = \"identity\"\n"
      "[pipeline]\nlayout = \"auto\"\nstages = 2\nthreads = 1\n"},
-    {"Middle", 1, 256,
+    {"Middle", 1,
      "[model]\nlayers = 3\nhidden = 384\nheads = 6\ncontext = 256\n"
      "[train]\nmicrobatches_per_step = 6\noptimizer = \"adamw\"\nprecision = \"fp32\"\n"
      "[pipeline]\nlayout = \"auto\"\nstages = 3\nthreads = 1\n"},
-    {"MiddleBf16", 1, 256,
+    {"MiddleBf16", 1,
      "[model]\nlayers = 3\nhidden = 384\nheads = 6\ncontext = 256\n"
      "[train]\nmicrobatches_per_step = 6\noptimizer = \"muon\"\n"
      "[pipeline]\nlayout = \"auto\"\nstages = 3\nthreads = 1\n"},
-    {"DeterministicTail", 1, 256,
+    {"DeterministicTail", 1,
      "[run]\ndeterministic = true\n"
      "[model]\nlayers = 4\nhidden = 384\nheads = 6\ncontext = 256\n"
      "[train]\nmicrobatches_per_step = 4\noptimizer = \"muon\"\nprecision = \"fp32\"\n"
      "[pipeline]\nlayout = \"auto\"\nstages = 2\n"},
-    {"Recomputed", 1, 256,
+    {"Recomputed", 1,
      "[model]\nlayers = 6\nhidden = 256\nheads = 4\ncontext = 256\n"
      "[train]\nmicrobatches_per_step = 6\noptimizer = \"adamw\"\nprecision = \"fp32\"\n"
      "[pipeline]\nlayout = \"auto\"\nstages = 3\nthreads = 1\nrecompute = \"always\"\n"},
@@ -62,12 +59,8 @@ TEST_P(StageMemoryTest, IsPlannedAsItIsMeasured) {
   const MemoryCase& c = GetParam();
   const std::string folder = ::testing::TempDir() + "/isthmus-memory-" + c.name + "-" + std::to_string(::getpid());
   fs::create_directories(folder);
-  std::vector<std::uint32_t> ids(50'000);
-  for (std::uint32_t i = 0; i < ids.size(); ++i) ids[i] = i * 7919u % c.vocabulary;
-  auto shard = data::TokenShardWriter::create(folder + "/text.bin", c.vocabulary, Existing::kRefused);
-  ASSERT_TRUE(shard && shard->append(ids) && shard->finish());
-  const std::string file = folder + "/run.toml", text = folder + "/text.bin";
-  std::ofstream(file) << c.run << "[data]\ntrain = \"" << text << "\"\nvalidation = \"" << text << "\"\n";
+  const std::string file = folder + "/run.toml";
+  std::ofstream(file) << c.run << "[data]\ntrain = \"train.bin\"\nvalidation = \"validation.bin\"\n";
 
   const std::string command = std::string(ISTHMUS_MEMORY_PROBE) + " " + file + " " + std::to_string(c.stage);
   double measured = 0, planned = 0;

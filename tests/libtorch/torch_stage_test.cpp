@@ -12,7 +12,6 @@
 #include "compress/boundary_codec.h"
 #include "compress/subspace.h"
 #include "config/load_run.h"
-#include "data/write_byte_shard.h"
 #include "model/torch.h"
 #include "scheduler/planner/make_plan.h"
 #include "spec/learning_rate.h"
@@ -26,24 +25,25 @@ namespace fs = std::filesystem;
 
 class TorchStageTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    fs::create_directories(folder_);
-    Bytes text(20'000);
-    const CounterRandom random(1, "text");
-    // Text with structure, so that training has something to find.
-    for (std::size_t i = 0; i < text.size(); ++i)
-      text[i] = static_cast<std::uint8_t>('a' + (i % 7) + random.below(3, i));
-    ASSERT_TRUE(data::write_byte_shard(folder_ + "/text.bin", text));
-  }
+  void SetUp() override { fs::create_directories(folder_); }
   void TearDown() override { fs::remove_all(folder_); }
+
+  // What the head reads: two sequences of 65 bytes with structure, so that training has something to find.
+  static compress::EncodedTensor read(std::uint64_t step, std::uint32_t m) {
+    constexpr std::size_t kBytes = 2 * 65;
+    const CounterRandom random(1, "text");
+    const std::size_t first = (step * 100 + m) * kBytes;
+    Bytes text(kBytes);
+    for (std::size_t i = 0; i < kBytes; ++i)
+      text[i] = static_cast<std::uint8_t>('a' + ((first + i) % 7) + random.below(2, first + i));
+    return {nullptr, share(std::move(text))};
+  }
 
   spec::RunConfig run_of(const std::string& stages, std::vector<std::string> overrides = {}) const {
     const std::string text =
         "[run]\nsteps = 20\ndeterministic = true\n[model]\nlayers = 4\nhidden = 32\nheads = 2\ncontext = "
         "64\ntoken_path = \"none\"\n"
-        "[data]\ntrain = \"" +
-        folder_ + "/text.bin\"\nvalidation = \"" + folder_ +
-        "/text.bin\"\n"
+        "[data]\ntrain = \"train.bin\"\nvalidation = \"validation.bin\"\n"
         "[train]\nsequences_per_microbatch = 2\nmicrobatches_per_step = 3\nwarmup_steps = 2\noptimizer = \"adamw\"\n"
         "[boundary]\nrank = 6\nfactored_layers = 3\nvalues = \"fp32\"\n"
         "[pipeline]\nlayout = \"auto\"\nstages = " +
@@ -105,7 +105,7 @@ class TorchStageTest : public ::testing::Test {
     }
     void microbatches(std::uint64_t number, double& loss) {
       for (std::uint32_t m = 0; m < 3; ++m) {
-        compress::EncodedTensor tensor;
+        compress::EncodedTensor tensor = read(number, m);
         for (auto& stage : stages) {
           auto result = stage->forward(StepId(number), MicrobatchId(m), true, tensor);
           ASSERT_TRUE(result) << result.error().message;
@@ -142,7 +142,7 @@ class TorchStageTest : public ::testing::Test {
   static void accumulate(runner::StageCompute& replica, std::uint64_t step,
                          const std::vector<std::uint32_t>& microbatches) {
     for (const std::uint32_t m : microbatches) {
-      ASSERT_TRUE(replica.forward(StepId(step), MicrobatchId(m), true, {}));
+      ASSERT_TRUE(replica.forward(StepId(step), MicrobatchId(m), true, read(step, m)));
       ASSERT_TRUE(replica.input_gradient(MicrobatchId(m), {}));
       replica.weight_gradient(MicrobatchId(m));
     }
@@ -389,7 +389,7 @@ TEST_F(TorchStageTest, GoesOnFromTheStateOfAnotherWithTheSameBits) {
     taker.step(1);
     ASSERT_NE(taker.digests(), giver.digests());
     // It was in the middle of something: none of that may be left.
-    auto sent = taker.stages[0]->forward(StepId(2), MicrobatchId(0), true, {});
+    auto sent = taker.stages[0]->forward(StepId(2), MicrobatchId(0), true, read(2, 0));
     ASSERT_TRUE(sent);
     ASSERT_TRUE(taker.stages[1]->forward(StepId(2), MicrobatchId(0), true, sent->output));
     ASSERT_TRUE(taker.stages[1]->input_gradient(MicrobatchId(0), {}));
@@ -442,7 +442,7 @@ TEST_F(TorchStageTest, LeavesTheWeightsAloneInASkippedStepAndADroppedOne) {
   auto pipeline = trained(run_of("1"), 1);
   const auto before = pipeline.digests();
   runner::StageCompute& stage = *pipeline.stages[0];
-  (void)stage.forward(StepId(2), MicrobatchId(0), true, {});
+  (void)stage.forward(StepId(2), MicrobatchId(0), true, read(2, 0));
   (void)stage.input_gradient(MicrobatchId(0), {});
   stage.weight_gradient(MicrobatchId(0));
   stage.drop_step();
@@ -456,18 +456,19 @@ TEST_F(TorchStageTest, LeavesTheWeightsAloneInASkippedStepAndADroppedOne) {
 
 TEST_F(TorchStageTest, RefusesForeignBytesOfAnotherSize) {
   Pipeline pipeline(run_of("2"), folder_);
-  auto sent = pipeline.stages[0]->forward(StepId(1), MicrobatchId(0), true, {});
+  auto sent = pipeline.stages[0]->forward(StepId(1), MicrobatchId(0), true, read(1, 0));
   ASSERT_TRUE(sent);
   compress::EncodedTensor cut = sent->output;
   cut.values = share(Bytes(cut.values->begin(), cut.values->end() - 1));
   EXPECT_FALSE(pipeline.stages[1]->forward(StepId(1), MicrobatchId(0), true, cut));
   EXPECT_FALSE(pipeline.stages[1]->forward(StepId(1), MicrobatchId(0), true, {}));
+  EXPECT_FALSE(pipeline.stages[0]->forward(StepId(1), MicrobatchId(0), true, {}));
   EXPECT_FALSE(pipeline.stages[0]->input_gradient(MicrobatchId(0), {}));
 }
 
 TEST_F(TorchStageTest, RefusesPayloadsOfAnotherCodecOrEra) {
   Pipeline pipeline(run_of("2"), folder_);
-  const auto sent = pipeline.stages[0]->forward(StepId(1), MicrobatchId(0), true, {});
+  const auto sent = pipeline.stages[0]->forward(StepId(1), MicrobatchId(0), true, read(1, 0));
   ASSERT_TRUE(sent);
   compress::EncodedTensor other = sent->output;
   other.header.codec = 99;
@@ -480,7 +481,7 @@ TEST_F(TorchStageTest, RefusesPayloadsOfAnotherCodecOrEra) {
 
 TEST_F(TorchStageTest, NoticesAGradientThatIsNotFinite) {
   Pipeline pipeline(run_of("2"), folder_);
-  (void)pipeline.stages[0]->forward(StepId(1), MicrobatchId(0), true, {});
+  (void)pipeline.stages[0]->forward(StepId(1), MicrobatchId(0), true, read(1, 0));
   compress::EncodedTensor poison;
   poison.header.codec = compress::make_boundary_codec(run_of("2"), compress::Direction::kBackward)->id();
   poison.values = share(Bytes(pipeline.plan.backward_bytes, 0xff));  // NaN everywhere
@@ -573,7 +574,7 @@ TEST_P(EveryForm, SendsTheSameBytesWhoeverComputesThem) {
   Pipeline one(run_with(), folder_), other(run_with(), folder_);
   const auto sent = [](Pipeline& p, std::uint64_t step, std::uint32_t m) {
     const MicrobatchId microbatch(m);
-    compress::EncodedTensor forward = p.stages[0]->forward(StepId(step), microbatch, true, {})->output;
+    compress::EncodedTensor forward = p.stages[0]->forward(StepId(step), microbatch, true, read(step, m))->output;
     forward = p.stages[1]->forward(StepId(step), microbatch, true, forward)->output;
     (void)p.stages[2]->forward(StepId(step), microbatch, true, forward);
     const compress::EncodedTensor backward =

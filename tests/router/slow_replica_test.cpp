@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "router/answered_tokens.h"
 #include "router/worker_steps.h"
 
 namespace isthmus::router {
@@ -38,6 +39,7 @@ class SlowReplica : public ::testing::Test {
       out_.push_back(effect);
       if (const auto* run = std::get_if<protocol::RunOperation>(&effect)) running_ = *run;
     }
+    for (const auto& ids : answered_tokens(plan_, effects)) take(worker_->tokens_received(ids, now_));
   }
   void see() {
     out_.clear();

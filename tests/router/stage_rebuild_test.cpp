@@ -17,7 +17,7 @@ protocol::Plan three_stages() {
   for (std::uint32_t s = 0; s < 3; ++s) plan.stages.push_back({s, s + 1, s == 0 ? 2u : 1u, 4, 5, 40});
   plan.steps = 9;
   plan.microbatches = 2;
-  plan.forward_bytes = plan.backward_bytes = 8;
+  plan.token_bytes = plan.forward_bytes = plan.backward_bytes = 8;
   return plan;
 }
 
@@ -51,7 +51,11 @@ class Rebuild : public ::testing::Test {
   // What was sent goes to `asked_`, what the device is to do to `jobs_`.
   void sort_out() {
     for (auto& effect : std::exchange(context_.effects, {})) {
-      if (auto* send = std::get_if<protocol::SendMessage>(&effect))
+      auto* send = std::get_if<protocol::SendMessage>(&effect);
+      auto* request = send ? std::get_if<protocol::TokenRequest>(&send->message) : nullptr;
+      if (request)
+        requested_.push_back(std::move(*request));
+      else if (send)
         asked_.push_back({send->peer, std::get<protocol::Fetch>(send->message)});
       else
         jobs_.push_back(std::move(effect));
@@ -83,6 +87,7 @@ class Rebuild : public ::testing::Test {
         const char* names[] = {"F", "I", "W"};
         std::string text = names[static_cast<int>(run->task.operation)] + std::to_string(run->task.microbatch.value);
         if (run->tensor.values) text += "(" + std::to_string(run->tensor.values->front()) + ")";
+        if (run->tensor.tokens) text += "[" + std::to_string(run->tensor.tokens->front()) + "]";
         told.push_back(text);
         EXPECT_TRUE(run->training);
         EXPECT_TRUE(rebuild_.operation_done({run->tag, run->task, {}, {}, {}}));
@@ -107,10 +112,12 @@ class Rebuild : public ::testing::Test {
   }
 
   WorkerContext context_;
-  StageRebuild rebuild_{context_};
+  TokenSupply tokens_{context_};
+  StageRebuild rebuild_{context_, tokens_};
   std::uint64_t version_ = 3;
   Time now_ = seconds(100);
   std::vector<Asked> asked_;
+  std::vector<protocol::TokenRequest> requested_;
   std::vector<protocol::WorkerEffect> jobs_;
   std::vector<protocol::Commit> applied_;
 };
@@ -143,16 +150,31 @@ TEST_F(Rebuild, AsksTheStageBeforeForInputsAndTheOneBehindForGradients) {
   EXPECT_EQ(asked_.size(), 4u);
 }
 
-TEST_F(RebuildOfTheHead, HasItsInputsFromTheData) {
+TEST_F(RebuildOfTheHead, HasItsInputsFromTheCoordinator) {
   pursue();
   EXPECT_EQ(asked_of(4), Pieces());
+  // Those of the step that it repeats, and of the next ones at once.
+  std::vector<StepId> steps;
+  for (const auto& request : requested_) {
+    steps.push_back(request.step);
+    EXPECT_TRUE(request.microbatches.full());
+  }
+  EXPECT_EQ(steps, std::vector<StepId>({StepId(4), StepId(5), StepId(6)}));
   // Nobody of the next stage is there but one that joins: it has the journal of its earlier life.
   context_.view.joining.push_back(member(5, 1, 0));
   pursue();
   EXPECT_EQ(asked_of(5), Pieces({kGradient0, kGradient1}));
   EXPECT_EQ(asked_.size(), 2u);
   answer_all();
-  EXPECT_EQ(work(), Told({"drop", "F0", "I0(100)", "W0", "F1", "I1(101)", "W1"}));
+  EXPECT_EQ(work(), Told({"drop"}));
+  EXPECT_NE(rebuild_.progress().find("tokens from the coordinator"), std::string::npos);
+  for (const std::uint32_t m : {1u, 0u}) {
+    EXPECT_TRUE(tokens_.received(
+        protocol::token_ids({StepId(4), MicrobatchId(m)}, Bytes(8, static_cast<std::uint8_t>(7 + m)))));
+    pursue();
+  }
+  EXPECT_EQ(work(), Told({"F1[8]", "I1(101)", "W1", "F0[7]", "I0(100)", "W0"}));
+  EXPECT_EQ(rebuild_.progress().find("tokens"), std::string::npos);
 }
 
 TEST_F(RebuildOfTheTail, HasItsGradientsFromTheLoss) {

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <functional>
 
+#include "router/answered_tokens.h"
+
 namespace isthmus::router {
 namespace {
 
@@ -140,6 +142,7 @@ std::size_t saves_after_a_step(bool apply) {
         carry_out(worker.job_done(protocol::PrepareDone{prepare->tag, prepare->epoch, {}, true, "", {}}, seconds(1)));
       saves += std::holds_alternative<protocol::RunSave>(effect);
     }
+    for (const auto& ids : answered_tokens(plan, effects)) carry_out(worker.tokens_received(ids, seconds(1)));
   };
   protocol::View view;
   view.epoch = EpochId(2);

@@ -143,6 +143,10 @@ TEST_F(JobRunnerTest, ComputesWithNoPayloadThatIsNotWhatItsSenderSealed) {
   const auto back = operate(middle, protocol::Operation::kInputGradient, sound);
   EXPECT_EQ(back.error, "");
   EXPECT_TRUE(compress::check_seal(back.tensor));
+  compress::EncodedTensor tokens = sim::token_ids(1, {kTag.step, MicrobatchId(0)}).tensor;
+  EXPECT_EQ(operate(of_stage(0), protocol::Operation::kForward, tokens).error, "");
+  tokens.tokens = share(Bytes(8, 1));
+  EXPECT_THAT(operate(of_stage(0), protocol::Operation::kForward, tokens).error, HasSubstr("its header says"));
 }
 
 TEST_F(JobRunnerTest, WarnsOfAFullDiskAndGoesOn) {

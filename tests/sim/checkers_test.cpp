@@ -32,6 +32,7 @@ struct Story {
   std::uint64_t weights_of = 1;
   std::uint64_t custody = 100;
   std::size_t held_messages = 5;
+  std::size_t samples = 4;
 
   Story() {
     for (std::uint32_t i = 1; i <= 4; ++i) {
@@ -55,7 +56,7 @@ struct Story {
     checkers.logged(commit, sums);
     for (const auto& record : after) checkers.logged(record, sums);
     checkers.holds(PeerId(3), StageId(1), held_version, checkers.reference().weights(StageId(1), weights_of));
-    checkers.bounds(PeerId(1), custody, 100, held_messages, 5);
+    checkers.bounds(PeerId(1), {custody, held_messages, samples}, {100, 5, 4});
     return checkers.violations();
   }
 };
@@ -129,7 +130,8 @@ TEST(Checkers, SpeakOfEveryLie) {
          s.after.push_back(coordinator::AdmitRecord{{PeerId(1), SessionId(8), StageId(0), ReplicaId(0), {}, {}}, 1});
        }},
       {"keeps 101 bytes", [](Story& s) { s.custody = 101; }},
-      {"holds 6 messages", [](Story& s) { s.held_messages = 6; }},
+      {"keeps 6 messages", [](Story& s) { s.held_messages = 6; }},
+      {"keeps 5 samples", [](Story& s) { s.samples = 5; }},
   };
   for (const auto& [said, lie] : lies) {
     Story story;
@@ -168,7 +170,7 @@ TEST(Checkers, SpeakOfARunThatStandsStill) {
     stage.state_bytes = 3 * 8;
   }
   plan.tokens_per_microbatch = 1;
-  plan.forward_bytes = plan.backward_bytes = plan.part_width = plan.total_width = 8;
+  plan.token_bytes = plan.forward_bytes = plan.backward_bytes = plan.part_width = plan.total_width = 8;
   for (const bool healed : {true, false}) {
     Cluster cluster(plan, {});
     cluster.add({FaultKind::kPartition, cluster.now() + seconds(.1), healed ? seconds(5) : seconds(1e6), PeerId(1),

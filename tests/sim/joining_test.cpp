@@ -18,7 +18,7 @@ protocol::Plan one_stage(std::uint32_t replicas) {
   plan.microbatches = 6;
   plan.steps = 60;
   plan.tokens_per_microbatch = 1;
-  plan.forward_bytes = plan.backward_bytes = 8;
+  plan.token_bytes = plan.forward_bytes = plan.backward_bytes = 8;
   plan.part_width = plan.total_width = 8;
   plan.stages.push_back({0, 1, replicas, 6, kParameters, 8 * kParameters});
   return plan;

@@ -11,7 +11,7 @@ protocol::Plan pipeline(std::uint32_t stages) {
   plan.microbatches = 8;
   plan.steps = 200;
   plan.tokens_per_microbatch = 1;
-  plan.forward_bytes = plan.backward_bytes = 8;
+  plan.token_bytes = plan.forward_bytes = plan.backward_bytes = 8;
   plan.part_width = plan.total_width = 8;
   for (std::uint32_t s = 0; s < stages; ++s) plan.stages.push_back({s, s + 1, 1, 8, 5, 40});
   return plan;

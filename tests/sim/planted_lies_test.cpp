@@ -32,6 +32,20 @@ class ForgetfulRunner final : public runner::JobRunner {
   }
 };
 
+// Reads the microbatch before its own, in every step once.
+class InattentiveRunner final : public runner::JobRunner {
+ public:
+  using JobRunner::JobRunner;
+  Result<std::optional<protocol::JobResult>> run(const runner::Job& job) override {
+    auto own = job;
+    if (auto* operation = std::get_if<protocol::RunOperation>(&own))
+      if (operation->training && operation->task == protocol::Task{protocol::Operation::kForward, MicrobatchId(1)} &&
+          operation->tensor.values->empty())
+        operation->tensor = token_ids(3, {operation->tag.step, MicrobatchId(0)}).tensor;
+    return JobRunner::run(own);
+  }
+};
+
 protocol::Plan small(bool local) {
   protocol::Plan plan = draw_plan(1);
   plan.stages.resize(3);
@@ -72,6 +86,10 @@ TEST(PlantedLies, AWeightThatIsDoubledIsFound) {
 TEST(PlantedLies, AMicrobatchThatIsForgottenIsFound) {
   EXPECT_FALSE(violations_with<ForgetfulRunner>(false).empty());
   EXPECT_FALSE(violations_with<ForgetfulRunner>(true).empty());
+}
+
+TEST(PlantedLies, AMicrobatchThatIsReadForAnotherIsFound) {
+  EXPECT_FALSE(violations_with<InattentiveRunner>(false).empty());
 }
 
 TEST(PlantedLies, ARuleByWhichNobodyDialsIsFound) {

@@ -31,7 +31,7 @@ Happenings run(std::uint64_t seed) {
   plan.evaluate_every = 2;
   plan.checkpoint_every = 2;
   plan.tokens_per_microbatch = 1;
-  plan.forward_bytes = plan.backward_bytes = 8;
+  plan.token_bytes = plan.forward_bytes = plan.backward_bytes = 8;
   plan.part_width = plan.total_width = 8;
   const std::uint32_t stages = 2 + below(3);
   for (std::uint32_t s = 0; s < stages; ++s)

@@ -29,7 +29,7 @@ protocol::Plan three_stages_of_two(std::uint32_t credits) {
   plan.microbatches = kMicrobatches;
   plan.steps = 8;
   plan.tokens_per_microbatch = 1;
-  plan.forward_bytes = plan.backward_bytes = 8;
+  plan.token_bytes = plan.forward_bytes = plan.backward_bytes = 8;
   plan.part_width = plan.total_width = 8;
   for (std::uint32_t s = 0; s < 3; ++s) plan.stages.push_back({s, s + 1, 2, credits, 5, 40});
   return plan;

@@ -23,6 +23,9 @@ class EmulatedStageTest : public ::testing::Test {
     for (std::uint32_t s = 0; s < 2; ++s) stages_.push_back(make_emulated_stage(run_, plan_, StageId(s), ReplicaId(0)));
   }
   void TearDown() override { std::filesystem::remove_all(folder_); }
+  compress::EncodedTensor read(std::uint64_t step, std::uint32_t m) const {
+    return {nullptr, share(emulated_tokens(run_, plan_, {StepId(step), MicrobatchId(m)}))};
+  }
   const std::string folder_ = ::testing::TempDir() + "/isthmus-emulated-" + std::to_string(::getpid());
   const spec::RunConfig run_;
   const protocol::Plan plan_;
@@ -30,7 +33,7 @@ class EmulatedStageTest : public ::testing::Test {
 };
 
 TEST_F(EmulatedStageTest, MakesPayloadsOfThePlansSizes) {
-  const auto sent = stages_[0]->forward(StepId(1), MicrobatchId(0), true, {});
+  const auto sent = stages_[0]->forward(StepId(1), MicrobatchId(0), true, read(1, 0));
   ASSERT_TRUE(sent);
   EXPECT_EQ(sent->output.values->size(), plan_.forward_bytes);
   EXPECT_EQ(sent->output.tokens->size(), plan_.token_bytes);
@@ -41,16 +44,28 @@ TEST_F(EmulatedStageTest, MakesPayloadsOfThePlansSizes) {
 }
 
 TEST_F(EmulatedStageTest, NoticesAPayloadOfAnotherMicrobatch) {
-  const auto sent = stages_[0]->forward(StepId(1), MicrobatchId(0), true, {});
+  const auto sent = stages_[0]->forward(StepId(1), MicrobatchId(0), true, read(1, 0));
   EXPECT_FALSE(stages_[1]->forward(StepId(1), MicrobatchId(1), true, sent->output));
   EXPECT_FALSE(stages_[1]->forward(StepId(2), MicrobatchId(0), true, sent->output));
+}
+
+TEST_F(EmulatedStageTest, NoticesTokensOfAnotherSample) {
+  EXPECT_FALSE(stages_[0]->forward(StepId(1), MicrobatchId(0), true, {}));
+  EXPECT_FALSE(stages_[0]->forward(StepId(1), MicrobatchId(0), true, read(1, 1)));
+  EXPECT_FALSE(stages_[0]->forward(StepId(1), MicrobatchId(0), true, read(2, 0)));
+  EXPECT_FALSE(stages_[0]->forward(StepId(1), MicrobatchId(0), false, read(1, 0)));
+  EXPECT_TRUE(stages_[0]->forward(StepId(1), MicrobatchId(0), false, read(0, 0)));
+  auto sent = stages_[0]->forward(StepId(1), MicrobatchId(0), true, read(1, 0));
+  ASSERT_TRUE(sent);
+  sent->output.tokens = read(1, 1).tokens;
+  EXPECT_FALSE(stages_[1]->forward(StepId(1), MicrobatchId(0), true, sent->output));
 }
 
 TEST_F(EmulatedStageTest, HasWeightsThatTellALostMicrobatchFromNone) {
   const auto weights_after = [&](std::uint32_t microbatches) {
     auto stage = make_emulated_stage(run_, plan_, StageId(0), ReplicaId(0));
     for (std::uint32_t m = 0; m < microbatches; ++m) {
-      (void)stage->forward(StepId(1), MicrobatchId(m), true, {});
+      (void)stage->forward(StepId(1), MicrobatchId(m), true, read(1, m));
       stage->weight_gradient(MicrobatchId(m));
     }
     protocol::Commit commit;
@@ -100,7 +115,7 @@ TEST_F(EmulatedStageTest, BecomesSlowerInAStepAfterSoManyOperations) {
        {std::pair(1, 1), std::pair(1, 1), std::pair(2, 6), std::pair(2, 6), std::pair(3, 6)}) {
     const auto takes = forward();  // as it says before it begins
     const auto began = std::chrono::steady_clock::now();
-    ASSERT_TRUE(stage->forward(StepId(static_cast<std::uint64_t>(step)), MicrobatchId(0), false, {}));
+    ASSERT_TRUE(stage->forward(StepId(static_cast<std::uint64_t>(step)), MicrobatchId(0), false, read(0, 0)));
     EXPECT_GE(std::chrono::steady_clock::now() - began, takes) << "step " << step;
     EXPECT_EQ(forward(), std::chrono::milliseconds(expected)) << "step " << step;
   }

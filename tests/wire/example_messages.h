@@ -134,7 +134,9 @@ inline std::vector<protocol::Message> examples() {
                 1'000'000},
           Absent{from, to, 1, {PieceKind::kSnapshot, 31, 0, 1}},
           Sounding{from, to, 5, 300, {filled(70'000, 1), nullptr}},
-          Echo{to, from, 5, {filled(300, 0), nullptr}}};
+          Echo{to, from, 5, {filled(300, 0), nullptr}},
+          TokenRequest{StepId(9), example_done()},
+          TokenIds{{StepId(9), MicrobatchId(69)}, {nullptr, filled(10, 4), {0, 0, {7}}}}};
 }
 
 }  // namespace isthmus::wire

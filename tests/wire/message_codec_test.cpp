@@ -96,6 +96,18 @@ TEST(MessageCodec, RefusesMeasurementsThatCannotBe) {
         << i;
 }
 
+TEST(MessageCodec, RefusesTokenIdsOfAnyOtherLengthThanThePlans) {
+  std::vector<protocol::Message> wrong;
+  wrong.push_back(protocol::TokenRequest{StepId(1), DoneSet(71)});
+  for (const std::size_t bytes : {0u, 9u, 11u, 20u})
+    wrong.push_back(protocol::TokenIds{{StepId(1), MicrobatchId(0)}, {nullptr, filled(bytes, 0)}});
+  wrong.push_back(protocol::TokenIds{{StepId(1), MicrobatchId(0)}, {filled(1, 0), filled(10, 0)}});
+  wrong.push_back(protocol::TokenIds{{StepId(1), MicrobatchId(70)}, {nullptr, filled(10, 0)}});
+  for (std::size_t i = 0; i < wrong.size(); ++i)
+    EXPECT_FALSE(decode_body(static_cast<std::uint8_t>(wrong[i].index()), encode_body(wrong[i]), example_limits()))
+        << i;
+}
+
 TEST(MessageCodec, LetsOnlyTheBulkOfAMeasurementWaitForTraining) {
   const protocol::Priority training = protocol::priority_of(examples()[2]);
   EXPECT_GT(protocol::priority_of(protocol::Sounding{SessionId(1), SessionId(2), 1, 0, {filled(100, 0), nullptr}}),
@@ -104,6 +116,13 @@ TEST(MessageCodec, LetsOnlyTheBulkOfAMeasurementWaitForTraining) {
   EXPECT_EQ(protocol::priority_of(protocol::Sounding{SessionId(1), SessionId(2), 1, 100, {}}),
             protocol::Priority::kControl);
   EXPECT_EQ(protocol::priority_of(protocol::Echo{SessionId(1), SessionId(2), 1, {}}), protocol::Priority::kControl);
+}
+
+// A head that lacks them may have nothing else to do.
+TEST(MessageCodec, LetsTokenIdsStandBehindNoState) {
+  EXPECT_EQ(protocol::priority_of(protocol::TokenRequest()), protocol::Priority::kControl);
+  EXPECT_EQ(protocol::priority_of(protocol::token_ids({StepId(1), MicrobatchId(0)}, Bytes(10))),
+            protocol::Priority::kActivation);
 }
 
 TEST(MessageCodec, CostsLittleBesideAPayload) {
@@ -181,7 +200,7 @@ TEST(MessageCodec, RefusesWhatFollowsAMessage) {
 }
 
 TEST(MessageCodec, RefusesKindsAndValuesThatItDoesNotKnow) {
-  EXPECT_FALSE(decode_body(20, encode_body(examples()[4]), example_limits()));
+  EXPECT_FALSE(decode_body(22, encode_body(examples()[4]), example_limits()));
   EXPECT_FALSE(decode_body(255, {}, example_limits()));
   protocol::View view;
   view.phase = static_cast<protocol::Phase>(4);

@@ -112,10 +112,13 @@ void add_coordinator(CommandLine& line) {
     line.chosen = [&] {
       return with_named_run(run, [&](const spec::RunConfig& config) {
         if (auto fits = read(wishes, coordinator_options); !fits) return report(fits);
+        // Before anything is written: what is missing or broken should leave no run behind.
+        auto tokens = TokenServer::open(config);
+        if (!tokens) return report(tl::unexpected(tokens.error()));
         record::FolderClaim claim;
         if (coordinator_options.control_fd < 0)
           if (auto ready = prepare(coordinator_options, config, claim); !ready) return report(ready);
-        return serve_coordinator(config, coordinator_options);
+        return serve_coordinator(config, coordinator_options, std::move(*tokens));
       });
     };
   });

@@ -29,8 +29,7 @@ protocol::Plan simulated(const spec::RunConfig& run, std::uint64_t steps_max) {
   constexpr std::uint64_t kParameters = 5;
   protocol::Plan plan = planner::make_plan(run);
   plan.steps = std::min(plan.steps, steps_max);
-  plan.token_bytes = 0;
-  plan.forward_bytes = plan.backward_bytes = 8;
+  plan.token_bytes = plan.forward_bytes = plan.backward_bytes = 8;
   plan.part_width = plan.total_width = 8;
   plan.tokens_per_microbatch = 1;
   if (plan.evaluate_every > plan.steps / 2) plan.evaluate_every = plan.steps / 2;

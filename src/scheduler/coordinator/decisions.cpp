@@ -1,6 +1,7 @@
 #include "scheduler/coordinator/decisions.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace isthmus::coordinator {
 
@@ -136,7 +137,7 @@ void Decisions::forget(SessionId session) {
 }
 
 void Decisions::deal_anew() {
-  head_owner.assign(plan_.count(step), kNoSession);
+  dealt_before_ = std::exchange(head_owner, std::vector<SessionId>(plan_.count(step), kNoSession));
   head_again.assign(plan_.count(step), false);
   dealt_again.clear();
   deal_heads();
@@ -168,14 +169,28 @@ void Decisions::deal_heads() {
   std::map<SessionId, double> dealt;
   for (const auto owner : head_owner) dealt[owner] += 1;
   for (auto& head : heads) head.dealt = dealt[head.session];
-  // The next one goes to the head that is furthest behind its share.
-  for (auto& owner : head_owner)
-    if (owner == kNoSession) {
-      Head& behind =
-          *std::ranges::min_element(heads, {}, [](const Head& head) { return (head.dealt + 1) / head.share; });
-      owner = behind.session;
-      behind.dealt += 1;
+  // The next one is for the head that is furthest behind its share.
+  std::vector<SessionId> turns;
+  std::map<SessionId, std::size_t> due;
+  for (auto left = std::ranges::count(head_owner, kNoSession); left > 0; --left) {
+    Head& behind = *std::ranges::min_element(heads, {}, [](const Head& head) { return (head.dealt + 1) / head.share; });
+    behind.dealt += 1;
+    turns.push_back(behind.session);
+    ++due[behind.session];
+  }
+  // Who had it in the step before has asked for what it reads already (router/token_supply.h).
+  for (std::size_t m = 0; m < std::min(head_owner.size(), dealt_before_.size()); ++m)
+    if (const auto at = due.find(dealt_before_[m]); head_owner[m] == kNoSession && at != due.end() && at->second > 0) {
+      head_owner[m] = at->first;
+      --at->second;
     }
+  auto turn = turns.begin();
+  for (auto& owner : head_owner) {
+    if (owner != kNoSession) continue;
+    while (due.at(*turn) == 0) ++turn;
+    owner = *turn;
+    --due.at(*turn++);
+  }
 }
 
 // A stage whose disk was full for a while lacks versions in the middle, so its newest one says nothing of the others.

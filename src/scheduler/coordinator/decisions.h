@@ -364,9 +364,11 @@ class Decisions {
   void deal_anew();
   // What the session did for the running step counts for nothing.
   void forget(SessionId session);
-  // Gives every microbatch without an owner to a live head member, in turn.
+  // Gives every microbatch without an owner to a live head member, in turn, as far as it goes to the one that had it in
+  // the step before.
   void deal_heads();
   std::map<SessionId, std::uint32_t> head_share_;
+  std::vector<SessionId> dealt_before_;  // head_owner of the step, or attempt, before
   std::unordered_map<SessionId, Standing> standings_;
   std::vector<History> history_;                  // per stage
   std::vector<std::set<std::uint64_t>> written_;  // per stage: checkpoints from `whole` on

@@ -19,10 +19,28 @@ class Dealing : public ::testing::Test {
   static protocol::Plan plan() {
     protocol::Plan plan;
     plan.stages = {{0, 1, 2, 8}, {1, 2, 1, 8}};
-    plan.steps = 2;
+    plan.steps = 4;
     plan.microbatches = 8;
     plan.tokens_per_microbatch = 10;
     return plan;
+  }
+  // All of the running step is done.
+  void commit(std::uint64_t first_takes_us, std::uint64_t second_takes_us) {
+    const std::uint64_t step = coordinator_.decisions().step.value;
+    while (coordinator_.decisions().step.value == step) {
+      for (const std::uint32_t peer : {1u, 2u, 3u}) {
+        protocol::Report r = report(peer, peer == 1 ? first_takes_us : second_takes_us);
+        r.version = step - 1;
+        for (std::uint32_t m = 0; m < 8; ++m)
+          if (peer == 3 || coordinator_.decisions().head_owner[m] == session_of(peer)) r.done.insert(MicrobatchId(m));
+        r.prepared_epoch = r.epoch;
+        if (peer == 3)
+          for (std::uint32_t m = 0; m < 8; ++m) r.losses.push_back({MicrobatchId(m), 1, 10});
+        say(peer, r);
+      }
+      now_ += std::chrono::milliseconds(100);
+      hear(coordinator_.tick(now_));
+    }
   }
   static std::vector<Seat> seats() {
     return {{PeerId(1), StageId(0), ReplicaId(0), {}},
@@ -124,6 +142,19 @@ TEST_F(Dealing, WhatIsDoneOrNotItsOwnStaysWhereItIs) {
   EXPECT_EQ(coordinator_.decisions().head_owner[done], session_of(1));
   EXPECT_EQ(coordinator_.decisions().head_owner[foreign], session_of(2));
   EXPECT_EQ(owned_by(1).size(), 2u);
+}
+
+// A head has asked for what its microbatches of the step before read in this one.
+TEST_F(Dealing, AHeadKeepsWhatItHadAsFarAsItsShareGoes) {
+  const auto first = owned_by(1), second = owned_by(2);
+  ASSERT_EQ(first.size(), 4u);
+  commit(1000, 990);  // a little slower: the turns change, the shares do not
+  EXPECT_EQ(owned_by(1), first);
+  EXPECT_EQ(owned_by(2), second);
+  commit(3000, 1000);
+  EXPECT_EQ(owned_by(1).size(), 2u);
+  EXPECT_TRUE(std::ranges::includes(first, owned_by(1)));
+  EXPECT_TRUE(std::ranges::includes(owned_by(2), second));
 }
 
 TEST_F(Dealing, ACoordinatorThatStartsAgainKnowsWhoseTheyAre) {
