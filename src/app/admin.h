@@ -20,8 +20,10 @@ struct AskInvite {
   std::uint32_t uses = 1;          // 0: any number
   std::uint64_t expires_in_s = 0;  // 0: never
   std::optional<StageId> stage{};
+  bool trusted = false;
   template <class Self>
   static void fields(Self& self, auto& visit) {
+    visit("trusted", self.trusted);
     visit("uses", self.uses);
     visit("expires_in_s", self.expires_in_s);
     visit("stage", self.stage);

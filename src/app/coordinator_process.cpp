@@ -106,6 +106,8 @@ class CoordinatorProcess {
       limits.rebalance->bits_per_second = run_.link.bandwidth_mbps * 1e6;
     }
     limits.measure = seconds(run_.link.measure_s);
+    limits.trust = {static_cast<std::uint32_t>(plan_.stages.size()), run_.trust.ends == "owner",
+                    run_.trust.stages_per_identity};
     if (const auto& silence = run_.recovery.silence_s) limits.silence = limits.remote_silence = seconds(*silence);
     if (const auto& back = run_.recovery.reconnect_s) limits.reconnect = limits.remote_reconnect = seconds(*back);
     coordinator_.emplace(plan_, limits);
@@ -170,7 +172,7 @@ class CoordinatorProcess {
     invite_ = join;
     invite_.doors = doors(door_);
     if (!coordinator_->decisions().invites.contains(join.key.public_key))
-      carry_out(coordinator_->invite({join.key.public_key, 0, 0, {}}, process::monotonic_now()));
+      carry_out(coordinator_->invite({join.key.public_key, 0, 0, {}, true}, process::monotonic_now()));
     for (const auto& [key, invite] : coordinator_->decisions().invites) door->let_in(key);
     const bool known_before = !coordinator_->decisions().peers.empty();
     desk_.emplace(std::move(door), EnrolTerms{plan_.run_id, identity.key(), {}}, known_before ? 0 : options_.expected);
@@ -273,11 +275,14 @@ class CoordinatorProcess {
     if (ask.stage && ask.stage->value >= plan_.stages.size())
       return encode_said("error",
                          fmt::format("there is no stage {}; the run has {}, from 0", *ask.stage, plan_.stages.size()));
+    const bool is_end = ask.stage && (ask.stage->value == 0 || *ask.stage == plan_.last_stage());
+    if (is_end && !ask.trusted && run_.trust.ends == "owner")
+      return encode_said("error", fmt::format("stage {} is for machines that you trust; add --trusted", *ask.stage));
     Invite invite = invite_;
     invite.key = transport::new_key_pair();
     invite.stage = ask.stage;
     if (ask.expires_in_s != 0) invite.expires_s = process::seconds_since_1970() + ask.expires_in_s;
-    carry_out(coordinator_->invite({invite.key.public_key, ask.uses, invite.expires_s, invite.stage}, now));
+    carry_out(coordinator_->invite({invite.key.public_key, ask.uses, invite.expires_s, invite.stage, ask.trusted}, now));
     desk_->let_in(invite.key.public_key);
     return encode_said("invite", invite_text(invite));
   }

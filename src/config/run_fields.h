@@ -87,6 +87,8 @@ void for_each_spec_field(Spec& r, Visit&& visit) {
   visit("emulated", "slow_after", r.emulated.slow_after);
   visit("checkpoint", "every", r.checkpoint.every);
   visit("checkpoint", "keep", r.checkpoint.keep);
+  visit("trust", "ends", r.trust.ends);
+  visit("trust", "stages_per_identity", r.trust.stages_per_identity);
   visit("recovery", "skip_after_s", r.recovery.skip_after_s);
   visit("recovery", "skip_steps", r.recovery.skip_steps);
   visit("recovery", "rebalance", r.recovery.rebalance);

@@ -194,6 +194,13 @@ struct RunSpec {
     friend bool operator==(const Checkpoint&, const Checkpoint&) = default;
   } checkpoint;
 
+  // Who may serve what, of those who came with an invite (scheduler/coordinator/trust.h).
+  struct Trust {
+    std::string ends = "owner";             // first and last stage; or "anyone"
+    std::uint32_t stages_per_identity = 1;  // 0: any number
+    friend bool operator==(const Trust&, const Trust&) = default;
+  } trust;
+
   struct Recovery {
     // A stage between the first and the last that nobody has served for so long is skipped until somebody does; 0: the
     // run waits for it. Absent: 20, or 0 in deterministic mode and where only neighbours understand each other

@@ -122,6 +122,8 @@ void add_invite(CommandLine& line) {
   command->add_option("--expires", options.expires, "How long it lasts: 90min, 24h, 7d; 0: as long as the run")
       ->capture_default_str();
   add_number(*command, "--stage", options.stage, "Stage that whoever joins with it serves (default: any)", 0, 100'000);
+  command->add_flag("--trusted", options.ask.trusted,
+                    "Whoever joins with it may serve any stage, the first and the last included (trust.ends)");
   command->add_flag("--json", options.as_json, "Machine-readable output");
   add_example(*command, "isthmus invite runs/open --uses 3 --expires 7d");
   command->callback([&] { line.chosen = [&] { return make_invite(options); }; });

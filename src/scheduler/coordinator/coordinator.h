@@ -25,6 +25,7 @@
 #include "scheduler/coordinator/rebalance.h"
 #include "scheduler/coordinator/run_status.h"
 #include "scheduler/coordinator/seating.h"
+#include "scheduler/coordinator/trust.h"
 #include "scheduler/coordinator/verdicts.h"
 
 namespace isthmus::coordinator {
@@ -113,6 +114,7 @@ class Coordinator {
     std::optional<Rebalance::Options> rebalance;
     Duration consider_moves = seconds(2);
     Seating::Options seating;
+    Trust trust;
     // To tell everybody takes a while if there are many: members that come and go within this time, for every so many
     // peers, are told of together.
     std::size_t crowd = 256;

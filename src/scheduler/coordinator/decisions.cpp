@@ -229,6 +229,7 @@ void Decisions::apply(const LogRecord& record) {
     forget(expel->session);
   } else if (const auto* move = std::get_if<MoveRecord>(&record)) {
     moved[move->peer] = move->to;
+    if (const auto peer = peers.find(move->peer); peer != peers.end()) served[peer->second.identity].insert(move->to.stage);
     if (const protocol::Member* member = live_of(move->peer)) forget(member->session);
   } else if (const auto* deal = std::get_if<DealRecord>(&record)) {
     for (const auto& [m, session] : deal->to) head_owner.at(m.value) = session;
@@ -264,16 +265,20 @@ void Decisions::apply(const LogRecord& record) {
     for (const auto stage : absent) steps_without[stage.value] = std::max(1u, steps_without[stage.value]);
     deal_anew();
   } else if (const auto* invite = std::get_if<InviteRecord>(&record)) {
-    invites[invite->key] = {invite->uses, 0, invite->expires_s, invite->stage, false};
+    invites[invite->key] = {invite->uses, 0, invite->expires_s, invite->stage, false, invite->trusted};
   } else if (const auto* withdraw = std::get_if<WithdrawRecord>(&record)) {
     invites[withdraw->key].withdrawn = true;
   } else if (const auto* enrol = std::get_if<EnrolRecord>(&record)) {
     peers[enrol->peer] = {enrol->identity, enrol->key, enrol->name, enrol->wish, enrol->invite, {}, false, false, {}};
+    Peer& peer = peers[enrol->peer];
+    peer.trusted = !enrol->invite || invites[*enrol->invite].trusted;
     if (enrol->invite) ++invites[*enrol->invite].used;
     waiting.push_back(enrol->peer);
   } else if (const auto* seat = std::get_if<SeatRecord>(&record)) {
     leave_seat(seat->peer);
-    peers[seat->peer].seat = protocol::Place{seat->stage, seat->replica};
+    Peer& peer = peers[seat->peer];
+    peer.seat = protocol::Place{seat->stage, seat->replica};
+    served[peer.identity].insert(seat->stage);
   } else if (const auto* unseat = std::get_if<UnseatRecord>(&record)) {
     leave_seat(unseat->peer);
     waiting.push_back(unseat->peer);

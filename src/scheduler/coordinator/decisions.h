@@ -171,6 +171,7 @@ struct InviteRecord {
   std::uint32_t uses = 1;       // identities that may enrol with it; 0: any number
   std::uint64_t expires_s = 0;  // seconds since 1970; 0: never
   std::optional<StageId> stage;
+  bool trusted = false;  // whoever enrols with it may serve any stage (scheduler/coordinator/trust.h)
   friend bool operator==(const InviteRecord&, const InviteRecord&) = default;
   template <class Self>
   static void fields(Self& self, auto& visit) {
@@ -178,6 +179,7 @@ struct InviteRecord {
     visit("uses", self.uses);
     visit("expires_s", self.expires_s);
     visit("stage", self.stage);
+    visit("trusted", self.trusted);
   }
 };
 // Nobody enrols with this invite any more; who has, stays.
@@ -265,6 +267,7 @@ struct Invite {
   std::uint64_t expires_s = 0;
   std::optional<StageId> stage;
   bool withdrawn = false;
+  bool trusted = false;
   friend bool operator==(const Invite&, const Invite&) = default;
 };
 
@@ -279,6 +282,7 @@ struct Peer {
   bool revoked = false;
   bool banned = false;
   std::string reason;  // of that
+  bool trusted = false;
   friend bool operator==(const Peer&, const Peer&) = default;
 };
 
@@ -311,6 +315,7 @@ class Decisions {
   std::map<PeerId, SessionId> last_session;
   std::map<PeerId, Peer> peers;  // everybody who was ever enrolled
   std::map<protocol::PublicKey, Invite> invites;
+  std::map<protocol::PublicKey, std::set<StageId>> served;  // by identity: the stages it ever had a seat at
   std::vector<PeerId> waiting;              // for a seat, who came first before the others
   std::map<PeerId, protocol::Place> moved;  // peers that serve elsewhere than where they were seated
   std::set<SessionId> used_sessions;        // every session ever admitted

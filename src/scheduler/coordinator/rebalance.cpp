@@ -273,6 +273,7 @@ bool Rebalance::has_given_up(StageId stage) const {
 }
 
 bool Rebalance::fits(const SwarmLoad& load, const StageReplica& replica, StageId stage) {
+  if (replica.barred.contains(stage)) return false;
   const std::uint64_t needs = load.stages[stage.value].memory_bytes;
   return replica.memory_bytes == 0 ||
          needs <= std::max(replica.memory_bytes, load.stages[replica.stage.value].memory_bytes);

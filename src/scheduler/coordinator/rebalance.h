@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <set>
 #include <vector>
 
 #include "base/counter_random.h"
@@ -21,6 +22,7 @@ struct StageReplica {
   bool suspected = false;             // silent, cut off, or not heard of yet: it may be gone
   std::uint64_t memory_bytes = 0;     // of its device, as it says; 0: not known
   double uplink_bits_per_second = 0;  // as measured; 0: not known
+  std::set<StageId> barred{};         // stages that it may not serve
 };
 
 struct StageCost {

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <set>
 
 namespace isthmus::coordinator {
 
@@ -19,6 +18,15 @@ std::string Trust::objection(const Decisions& decisions, PeerId peer, StageId st
   if (history->second.size() < most) return {};
   return fmt::format("it has served stage {} already, and an identity may see {} of the run's {} (trust.stages_per_identity)",
                      *history->second.begin(), most, stages);
+}
+
+std::set<StageId> Trust::barred(const Decisions& decisions, PeerId peer) const {
+  std::set<StageId> barred;
+  const auto at = decisions.peers.find(peer);
+  if (at == decisions.peers.end() || at->second.trusted) return barred;
+  for (StageId stage(0); stage.value < stages; ++stage.value)
+    if (!allows(decisions, peer, stage)) barred.insert(stage);
+  return barred;
 }
 
 }  // namespace isthmus::coordinator

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <string>
 
 #include "base/ids.h"
@@ -22,6 +23,8 @@ struct Trust {
   bool allows(const Decisions& decisions, PeerId peer, StageId stage) const {
     return objection(decisions, peer, stage).empty();
   }
+  // Stages that it may not serve.
+  std::set<StageId> barred(const Decisions& decisions, PeerId peer) const;
 };
 
 }  // namespace isthmus::coordinator
