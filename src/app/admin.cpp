@@ -21,6 +21,8 @@ const char* word_of(coordinator::Standing standing) {
       return "joining";
     case coordinator::Standing::kMember:
       return "member";
+    case coordinator::Standing::kLeaving:
+      return "leaving";
     case coordinator::Standing::kSuspected:
       break;
   }

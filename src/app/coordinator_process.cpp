@@ -167,6 +167,11 @@ class CoordinatorProcess {
     refusal_.clear();
     coordinator::Enrolment enrolment = ask.asked.enrolment;
     enrolment.asked_s = wall_clock_us() / 1'000'000;
+    if (ask.asked.leaves) {
+      carry_out(coordinator_->good_bye(enrolment.identity, now));
+      if (!broken_) desk_->answer(ask, encode_refusal("it has left"));
+      return;
+    }
     carry_out(coordinator_->enrol(enrolment, now));
     if (broken_) return;  // nothing may be said that is not written down
     if (!enrolled_) {

@@ -4,12 +4,15 @@
 #include <thread>
 #include <utility>
 
+#include "process/clock.h"
+
 namespace isthmus::app {
 
 namespace {
 
 constexpr Duration kLookAgain = std::chrono::milliseconds(50);
 constexpr Duration kAskAgain = seconds(1);
+constexpr Duration kGoodBye = seconds(1);
 // A connection that was refused is not made again by itself.
 constexpr Duration kDialAgain = seconds(5);
 
@@ -36,6 +39,15 @@ void Enroller::look(Time now) {
     trouble_ = dialled.error().message;
     caller_.reset();
   }
+}
+
+bool Enroller::say_good_bye() {
+  request_.leaves = true;
+  ask_again_ = Time{};
+  const Time until = process::monotonic_now() + kGoodBye;
+  for (Time now = until - kGoodBye; now < until; now = process::monotonic_now())
+    if (std::holds_alternative<EnrolRefusal>(listen(until - now, now))) return true;  // it is out
+  return false;
 }
 
 Enroller::Heard Enroller::listen(Duration longest, Time now) {

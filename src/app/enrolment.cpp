@@ -48,6 +48,7 @@ std::string encode_request(const EnrolRequest& request, const EnrolTerms& terms,
               {"name", request.name},
               {"stage", request.wish ? json(request.wish->value) : json()},
               {"spec", request.with_spec},
+              {"leaves", request.leaves},
               {"signature", to_hex(identity.sign(bytes_of(signed_part(terms, key))))}}
       .dump(-1, ' ', false, json::error_handler_t::replace);
 }
@@ -70,6 +71,7 @@ Result<EnrolAsked> check_request(const std::string& text, const EnrolTerms& term
     asked.enrolment.name = j.at("name");
     if (const auto& stage = j.at("stage"); !stage.is_null()) asked.enrolment.wish = StageId(stage.get<std::uint32_t>());
     asked.with_spec = j.at("spec");
+    asked.leaves = j.at("leaves");
     asked.enrolment.again = !asked.with_spec;  // whoever has the spec was let in before
   } catch (const std::exception&) {
     return fail("the request is malformed; expected one of isthmus {}", kVersion);

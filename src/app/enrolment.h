@@ -29,6 +29,7 @@ struct EnrolRequest {
   std::string name;
   std::optional<StageId> wish;
   bool with_spec = true;  // the run's spec is wanted as well
+  bool leaves = false;    // instead: it gives up its seat, or its place in the queue
 };
 std::string encode_request(const EnrolRequest& request, const EnrolTerms& terms, const Identity& identity);
 
@@ -36,6 +37,7 @@ std::string encode_request(const EnrolRequest& request, const EnrolTerms& terms,
 struct EnrolAsked {
   coordinator::Enrolment enrolment;
   bool with_spec = true;
+  bool leaves = false;
 };
 Result<EnrolAsked> check_request(const std::string& text, const EnrolTerms& terms);
 

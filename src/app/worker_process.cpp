@@ -16,7 +16,11 @@
 
 #include "app/compute_thread.h"
 #include "app/enroller.h"
+#include "app/home_desk.h"
+#include "app/leave_taking.h"
 #include "app/process_link.h"
+#include "app/received_run.h"
+#include "app/worker_course.h"
 #include "base/input_file.h"
 #include "config/config_file.h"
 #include "config/load_run.h"
@@ -26,7 +30,6 @@
 #include "record/decision_log.h"
 #include "record/trace.h"
 #include "router/worker_steps.h"
-#include "scheduler/planner/make_plan.h"
 #include "stage/emulated_stage.h"
 #include "stage/torch_module.h"
 #include "store/disk_checkpoints.h"
@@ -54,24 +57,18 @@ Duration ask_after(const spec::RunConfig& run, const protocol::Plan& plan) {
   return seconds(std::max(2.0, 2.0 * bytes * 8e-6 / run.link.bandwidth_mbps));
 }
 
-// What a worker keeps when it moves to another stage.
-struct WorkerCourse {
-  WorkerCourse(const InviteSource& invite, const Identity& identity, const EnrolRequest& request)
-      : enroller(invite, identity, request) {}
-
-  Enroller enroller;
-  Invite invite;  // as it was when the worker was let in
-  EnrolAnswer enrolled;
-  std::optional<protocol::Place> moved;  // where it serves now, if not where it was seated
-  record::Trace trace;
-};
-
 // One life of a worker in one place.
 class WorkerLife {
  public:
   WorkerLife(const spec::RunConfig& run, const protocol::Plan& plan, const WorkerOptions& options,
              const transport::KeyPair& keys, WorkerCourse& course)
-      : options_(options), run_(run), plan_(plan), keys_(keys), course_(course), self_(course.enrolled.peer) {}
+      : options_(options),
+        run_(run),
+        plan_(plan),
+        keys_(keys),
+        course_(course),
+        self_(course.enrolled.peer),
+        leave_taking_(course, self_) {}
 
   ~WorkerLife() {
     if (compute_) compute_->join();
@@ -85,13 +82,16 @@ class WorkerLife {
       return 1;
     }
     while (!exit_code_ && !moves_) turn();
+    if (steps_) {
+      course_.given.steps += steps_->given().steps;
+      course_.given.microbatches += steps_->given().microbatches;
+    }
     if (exit_code_) link_->flush(process::monotonic_now() + seconds(1));
     compute_->join();
-    note_wait("");
+    course_.trace.note_wait("", process::monotonic_now());
     course_.trace.append(compute_->trace());
-    if (options_.trace)
-      if (auto written = course_.trace.write(options_.home.trace(), self_, seat_.stage); !written)
-        spdlog::error("worker {}: {}", self_, written.error().message);
+    if (auto written = course_.trace.write(options_.home.trace(), self_, seat_.stage); !written)
+      spdlog::error("worker {}: {}", self_, written.error().message);
     return exit_code_;
   }
 
@@ -156,20 +156,24 @@ class WorkerLife {
 
   void turn() {
     const Time due = steps_ ? steps_->next_due() : process::monotonic_now() + std::chrono::milliseconds(200);
-    auto turn = link_->turn(due, std::array{woken_});
+    std::vector<int> descriptors = course_.desk.descriptors();
+    descriptors.push_back(woken_);
+    auto turn = link_->turn(due, descriptors);
     std::uint64_t count;
     [[maybe_unused]] const auto n = ::read(woken_, &count, sizeof count);
 
     const Time now = turn.now;
     stay_in_touch(turn, now);
     while (auto result = compute_->try_take()) take(std::move(*result), now);
-    if (process::received_signal() != 0 && !exit_code_) exit_code_ = 130;
+    const LeaveTaking::Life life{steps_, [&](auto effects) { carry_out(std::move(effects)); },
+                                 [&] { return state(now); }};
+    if (const auto code = leave_taking_.turn(life, now); code && exit_code_.value_or(0) == 0) exit_code_ = code;
     if (exit_code_ || moves_ || !steps_) return;
 
     steps_->set_stats(stats());
     for (const PeerId peer : turn.connected) carry_out(steps_->peer_connected(peer, now));
     for (auto& arrival : turn.messages) {
-      note_message("receive", arrival.message, now);
+      course_.trace.note_message("receive", arrival.message, now);
       if (arrival.from != kCoordinator)
         carry_out(steps_->message_received(arrival.from, std::move(arrival.message), now));
       else if (const auto* view = std::get_if<protocol::View>(&arrival.message))
@@ -177,25 +181,10 @@ class WorkerLife {
     }
     for (const PeerId peer : turn.disconnected) carry_out(steps_->peer_lost(peer, now));
     if (now >= steps_->next_due()) carry_out(steps_->tick(now));
-    note_wait(steps_->waiting_for());
+    course_.trace.note_wait(steps_->waiting_for(), now);
   }
 
-  // Boundary tensors in the trace: when they were handed to the link, and when the last of them had arrived.
-  void note_message(const char* lane, const protocol::Message& message, Time now) {
-    if (!options_.trace || protocol::traffic_of(message) != protocol::Traffic::kBoundary) return;
-    const auto* forward = std::get_if<protocol::Forward>(&message);
-    const MicrobatchId m = forward ? forward->microbatch : std::get<protocol::Backward>(message).microbatch;
-    course_.trace.span(lane, fmt::format("{} {}", forward ? "activation" : "gradient", m), now, now);
-  }
-
-  // What the device waits for, from one change of the reason to the next.
-  void note_wait(const std::string& reason) {
-    if (!options_.trace || reason == waits_for_) return;
-    const Time now = process::monotonic_now();
-    if (!waits_for_.empty()) course_.trace.span("wait", waits_for_, waits_since_, now);
-    waits_for_ = reason;
-    waits_since_ = now;
-  }
+  nlohmann::json state(Time) const { return {{"worker", self_.value}}; }
 
   // A coordinator that was started again may be found elsewhere, and one that shut this worker out says nothing over
   // the connection that is left: whoever hears nothing asks at the door.
@@ -212,7 +201,10 @@ class WorkerLife {
     if (now - heard_ < (connected_ ? kSilence : kLookForCoordinator)) return;
     const auto heard = course_.enroller.listen(Duration{}, now);
     if (const auto* refusal = std::get_if<EnrolRefusal>(&heard)) {
-      end(fmt::format("the coordinator does not let it back in: {}", refusal->sentence));
+      if (steps_ && steps_->is_leaving())
+        exit_code_ = 0;
+      else
+        end(fmt::format("the coordinator does not let it back in: {}", refusal->sentence));
     } else if (const auto* answer = std::get_if<EnrolAnswer>(&heard)) {
       if (answer->peer != self_ || course_.enroller.invite()->run_id != course_.invite.run_id ||
           course_.enroller.invite()->coordinator != course_.invite.coordinator)
@@ -264,7 +256,7 @@ class WorkerLife {
     for (auto& effect : effects) std::visit([&](auto& e) { carry_out(e); }, effect);
   }
   void carry_out(protocol::SendMessage& effect) {
-    note_message("send", effect.message, process::monotonic_now());
+    course_.trace.note_message("send", effect.message, process::monotonic_now());
     link_->send(effect.peer, effect.message);
   }
   void carry_out(protocol::LetIn& effect) { link_->allow(effect.member.peer, effect.member.key); }
@@ -305,8 +297,7 @@ class WorkerLife {
   std::unique_ptr<ProcessLink> link_;
   std::optional<router::WorkerSteps> steps_;
   ComputeTime time_;
-  std::string waits_for_;
-  Time waits_since_{};
+  LeaveTaking leave_taking_;
   Time heard_{};  // of the coordinator
   bool connected_ = false;
   bool moves_ = false;
@@ -316,18 +307,23 @@ class WorkerLife {
 // Who the worker is, and how it comes to serve.
 class Worker {
  public:
-  Worker(const WorkerOptions& options, const Identity& identity)
+  Worker(const WorkerOptions& options, const Identity& identity, HomeDesk desk)
       : options_(options),
         keys_(transport::key_pair_of(identity)),
         course_(options.invite, identity,
-                {options.name, options.stage ? std::optional(StageId(*options.stage)) : std::nullopt, true}) {}
+                {options.name, options.stage ? std::optional(StageId(*options.stage)) : std::nullopt, true},
+                std::move(desk), options.trace) {}
 
   int serve() {
     if (const auto code = wait_for_seat()) return *code;
     course_.enroller.rest();
     while (true) {
       WorkerLife life(*run_, plan_, options_, keys_, course_);
-      if (const auto code = life.serve()) return *code;
+      if (const auto code = life.serve()) {
+        if (*code == 0 && course_.leaves) spdlog::info("{} has left: {}", options_.name, course_.gave());
+        course_.desk.say_last_words(course_.gave());
+        return *code;
+      }
     }
   }
 
@@ -338,7 +334,7 @@ class Worker {
     while (true) {
       const auto heard = course_.enroller.listen(std::chrono::milliseconds(50), process::monotonic_now());
       const Time now = process::monotonic_now();
-      if (process::received_signal() != 0) return 130;
+      if (listen_at_home()) return leave_the_queue();
       if (const auto* refusal = std::get_if<EnrolRefusal>(&heard)) {
         spdlog::error("{}: the coordinator does not let it in: {}", options_.name, refusal->sentence);
         return 1;
@@ -366,28 +362,30 @@ class Worker {
     course_.invite = *course_.enroller.invite();
     course_.enrolled = answer;
     if (run_) return {};
-    // The spec is the run's only if its digest is the run's id. What this machine has otherwise is none of it.
-    auto spec = config::parse_run(answer.spec, "the run's spec");
-    if (!spec) return fail("{}; install the coordinator's version", spec.error().front().text());
-    const std::uint64_t run_id = planner::make_plan(*spec).run_id;
-    if (run_id != course_.invite.run_id)
-      return fail("the coordinator sent the spec of run {:016x}, {} is for run {:016x}", run_id, options_.invite.name(),
-                  course_.invite.run_id);
-    config::RunSource source{answer.spec, "the run's spec", options_.overrides};
-    if (!options_.host.empty()) {
-      const auto host = config::config_file_text(options_.host, "a host file");
-      if (!host) return fail("{}", host.error().text());
-      source.host = config::FileText{*host, options_.host};
-    }
-    auto run = config::parse_run(source);
-    if (!run) return fail("{}", run.error().front().text());
-    plan_ = planner::make_plan(*run);
-    if (plan_.run_id != run_id)
-      return fail("this machine's settings would make it another run; {}: the run's / here",
-                  fmt::join(config::differences(*spec, *run), "; "));
-    run_ = std::move(*run);
+    auto received =
+        receive_run(answer.spec, course_.invite.run_id, options_.invite.name(), {options_.overrides, options_.host});
+    if (!received) return tl::unexpected(received.error());
+    run_ = std::move(received->run);
+    plan_ = std::move(received->plan);
     course_.enroller.have_spec();
     return {};
+  }
+
+  // Whether somebody wants it to leave.
+  bool listen_at_home() {
+    return course_.desk.look(
+               [&] {
+                 return nlohmann::json{{"state", "waiting"}};
+               },
+               [] { return std::string("gives up its place in the queue"); }) != HomeDesk::Wish::kStay;
+  }
+
+  int leave_the_queue() {
+    const bool enrolled = course_.enrolled.peer != kCoordinator;
+    if (!enrolled || !course_.enroller.say_good_bye()) return 130;
+    spdlog::info("{} has left the queue", options_.name);
+    course_.desk.say_last_words("it had waited for a seat");
+    return 0;
   }
 
   void tell(const std::string& what) {
@@ -441,7 +439,9 @@ int serve_worker(WorkerOptions options) {
   // So that `isthmus join` alone goes on with this run.
   if (options.invite.given)
     if (auto kept = write_invite_file(options.home.invite(), *options.invite.given); !kept) return refuse(kept.error());
-  return Worker(options, *identity).serve();
+  auto desk = HomeDesk::open(options.home.path);
+  if (!desk) return refuse(desk.error());
+  return Worker(options, *identity, std::move(*desk)).serve();
 }
 
 }  // namespace isthmus::app

@@ -61,6 +61,7 @@ CommandLine::CommandLine()
   add_simulate(*this);
   add_coordinator(*this);
   add_join(*this);
+  add_leave(*this);
   add_invite(*this);
   add_peers(*this);
   add_revoke(*this);

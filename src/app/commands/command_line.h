@@ -49,6 +49,7 @@ void add_generate(CommandLine& line);
 void add_simulate(CommandLine& line);
 void add_coordinator(CommandLine& line);
 void add_join(CommandLine& line);
+void add_leave(CommandLine& line);
 void add_invite(CommandLine& line);
 void add_peers(CommandLine& line);
 void add_revoke(CommandLine& line);

@@ -1,6 +1,3 @@
-#include <unistd.h>
-
-#include <cstdlib>
 #include <filesystem>
 #include <iostream>
 #include <iterator>
@@ -9,6 +6,7 @@
 #include "app/commands/command_line.h"
 #include "app/commands/listen_option.h"
 #include "app/commands/number_option.h"
+#include "app/commands/worker_home.h"
 #include "app/worker_process.h"
 
 namespace isthmus::app {
@@ -19,13 +17,6 @@ struct JoinOptions {
   std::string invite;
   WorkerOptions worker;
 };
-
-// $XDG_DATA_HOME/isthmus or ~/.local/share/isthmus; empty: this user has no folder of the kind.
-std::string usual_home() {
-  if (const char* data = std::getenv("XDG_DATA_HOME"); data && *data == '/') return std::string(data) + "/isthmus";
-  if (const char* home = std::getenv("HOME"); home && *home == '/') return std::string(home) + "/.local/share/isthmus";
-  return "";
-}
 
 // An invite has no '/' or '.', and a file's name seldom its form.
 bool is_file_name(const std::string& text) {
@@ -55,9 +46,7 @@ Result<InviteSource> source_of(const JoinOptions& options) {
 }
 
 int join(JoinOptions& options) {
-  if (options.worker.home.path.empty()) options.worker.home.path = usual_home();
-  if (options.worker.home.path.empty())
-    return report(fail("this user has no home folder; say where to keep identity and checkpoints: --home DIR"));
+  if (auto found = find_home(options.worker.home); !found) return report(found);
   auto source = source_of(options);
   if (!source) return report(tl::unexpected(source.error()));
   options.worker.invite = std::move(*source);
@@ -74,8 +63,7 @@ void add_join(CommandLine& line) {
   command->add_option("INVITE", options.invite,
                       "What `isthmus invite` printed, - to read it from standard input, or a file that holds it, "
                       "OUT/join, which may still have to be written (default: that of the run it joined last)");
-  command->add_option("--home", worker.home.path,
-                      "Folder of this worker: its identity, journal, checkpoints (default: ~/.local/share/isthmus)");
+  add_home(*command, worker.home, "Folder of this worker: its identity, journal, checkpoints");
   command->add_option("--checkpoints", worker.checkpoints, "Folder for checkpoints (default: in its home)");
   command->add_option("--name", worker.name, "What people call it, at most 64 bytes (default: its home's folder)");
   add_number(*command, "--stage", worker.stage, "Stage it would rather serve, from 0 (default: any)", 0, 100'000);

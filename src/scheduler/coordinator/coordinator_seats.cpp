@@ -34,6 +34,7 @@ std::vector<CoordinatorEffect> Coordinator::enrol(const Enrolment& enrolment, Ti
   const auto* fresh = std::get_if<EnrolRecord>(&answer);
   const PeerId peer = fresh ? fresh->peer : std::get<PeerId>(answer);
   if (fresh) append(*fresh);
+  if (!enrolment.again) seating_.is_back(peer);
   seating_.asked(peer, now);
   effects_.push_back(LetIn{peer, enrolment.identity, enrolment.key});
   if (fresh) happened(events::Enrolled{peer, enrolment.name});

@@ -27,7 +27,9 @@ RunStatus Coordinator::status(Time now) const {
     worker.place = decisions_.place_of(peer);
     worker.queued = queued(peer);
     const protocol::Member* member = decisions_.live_of(peer);
-    if (worker.queued)
+    if (seating_.is_leaving(peer))
+      worker.standing = Standing::kLeaving;
+    else if (worker.queued)
       worker.standing = Standing::kWaiting;
     else if (member)
       worker.standing = liveness_.suspects(member->session) ? Standing::kSuspected : Standing::kMember;

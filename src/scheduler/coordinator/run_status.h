@@ -22,6 +22,7 @@ enum class Standing : std::uint8_t {
   kJoining,    // is there and lacks versions
   kMember,     // serves
   kSuspected,  // serves, and is silent or cut off
+  kLeaving,    // said good-bye: it serves until the step ends or somebody took over, or has gone
 };
 
 // The best rates at which a machine was seen to send and to receive, in bits per second; 0: it took no part in a

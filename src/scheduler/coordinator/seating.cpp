@@ -107,7 +107,7 @@ void Seating::forget(PeerId peer) {
 
 // It is connected, or asked lately.
 bool Seating::would_take(PeerId peer, const Liveness& liveness) const {
-  if (gone_.contains(peer)) return false;
+  if (gone_.contains(peer) || is_leaving(peer)) return false;
   if (liveness.is_connected(peer)) return true;
   const auto asked = asked_.find(peer);
   return asked != asked_.end() && liveness.now() - asked->second < options_.expected_back;
@@ -115,12 +115,16 @@ bool Seating::would_take(PeerId peer, const Liveness& liveness) const {
 
 std::optional<StageId> Seating::stage_for(std::optional<StageId> wish) const {
   std::vector<std::uint32_t> taken(wished_.size(), 0);
-  for (const auto& seat : seats_)
-    if (seat.stage.value < taken.size()) ++taken[seat.stage.value];
+  std::size_t all_taken = 0;
+  for (const auto& seat : seats_) {
+    if (seat.stage.value >= taken.size() || is_leaving(seat.peer)) continue;
+    ++taken[seat.stage.value];
+    ++all_taken;
+  }
   const auto lacks = [&](std::uint32_t s) {
     return taken[s] < std::min(wished_[s], kReplicasMax) ? wished_[s] - taken[s] : 0;
   };
-  const bool more = seats_.size() < std::accumulate(wished_.begin(), wished_.end(), std::size_t{0});
+  const bool more = all_taken < std::accumulate(wished_.begin(), wished_.end(), std::size_t{0});
   if (more && wish && wish->value < wished_.size() && lacks(wish->value) > 0) return wish;
   if (const auto empty = std::ranges::find(taken, 0u); empty != taken.end())
     return StageId(static_cast<std::uint32_t>(empty - taken.begin()));
@@ -158,11 +162,13 @@ std::vector<UnseatRecord> Seating::given_up(const Decisions& decisions, const Li
   return away;
 }
 
-std::optional<Queued> Seating::queued(const Decisions& decisions, PeerId peer) const {
+std::optional<Queued> Seating::queued(const Decisions& decisions, const Liveness& liveness, PeerId peer) const {
   const auto at = std::ranges::find(decisions.waiting, peer);
   if (at == decisions.waiting.end()) return std::nullopt;
+  const auto waits = [&](PeerId other) { return other == peer || would_take(other, liveness); };
   const bool full = !stage_for(decisions.peers.at(peer).wish);
-  return Queued{static_cast<std::size_t>(at - decisions.waiting.begin()) + 1, decisions.waiting.size(),
+  return Queued{static_cast<std::size_t>(std::count_if(decisions.waiting.begin(), at + 1, waits)),
+                static_cast<std::size_t>(std::ranges::count_if(decisions.waiting, waits)),
                 full ? fmt::format("all {} seats of the run are taken", seats_.size())
                      : std::string("others came first, or it has not been heard of")};
 }

@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <variant>
@@ -35,7 +36,7 @@ struct Enrolment {
   std::optional<StageId> wish;     // the stage it would rather serve
   // The key that let it in at the door; nothing: its host vouches for it.
   std::optional<protocol::PublicKey> invite{};
-  bool again = false;         // as who it was before: never as somebody new
+  bool again = false;         // as who it was before: never as somebody new, nor as one that had left and is back
   std::uint64_t asked_s = 0;  // now, in seconds since 1970, by which invites expire
 };
 
@@ -89,14 +90,18 @@ class Seating {
   // Why the peer is gone; null: it is not.
   const std::string* why_gone(PeerId peer) const;
   void forget(PeerId peer);
+  // It says good-bye: its seat is as good as free, and it gets none, until it is back.
+  void leaves(PeerId peer) { leaving_.insert(peer); }
+  void is_back(PeerId peer) { leaving_.erase(peer); }
+  bool is_leaving(PeerId peer) const { return leaving_.contains(peer); }
 
   // The next seat that is given; nothing: none is free, or nobody is there to take it.
   std::optional<SeatRecord> next(const Decisions& decisions, const Liveness& liveness) const;
   // Seats whose holders stayed away, as many as others would take. `is_there`: members and candidates.
   std::vector<UnseatRecord> given_up(const Decisions& decisions, const Liveness& liveness,
                                      const std::function<bool(const Seat&)>& is_there) const;
-  // Nothing: it does not wait.
-  std::optional<Queued> queued(const Decisions& decisions, PeerId peer) const;
+  // Nothing: it does not wait. Those that are not there are not counted.
+  std::optional<Queued> queued(const Decisions& decisions, const Liveness& liveness, PeerId peer) const;
 
  private:
   bool would_take(PeerId peer, const Liveness& liveness) const;
@@ -108,6 +113,7 @@ class Seating {
   std::unordered_map<PeerId, std::size_t> index_;
   std::map<PeerId, Time> asked_;        // who waits and is not connected: when it last asked
   std::map<PeerId, std::string> gone_;  // will not be started again, and why
+  std::set<PeerId> leaving_;            // said good-bye, and are not back yet
 };
 
 }  // namespace isthmus::coordinator

@@ -232,7 +232,8 @@ TEST_F(SeatingTest, ASeatWhoseHolderStaysAwayGoesToWhoeverWaitsLongest) {
   EXPECT_FALSE(coordinator_.place_of(PeerId(5)));
   EXPECT_EQ(coordinator_.place_of(PeerId(6)), (protocol::Place{StageId(1), ReplicaId(0)}));
   EXPECT_FALSE(coordinator_.place_of(PeerId(2)));
-  EXPECT_EQ(coordinator_.queued(PeerId(2))->place, 2u);  // behind 5
+  EXPECT_EQ(coordinator_.decisions().waiting, (std::vector{PeerId(5), PeerId(2)}));
+  EXPECT_EQ(coordinator_.queued(PeerId(2))->place, 1u);  // 5 is not there
 }
 
 TEST_F(SeatingTest, WhoeverIsRevokedIsOutAtOnceAndComesBackAsSomebodyElseUnlessBanned) {

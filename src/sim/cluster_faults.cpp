@@ -1,0 +1,100 @@
+// What befalls a cluster.
+
+#include <algorithm>
+#include <utility>
+
+#include "sim/cluster.h"
+
+namespace isthmus::sim {
+
+void Cluster::add(const Fault& fault) {
+  at(fault.start, [this, fault] { begin(fault); });
+  at(fault.start + fault.length, [this, fault] { end(fault); });
+}
+
+void Cluster::begin(const Fault& fault) {
+  note(3, static_cast<std::uint64_t>(fault.kind));
+  network_.change(fault, true);
+  switch (fault.kind) {
+    case FaultKind::kPartition:
+      lose(fault.peer, fault.other);
+      lose(fault.other, fault.peer);
+      break;
+    case FaultKind::kCut:
+      for (const auto& seat : seats_)
+        if (seat.peer != fault.peer) {
+          lose(fault.peer, seat.peer);
+          lose(seat.peer, fault.peer);
+        }
+      break;
+    case FaultKind::kFreeze:
+      worker_of(fault.peer).frozen_until = std::max(worker_of(fault.peer).frozen_until, fault.start + fault.length);
+      break;
+    case FaultKind::kCrash:
+      worker_of(fault.peer).die_in = static_cast<int>(draws_.below(12));
+      break;
+    case FaultKind::kStageCrash:
+      for (const auto& worker : workers_)
+        if (worker.stage == fault.stage) kill_worker(worker.peer, fault.length);
+      break;
+    case FaultKind::kSlow:
+      worker_of(fault.peer).slow = fault.strength;
+      break;
+    case FaultKind::kMove:
+      in_coordinator(coordinator_.life, [this, fault](coordinator::Coordinator& c) {
+        return c.move(fault.peer, fault.stage, "asked to", now_);
+      });
+      break;
+    case FaultKind::kLeave:
+      worker_of(fault.peer).asked_to_leave = true;
+      in_worker(fault.peer, worker_of(fault.peer).life,
+                [this](router::WorkerSteps& steps) { return steps.say_good_bye(now_); });
+      break;
+    case FaultKind::kCoordinatorCrash:
+      coordinator_.die_in = static_cast<int>(draws_.below(6));
+      break;
+    case FaultKind::kCoordinatorFreeze:
+      coordinator_.frozen_until = std::max(coordinator_.frozen_until, fault.start + fault.length);
+      break;
+    case FaultKind::kDiskFull:
+      (fault.peer == kCoordinator ? coordinator_.disk_full_until : worker_of(fault.peer).disk_full_until) =
+          fault.start + fault.length;
+      break;
+    default:
+      break;
+  }
+}
+
+void Cluster::end(const Fault& fault) {
+  network_.change(fault, false);
+  switch (fault.kind) {
+    case FaultKind::kPartition:
+      connect(fault.peer, fault.other);
+      break;
+    case FaultKind::kOneWay:
+      if (!network_.connected(fault.peer, fault.other)) connect(fault.peer, fault.other);
+      break;
+    case FaultKind::kCut:
+      for (const auto& seat : seats_)
+        if (seat.peer != fault.peer) connect(fault.peer, seat.peer);
+      break;
+    case FaultKind::kSlow:
+      worker_of(fault.peer).slow = 1;
+      break;
+    // It was idle until now, so it did not get to the effect it should have died at.
+    case FaultKind::kCrash:
+      if (std::exchange(worker_of(fault.peer).die_in, -1) >= 0) kill_worker(fault.peer, seconds(0.1));
+      break;
+    case FaultKind::kCoordinatorCrash:
+      if (std::exchange(coordinator_.die_in, -1) >= 0) kill_coordinator(seconds(0.1));
+      break;
+    default:
+      break;
+  }
+}
+
+void Cluster::connect(PeerId a, PeerId b) {
+  if (network_.connect(a, b)) join(a, b);
+}
+
+}  // namespace isthmus::sim
