@@ -145,12 +145,13 @@ class CoordinatorProcess {
           coordinator_->decisions().step,
           coordinator::events::Refused{kCoordinator, "frame from " + link_->messenger().last_rejection()}}});
     }
-    for (const auto& ask : desk_->poll(now)) answer(ask, now);
     for (const PeerId peer : turn.connected) carry_out(coordinator_->connected(peer, now));
     for (const auto& arrival : turn.messages)
       if (const auto* report = std::get_if<protocol::Report>(&arrival.message))
         carry_out(coordinator_->received(arrival.from, *report, now));
     for (const PeerId peer : turn.disconnected) carry_out(coordinator_->disconnected(peer, now));
+    // Last: whoever died and was started again is not taken for two.
+    for (const auto& ask : desk_->poll(now)) answer(ask, now);
     while (const auto line = control_.next()) do_as_told(*line, now);
     for (const auto& request : admin_->poll()) admin_->answer(request, asked(request.line, now));
     if (const int signal = process::received_signal(); signal != 0 && !stop_code_) {
@@ -217,6 +218,10 @@ class CoordinatorProcess {
   }
   std::string carry_out(const AskPeers&, Time now) {
     return encode_peers(coordinator_->decisions(), coordinator_->status(now), wall_clock_us() / 1'000'000);
+  }
+  std::string carry_out(const AskStatus&, Time now) {
+    return encode_status(run_, plan_.run_id, record_->figures(), coordinator_->decisions(), coordinator_->status(now),
+                         wall_clock_us() / 1'000'000);
   }
   std::string carry_out(const AskRevoke& ask, Time now) {
     const auto& peers = coordinator_->decisions().peers;

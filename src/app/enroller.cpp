@@ -34,7 +34,10 @@ void Enroller::look(Time now) {
   ask_again_ = now;
   caller_.emplace(invite_->key);
   const std::string& door = invite_->doors[dials_ % invite_->doors.size()];
-  trouble_ = fmt::format("nobody answers at {}, where {} says that the run's coordinator is", door, source_.name());
+  trouble_ = fmt::format(
+      "nobody answers at {}, where {} says that the run's coordinator is: it is down, nothing gets through to it, or "
+      "somebody else is there by now, whom the invite does not fit",
+      door, source_.name());
   if (auto dialled = caller_->dial("tcp://" + door, *invite_->coordinator_key()); !dialled) {
     trouble_ = dialled.error().message;
     caller_.reset();

@@ -2,6 +2,7 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "config/config_file.h"
@@ -30,6 +31,12 @@ Result<ReceivedRun> receive_run(const std::string& spec, std::uint64_t run_id, c
     return fail("this machine's settings would make it another run; {}: the run's / here",
                 fmt::join(config::differences(*sent, received.run), "; "));
   return received;
+}
+
+Duration ask_after(const spec::RunConfig& run, const protocol::Plan& plan) {
+  const double bytes = static_cast<double>(plan.token_bytes + plan.forward_bytes + plan.backward_bytes) *
+                       (plan.microbatches + plan.evaluation_microbatches);
+  return seconds(std::max(2.0, 2.0 * bytes * 8e-6 / run.link.bandwidth_mbps));
 }
 
 }  // namespace isthmus::app

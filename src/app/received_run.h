@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "base/time.h"
 #include "protocol/plan.h"
 #include "spec/run_config.h"
 
@@ -26,5 +27,9 @@ struct OwnSettings {
 // what they call theirs.
 Result<ReceivedRun> receive_run(const std::string& spec, std::uint64_t run_id, const std::string& invite,
                                 const OwnSettings& own);
+
+// After so long an answer that is owed is asked for: twice the time in which an uplink moves a whole step's boundary
+// traffic, at least two seconds.
+Duration ask_after(const spec::RunConfig& run, const protocol::Plan& plan);
 
 }  // namespace isthmus::app

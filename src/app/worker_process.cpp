@@ -21,6 +21,7 @@
 #include "app/process_link.h"
 #include "app/received_run.h"
 #include "app/worker_course.h"
+#include "app/worker_state.h"
 #include "base/input_file.h"
 #include "config/config_file.h"
 #include "config/load_run.h"
@@ -48,13 +49,6 @@ constexpr Duration kTell = seconds(3);
 std::uint64_t fresh_seed() {
   std::random_device device;
   return (std::uint64_t{device()} << 32) | device();
-}
-
-// Twice the time in which an uplink moves a whole step's boundary traffic, at least two seconds.
-Duration ask_after(const spec::RunConfig& run, const protocol::Plan& plan) {
-  const double bytes = static_cast<double>(plan.token_bytes + plan.forward_bytes + plan.backward_bytes) *
-                       (plan.microbatches + plan.evaluation_microbatches);
-  return seconds(std::max(2.0, 2.0 * bytes * 8e-6 / run.link.bandwidth_mbps));
 }
 
 // One life of a worker in one place.
@@ -142,7 +136,7 @@ class WorkerLife {
     if (!opened) return tl::unexpected(opened.error());
     link_ = std::move(*opened);
     link_->connect(kCoordinator, course_.enrolled.coordinator, coordinator_key_);
-    heard_ = process::monotonic_now();
+    began_ = heard_ = process::monotonic_now();
     return {};
   }
 
@@ -184,7 +178,9 @@ class WorkerLife {
     course_.trace.note_wait(steps_->waiting_for(), now);
   }
 
-  nlohmann::json state(Time) const { return {{"worker", self_.value}}; }
+  nlohmann::json state(Time now) const {
+    return serving_state(course_, run_.run.name, seat_, steps_, {began_, heard_, now});
+  }
 
   // A coordinator that was started again may be found elsewhere, and one that shut this worker out says nothing over
   // the connection that is left: whoever hears nothing asks at the door.
@@ -298,6 +294,7 @@ class WorkerLife {
   std::optional<router::WorkerSteps> steps_;
   ComputeTime time_;
   LeaveTaking leave_taking_;
+  Time began_{};
   Time heard_{};  // of the coordinator
   bool connected_ = false;
   bool moves_ = false;
@@ -331,6 +328,7 @@ class Worker {
   // The process's exit code if it ends before it has a seat.
   std::optional<int> wait_for_seat() {
     Time heard_of = process::monotonic_now();
+    waits_for_ = "a coordinator";
     while (true) {
       const auto heard = course_.enroller.listen(std::chrono::milliseconds(50), process::monotonic_now());
       const Time now = process::monotonic_now();
@@ -340,15 +338,19 @@ class Worker {
         return 1;
       }
       if (const auto* answer = std::get_if<EnrolAnswer>(&heard)) {
-        heard_of = now;
+        heard_ = heard_of = now;
+        told_of_absence_ = false;
         if (auto taken = take(*answer); !taken) {
           spdlog::error("{}: {}", options_.name, taken.error().message);
           return 1;
         }
         if (answer->place) return std::nullopt;
-        tell(fmt::format("enrolled as worker {}, waits for a seat: {}", answer->peer, answer->waits));
+        waits_for_ = "a seat: " + answer->waits;
+        tell(fmt::format("enrolled as worker {}, waits for {}", answer->peer, waits_for_));
       } else if (now - heard_of > kTell) {
-        tell("waits for a coordinator: " + course_.enroller.trouble());
+        waits_for_ = "a coordinator: " + course_.enroller.trouble();
+        // Once, also if it names several doors.
+        if (!std::exchange(told_of_absence_, true)) tell("waits for " + waits_for_);
         if (options_.patience_s > 0 && now - heard_of > seconds(options_.patience_s)) {
           spdlog::error("{}: no coordinator for {:.0f} s: {}", options_.name, options_.patience_s,
                         course_.enroller.trouble());
@@ -373,11 +375,9 @@ class Worker {
 
   // Whether somebody wants it to leave.
   bool listen_at_home() {
-    return course_.desk.look(
-               [&] {
-                 return nlohmann::json{{"state", "waiting"}};
-               },
-               [] { return std::string("gives up its place in the queue"); }) != HomeDesk::Wish::kStay;
+    const auto state = [&] { return waiting_state(options_.name, waits_for_, heard_, process::monotonic_now()); };
+    const auto leave = [] { return std::string("gives up its place in the queue"); };
+    return course_.desk.look(state, leave) != HomeDesk::Wish::kStay;
   }
 
   int leave_the_queue() {
@@ -399,6 +399,9 @@ class Worker {
   protocol::Plan plan_;
   WorkerCourse course_;
   std::string told_;
+  bool told_of_absence_ = false;  // of the coordinator's
+  std::string waits_for_;
+  std::optional<Time> heard_;
 };
 
 }  // namespace

@@ -223,7 +223,7 @@ void WorkerSteps::leave_phase(Time now) {
 // Not a member: gets the weights of the last commit, to be admitted.
 void WorkerSteps::catch_up(Time now) {
   if (loading_ || context_.view.step == StepId(0)) return;
-  if (is_leaving()) {
+  if (is_leaving() && context_.view.phase == protocol::Phase::kRunning) {
     // Nobody will admit it.
     fetch_.stop();
     rebuild_.stop();

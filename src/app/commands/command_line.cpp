@@ -64,6 +64,7 @@ CommandLine::CommandLine()
   add_leave(*this);
   add_invite(*this);
   add_peers(*this);
+  add_status(*this);
   add_revoke(*this);
   add_log(*this);
   add_bench(*this);

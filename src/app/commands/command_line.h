@@ -52,6 +52,7 @@ void add_join(CommandLine& line);
 void add_leave(CommandLine& line);
 void add_invite(CommandLine& line);
 void add_peers(CommandLine& line);
+void add_status(CommandLine& line);
 void add_revoke(CommandLine& line);
 void add_log(CommandLine& line);
 void add_bench(CommandLine& line);

@@ -180,7 +180,7 @@ std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const protocol
   const Seat seat = *found;
   const bool is_there = report.stage == seat.stage && report.replica == seat.replica;
   liveness_.heard(from);
-  if (!is_there && leaving && !decisions_.live_of(from)) {
+  if (!is_there && leaving && phase_ == protocol::Phase::kRunning && !decisions_.live_of(from)) {
     let_go(from, "before it served there");
     return take();
   }

@@ -225,6 +225,8 @@ class Coordinator {
   void end_if_all_left(Time now);
   std::uint32_t timeline() const { return static_cast<std::uint32_t>(decisions_.rollbacks.size()); }
   std::vector<CoordinatorEffect> take();
+  void describe(RunStatus::Worker& worker, const protocol::Report* report) const;
+  void describe(RunStatus::Stage& stage, StageId id, const RunStatus& status) const;
 
   protocol::Plan plan_;
   Options options_;

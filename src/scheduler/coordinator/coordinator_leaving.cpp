@@ -27,12 +27,13 @@ bool Coordinator::somebody_comes(StageId stage) const {
 // that commits, and then it goes (let_leavers_go).
 void Coordinator::consider_leaving(PeerId peer) {
   const auto newest = reports_.find(peer);
-  if (newest == reports_.end()) return;
+  // A run that ends takes everybody along; its final weights may be nowhere else.
+  if (newest == reports_.end() || phase_ != protocol::Phase::kRunning) return;
   const protocol::Leaving leaving = newest->second.leaving;
   if (leaving == protocol::Leaving::kNo) return;
   const protocol::Member* member = decisions_.live_of(peer);
   if (!member) return let_go(peer, "before it served");
-  if (member->session != newest->second.session || phase_ != protocol::Phase::kRunning) return;
+  if (member->session != newest->second.session) return;
   if (leaving == protocol::Leaving::kAtOnce)
     let_go(peer, "at once: what it had begun of the step is done again");
   else if (leaving == protocol::Leaving::kEmptyHanded && !preparing_ && can_spare(*member))

@@ -1,5 +1,7 @@
 // Who may take part, and where: what Seating decides, in records and effects.
 
+#include <fmt/format.h>
+
 #include <utility>
 
 #include "scheduler/coordinator/coordinator.h"
@@ -33,6 +35,13 @@ std::vector<CoordinatorEffect> Coordinator::enrol(const Enrolment& enrolment, Ti
   if (auto* refusal = std::get_if<Seating::Refusal>(&answer)) return refuse(std::move(refusal->reason));
   const auto* fresh = std::get_if<EnrolRecord>(&answer);
   const PeerId peer = fresh ? fresh->peer : std::get<PeerId>(answer);
+  // A home folder that was copied: two that take turns would drive each other out for ever. One that has died loses its
+  // connection at once, or is silent for longer than this before it can be back.
+  if (!fresh && !enrolment.again && liveness_.is_connected(peer) && liveness_.is_prompt(peer))
+    return refuse(
+        fmt::format("this identity takes part already, as worker {}; one home folder is one worker: end that one "
+                    "(`isthmus leave`), or join from another folder (--home)",
+                    peer));
   if (fresh) append(*fresh);
   if (!enrolment.again) seating_.is_back(peer);
   seating_.asked(peer, now);
