@@ -176,7 +176,7 @@ class CoordinatorProcess {
     carry_out(coordinator_->enrol(enrolment, now));
     if (broken_) return;  // nothing may be said that is not written down
     if (!enrolled_) {
-      desk_->answer(ask, encode_refusal(refusal_));
+      desk_->answer(ask, encode_refusal(refusal_, refused_for_a_moment_));
       return;
     }
     EnrolAnswer answer;
@@ -309,6 +309,7 @@ class CoordinatorProcess {
   }
   Status carry_out(const coordinator::TurnAway& effect) {
     refusal_ = effect.reason;
+    refused_for_a_moment_ = effect.for_a_moment;
     return {};
   }
   // Its next request is answered with it.
@@ -370,6 +371,7 @@ class CoordinatorProcess {
   std::uint64_t version_ = 0;       // weights that the run began with, the last time it did
   std::optional<PeerId> enrolled_;  // who asked, if it may take part
   std::string refusal_;             // why not
+  bool refused_for_a_moment_ = false;
   std::uint64_t rejected_ = 0;
   std::uint64_t told_of_strangers_ = 0;
   Time tell_of_strangers_again_{};

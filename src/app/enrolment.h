@@ -28,8 +28,9 @@ struct EnrolTerms {
 struct EnrolRequest {
   std::string name;
   std::optional<StageId> wish;
-  bool with_spec = true;  // the run's spec is wanted as well
-  bool leaves = false;    // instead: it gives up its seat, or its place in the queue
+  bool with_spec = true;   // the run's spec is wanted as well
+  bool leaves = false;     // instead: it gives up its seat, or its place in the queue
+  std::uint64_t life = 0;  // random, of this process
 };
 std::string encode_request(const EnrolRequest& request, const EnrolTerms& terms, const Identity& identity);
 
@@ -53,10 +54,12 @@ struct EnrolAnswer {
   friend bool operator==(const EnrolAnswer&, const EnrolAnswer&) = default;
 };
 std::vector<std::string> encode_answer(const EnrolAnswer& answer);
-std::vector<std::string> encode_refusal(const std::string& sentence);
+// `for_a_moment`: worth another try in a few seconds.
+std::vector<std::string> encode_refusal(const std::string& sentence, bool for_a_moment = false);
 
 struct EnrolRefusal {
   std::string sentence;
+  bool for_a_moment = false;
 };
 // An error: the answer is none.
 Result<std::variant<EnrolAnswer, EnrolRefusal>> decode_answer(const std::vector<std::string>& parts);

@@ -1,16 +1,12 @@
 #include "app/worker_process.h"
 
-#include <poll.h>
-#include <signal.h>
 #include <spdlog/spdlog.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <filesystem>
 #include <optional>
-#include <random>
 #include <thread>
 #include <utility>
 
@@ -26,10 +22,9 @@
 #include "config/config_file.h"
 #include "config/load_run.h"
 #include "process/clock.h"
-#include "process/open_files.h"
+#include "process/fresh_seed.h"
 #include "process/signals.h"
-#include "record/decision_log.h"
-#include "record/trace.h"
+#include "record/file_lock.h"
 #include "router/worker_steps.h"
 #include "stage/emulated_stage.h"
 #include "stage/torch_module.h"
@@ -45,11 +40,8 @@ namespace {
 constexpr Duration kLookForCoordinator = seconds(1), kSilence = seconds(5);
 // What takes longer is told, so that nobody waits in front of a silent terminal.
 constexpr Duration kTell = seconds(3);
-
-std::uint64_t fresh_seed() {
-  std::random_device device;
-  return (std::uint64_t{device()} << 32) | device();
-}
+// For so long a worker that is taken for another one asks again.
+constexpr Duration kMoment = seconds(4);
 
 // One life of a worker in one place.
 class WorkerLife {
@@ -244,7 +236,7 @@ class WorkerLife {
                                     ask_after(run_, plan_),
                                     run_.link.bandwidth_mbps * 1e6 / 8,
                                     ready.device};
-    steps_.emplace(plan_, identity, router::WorkerSteps::Origin{ready.version, ready.timeline}, fresh_seed());
+    steps_.emplace(plan_, identity, router::WorkerSteps::Origin{ready.version, ready.timeline}, process::fresh_seed());
     carry_out(steps_->peer_connected(kCoordinator, now));
   }
 
@@ -308,7 +300,8 @@ class Worker {
       : options_(options),
         keys_(transport::key_pair_of(identity)),
         course_(options.invite, identity,
-                {options.name, options.stage ? std::optional(StageId(*options.stage)) : std::nullopt, true},
+                {options.name, options.stage ? std::optional(StageId(*options.stage)) : std::nullopt, true, false,
+                 process::fresh_seed()},
                 std::move(desk), options.trace) {}
 
   int serve() {
@@ -334,11 +327,16 @@ class Worker {
       const Time now = process::monotonic_now();
       if (listen_at_home()) return leave_the_queue();
       if (const auto* refusal = std::get_if<EnrolRefusal>(&heard)) {
+        // Whoever died a moment ago is not known to be dead yet.
+        heard_of = now;
+        if (!refused_since_) refused_since_ = now;
+        if (refusal->for_a_moment && now - *refused_since_ < kMoment) continue;
         spdlog::error("{}: the coordinator does not let it in: {}", options_.name, refusal->sentence);
         return 1;
       }
       if (const auto* answer = std::get_if<EnrolAnswer>(&heard)) {
         heard_ = heard_of = now;
+        refused_since_.reset();
         told_of_absence_ = false;
         if (auto taken = take(*answer); !taken) {
           spdlog::error("{}: {}", options_.name, taken.error().message);
@@ -399,6 +397,7 @@ class Worker {
   protocol::Plan plan_;
   WorkerCourse course_;
   std::string told_;
+  std::optional<Time> refused_since_;
   bool told_of_absence_ = false;  // of the coordinator's
   std::string waits_for_;
   std::optional<Time> heard_;

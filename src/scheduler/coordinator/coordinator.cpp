@@ -298,11 +298,13 @@ std::uint64_t Coordinator::durable(StageId stage) const {
   return version == UINT64_MAX ? 0 : version;
 }
 
-// A process that is there but not a member: it may become one once it holds the weights of the last commit.
+// A process that is there but not a member: it may become one once it holds the weights of the last commit. After the
+// run's last commit also who was asked to leave gets them: the stage's final weights may be nowhere else.
 bool Coordinator::is_candidate(const Seat& seat) const {
   const auto report = reports_.find(seat.peer);
-  return report != reports_.end() && liveness_.is_connected(seat.peer) &&
-         report->second.leaving == protocol::Leaving::kNo && !decisions_.used_sessions.contains(report->second.session);
+  if (report == reports_.end() || !liveness_.is_connected(seat.peer)) return false;
+  if (report->second.leaving != protocol::Leaving::kNo && phase_ != protocol::Phase::kFinished) return false;
+  return !decisions_.used_sessions.contains(report->second.session);
 }
 
 protocol::Member Coordinator::member_of(const Seat& seat, const protocol::Report& report) const {

@@ -56,7 +56,8 @@ struct LetIn {
 // An identity may not take part.
 struct TurnAway {
   protocol::PublicKey identity{};
-  std::string reason;  // for people, theirs too
+  std::string reason;         // for people, theirs too
+  bool for_a_moment = false;  // the reason may be gone in a few seconds
 };
 // The peer serves here from now on.
 struct TakeSeat {
@@ -173,6 +174,7 @@ class Coordinator {
   };
 
   void append(LogRecord record);
+  bool gives_seats() const;
   void take_seats();
   void free_seats();
   void fill_seats();

@@ -54,8 +54,7 @@ void Coordinator::end_if_all_left(Time now) {
   std::vector<bool> safe(plan_.stages.size(), phase_ == protocol::Phase::kStopping);
   for (const auto& seat : seating_.seats()) {
     // One that was still catching up is not waited for.
-    const bool is_outside = is_candidate(seat) || (seating_.is_leaving(seat.peer) && !decisions_.live_of(seat.peer));
-    const bool joins = phase_ == protocol::Phase::kFinished && is_outside;
+    const bool joins = phase_ == protocol::Phase::kFinished && is_candidate(seat);
     all_left = all_left && (has_left(seat.peer) || is_gone(seat) || joins);
     if (has_left(seat.peer) && !reports_[seat.peer].weights.empty()) safe[seat.stage.value] = true;
   }

@@ -14,7 +14,8 @@ namespace isthmus::coordinator {
 
 namespace {
 
-constexpr std::size_t kNameMax = 64;  // bytes
+constexpr std::size_t kNameMax = 64;      // bytes
+constexpr Duration kMoment = seconds(3);  // whoever waits for a seat asks every second
 
 }  // namespace
 
@@ -110,7 +111,14 @@ bool Seating::would_take(PeerId peer, const Liveness& liveness) const {
   if (gone_.contains(peer) || is_leaving(peer)) return false;
   if (liveness.is_connected(peer)) return true;
   const auto asked = asked_.find(peer);
-  return asked != asked_.end() && liveness.now() - asked->second < options_.expected_back;
+  return asked != asked_.end() && liveness.now() - asked->second.at < options_.expected_back;
+}
+
+bool Seating::is_taken(PeerId peer, const Enrolment& enrolment, const Liveness& liveness) const {
+  const bool is_there = liveness.is_connected(peer) && liveness.is_prompt(peer);
+  const auto asked = asked_.find(peer);
+  if (asked == asked_.end()) return is_there && !enrolment.again;
+  return asked->second.life != enrolment.life && (is_there || liveness.now() - asked->second.at < kMoment);
 }
 
 std::optional<StageId> Seating::stage_for(std::optional<StageId> wish) const {
@@ -152,7 +160,7 @@ std::vector<UnseatRecord> Seating::given_up(const Decisions& decisions, const Li
     if (away.size() == takers) break;
     if (is_there(seat)) continue;
     Time heard = liveness.last_heard(seat.peer);
-    if (const auto asked = asked_.find(seat.peer); asked != asked_.end()) heard = std::max(heard, asked->second);
+    if (const auto asked = asked_.find(seat.peer); asked != asked_.end()) heard = std::max(heard, asked->second.at);
     const Duration silent = liveness.now() - heard;
     if (const std::string* why = why_gone(seat.peer))
       away.push_back({seat.peer, *why});

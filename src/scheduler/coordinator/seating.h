@@ -38,6 +38,7 @@ struct Enrolment {
   std::optional<protocol::PublicKey> invite{};
   bool again = false;         // as who it was before: never as somebody new, nor as one that had left and is back
   std::uint64_t asked_s = 0;  // now, in seconds since 1970, by which invites expire
+  std::uint64_t life = 0;     // which process of this identity asks: random
 };
 
 // Why nobody new may enrol with the invite, for people; empty: somebody may. `now_s`: seconds since 1970.
@@ -84,7 +85,10 @@ class Seating {
   using Answer = std::variant<Refusal, PeerId, EnrolRecord>;
   Answer answer(const Decisions& decisions, const Enrolment& enrolment) const;
   // Whoever waits and is not connected has to ask again and again: nobody else is seated.
-  void asked(PeerId peer, Time now) { asked_[peer] = now; }
+  void asked(PeerId peer, std::uint64_t life, Time now) { asked_[peer] = {life, now}; }
+  // Another process takes part as this peer, or asked a moment ago: a home folder was copied. Two that took turns would
+  // drive each other out for ever, so the first one stays.
+  bool is_taken(PeerId peer, const Enrolment& enrolment, const Liveness& liveness) const;
   // Its process will not be started again, for this reason. Whether that is news.
   bool gone(PeerId peer, std::string why) { return gone_.emplace(peer, std::move(why)).second; }
   // Why the peer is gone; null: it is not.
@@ -111,7 +115,11 @@ class Seating {
   Options options_;
   std::vector<Seat> seats_;
   std::unordered_map<PeerId, std::size_t> index_;
-  std::map<PeerId, Time> asked_;        // who waits and is not connected: when it last asked
+  struct Asked {
+    std::uint64_t life = 0;
+    Time at{};
+  };
+  std::map<PeerId, Asked> asked_;       // who asked last as this peer, and when
   std::map<PeerId, std::string> gone_;  // will not be started again, and why
   std::set<PeerId> leaving_;            // said good-bye, and are not back yet
 };

@@ -212,6 +212,27 @@ TEST_F(LeavingTest, IsNotMovedAndNobodyIsMovedAwayFromIt) {
   EXPECT_THAT(happened_, testing::Not(testing::Contains("moved")));
 }
 
+// The last steps went without its stage, whose weights it took along: it may come back, and nobody else.
+TEST_F(LeavingTest, TheOnlyOneMayComeBackAfterTheLastCommit) {
+  now_ += seconds(30);
+  for (const std::uint32_t peer : {1u, 2u, 3u}) say(peer);
+  log_.push_back(InitRecord{0});
+  const EpochId epoch = coordinator_.decisions().epoch;
+  log_.push_back(CommitRecord{{StepId(plan().final_step().value), 0, epoch}, {}, {}, {}, ""});
+  Coordinator finished(plan(), {});
+  finished.replay(log_);
+  ASSERT_EQ(finished.phase(), protocol::Phase::kFinished);
+  const auto asks = [&](std::uint8_t who) {
+    Enrolment enrolment;
+    enrolment.identity[0] = who;
+    bool let_in = false;
+    for (const auto& effect : finished.enrol(enrolment, now_)) let_in = let_in || std::holds_alternative<LetIn>(effect);
+    return let_in;
+  };
+  EXPECT_TRUE(asks(1));
+  EXPECT_FALSE(asks(99));
+}
+
 TEST_F(LeavingTest, ARunThatEndsTakesItAlong) {
   hear(coordinator_.stop("interrupted", now_));
   say(1, Leaving::kFinishing);
