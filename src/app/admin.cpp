@@ -1,5 +1,6 @@
 #include "app/admin.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "base/digest.h"
@@ -21,6 +22,8 @@ const char* word_of(coordinator::Standing standing) {
       return "joining";
     case coordinator::Standing::kMember:
       return "member";
+    case coordinator::Standing::kLeaving:
+      return "leaving";
     case coordinator::Standing::kSuspected:
       break;
   }
@@ -44,6 +47,39 @@ json invite_json(const protocol::PublicKey& key, const coordinator::Invite& invi
   const std::string flaw = coordinator::flaw_of(invite, now_s);
   out["good"] = flaw.empty();
   if (!flaw.empty()) out["reason"] = flaw.substr(0, flaw.find(';'));
+  return out;
+}
+
+const char* word_of(protocol::Phase phase) {
+  switch (phase) {
+    case protocol::Phase::kRunning:
+      return "running";
+    case protocol::Phase::kStopping:
+      return "stopping";
+    case protocol::Phase::kFinished:
+      return "finished";
+    case protocol::Phase::kEnded:
+      break;
+  }
+  return "ended";
+}
+
+void put_until(json& out, std::optional<Time> until, Time now) {
+  if (until) out["seconds_left"] = std::max(0.0, to_seconds(*until - now));
+}
+
+json worker_json(const coordinator::RunStatus::Worker& worker, Time now) {
+  json out = {{"peer", worker.peer.value},
+              {"name", worker.name},
+              {"standing", word_of(worker.standing)},
+              {"does", worker.does},
+              {"computing_queue", worker.stats.queued}};
+  put_until(out, worker.until, now);
+  if (worker.place) out["stage"] = worker.place->stage.value;
+  if (worker.place) out["replica"] = worker.place->replica.value;
+  if (worker.queued) out["queue"] = {worker.queued->place, worker.queued->length};
+  if (worker.version) out["version"] = *worker.version;
+  if (worker.heard) out["heard_seconds"] = to_seconds(*worker.heard);
   return out;
 }
 
@@ -77,7 +113,8 @@ Result<AdminAsk> decode_ask(const std::string& line) {
   AdminAsk ask;
   Status read;
   if (!try_read<AskInvite>(name, object, ask, read) && !try_read<AskWithdraw>(name, object, ask, read) &&
-      !try_read<AskPeers>(name, object, ask, read) && !try_read<AskRevoke>(name, object, ask, read))
+      !try_read<AskPeers>(name, object, ask, read) && !try_read<AskRevoke>(name, object, ask, read) &&
+      !try_read<AskStatus>(name, object, ask, read))
     return fail("this coordinator does not know what was asked; is it of another version?");
   if (!read) return tl::unexpected(read.error());
   return ask;
@@ -102,6 +139,46 @@ std::string encode_peers(const coordinator::Decisions& decisions, const coordina
   for (const auto& [key, invite] : decisions.invites) invites.push_back(invite_json(key, invite, now_s));
   return json{{"step", decisions.step.value}, {"peers", peers}, {"invites", invites}}.dump(
       -1, ' ', false, json::error_handler_t::replace);
+}
+
+std::string encode_status(const spec::RunConfig& run, std::uint64_t run_id, const record::RunFigures& figures,
+                          const coordinator::Decisions& decisions, const coordinator::RunStatus& status,
+                          std::uint64_t now_s) {
+  json stages = json::array(), workers = json::array(), invites = json::array();
+  for (std::size_t s = 0; s < status.stages.size(); ++s) {
+    const auto& stage = status.stages[s];
+    const auto& layers = run.pipeline.stage[s];
+    json& out = stages.emplace_back(json{{"stage", s},
+                                         {"layers", {layers.first_layer, layers.end_layer}},
+                                         {"wished", stage.wished},
+                                         {"seated", stage.seated},
+                                         {"members", stage.members},
+                                         {"skipped", stage.skipped}});
+    if (!stage.waits.empty()) out["waits"] = stage.waits;
+    put_until(out, stage.until, status.at);
+  }
+  for (const auto& worker : status.workers) workers.push_back(worker_json(worker, status.at));
+  for (const auto& [key, invite] : decisions.invites) invites.push_back(invite_json(key, invite, now_s));
+  json out = {{"run", run.run.name},
+              {"run_id", fmt::format("{:016x}", run_id)},
+              {"phase", word_of(status.phase)},
+              {"step", status.step.value},
+              {"committed", figures.step.value},
+              {"steps", run.run.steps},
+              {"rollbacks", status.rollbacks},
+              {"stages", stages},
+              {"workers", workers},
+              {"invites", invites}};
+  if (!status.reason.empty()) out["reason"] = status.reason;
+  if (figures.loss) out["loss"] = *figures.loss;
+  if (figures.validation_loss) out["validation_loss"] = *figures.validation_loss;
+  if (figures.step_seconds > 0) {
+    out["step_seconds"] = figures.step_seconds;
+    out["tokens_per_second"] = figures.tokens_per_second;
+    out["seconds_left"] =
+        figures.step_seconds * static_cast<double>(run.run.steps - std::min(run.run.steps, figures.step.value));
+  }
+  return out.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
 std::string encode_said(const char* what, const std::string& text) {

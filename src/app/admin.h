@@ -9,7 +9,9 @@
 #include "base/ids.h"
 #include "base/result.h"
 #include "protocol/endpoints.h"
+#include "record/run_record.h"
 #include "scheduler/coordinator/coordinator.h"
+#include "spec/run_config.h"
 
 namespace isthmus::app {
 
@@ -54,7 +56,12 @@ struct AskRevoke {
     visit("ban", self.ban);
   }
 };
-using AdminAsk = std::variant<AskInvite, AskWithdraw, AskPeers, AskRevoke>;
+struct AskStatus {
+  static constexpr std::string_view kName = "status";
+  template <class Self>
+  static void fields(Self&, auto&) {}
+};
+using AdminAsk = std::variant<AskInvite, AskWithdraw, AskPeers, AskRevoke, AskStatus>;
 
 std::string encode_ask(const AdminAsk& ask);
 Result<AdminAsk> decode_ask(const std::string& line);
@@ -62,6 +69,10 @@ Result<AdminAsk> decode_ask(const std::string& line);
 // Everybody who was ever enrolled, and every invite, as one JSON object. `now_s`: seconds since 1970.
 std::string encode_peers(const coordinator::Decisions& decisions, const coordinator::RunStatus& status,
                          std::uint64_t now_s);
+// The run as it is: figures, stages, workers with what they do and until when, invites. `now_s` as above.
+std::string encode_status(const spec::RunConfig& run, std::uint64_t run_id, const record::RunFigures& figures,
+                          const coordinator::Decisions& decisions, const coordinator::RunStatus& status,
+                          std::uint64_t now_s);
 // {"invite": TEXT}, {"done": TEXT} or {"error": TEXT}
 std::string encode_said(const char* what, const std::string& text);
 

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <map>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -15,6 +14,7 @@
 #include "app/front_desk.h"
 #include "app/invite.h"
 #include "app/process_link.h"
+#include "app/relay_desk.h"
 #include "app/whereabouts.h"
 #include "base/digest.h"
 #include "config/load_run.h"
@@ -27,7 +27,6 @@
 #include "record/fleet_file.h"
 #include "record/progress.h"
 #include "record/run_record.h"
-#include "relay/relay_server.h"
 #include "scheduler/coordinator/coordinator.h"
 #include "scheduler/planner/make_plan.h"
 #include "transport/address.h"
@@ -39,8 +38,6 @@ namespace {
 // A machine that loads, saves and computes at once may not look at its sockets for seconds.
 constexpr Duration kLastWord = seconds(10);
 
-// A worker asks for a new one when half of it is over.
-constexpr std::uint64_t kPassSeconds = 3600;
 
 class CoordinatorProcess {
  public:
@@ -84,7 +81,9 @@ class CoordinatorProcess {
     auto door = transport::Door::open(at_door);
     if (!door) return tl::unexpected(door.error());
 
-    if (auto opened_relay = open_relay(); !opened_relay) return opened_relay;
+    auto relays = RelayDesk::open(options_, plan_.run_id);
+    if (!relays) return tl::unexpected(relays.error());
+    relays_.emplace(std::move(*relays));
     whereabouts_.emplace(transport::key_pair_of(*identity));
 
     // Only now: a port in use must leave nothing behind that looks like a run.
@@ -122,39 +121,6 @@ class CoordinatorProcess {
     return let_ask(std::move(*door), *identity);
   }
 
-  // Workers that nobody can dial meet here, if the run has any from elsewhere.
-  Status open_relay() {
-    if (options_.no_relay || transport::is_loopback(options_.host)) return {};
-    relay::RelayServer::Options relay;
-    relay.host = options_.host;
-    relay.port = options_.port == 0 ? 0 : static_cast<std::uint16_t>(options_.port + 3);
-    relay.key = relay_key_ = relay::new_key();
-    auto opened_relay = relay::RelayServer::open(relay);
-    if (!opened_relay) return tl::unexpected(opened_relay.error());
-    relay_ = std::move(*opened_relay);
-    return {};
-  }
-
-  std::vector<relay::RelayPass> passes_for(PeerId peer) const {
-    std::vector<relay::RelayPass> passes;
-    const std::uint64_t expires = process::seconds_since_1970() + kPassSeconds;
-    if (relay_)
-      passes.push_back({fmt::format("{}:{}", kAtCoordinator, relay_->port()),
-                        relay::make_pass(relay_key_, plan_.run_id, peer, expires)});
-    for (const auto& relay : options_.relays)
-      passes.push_back({relay.address, relay::make_pass(relay.key, plan_.run_id, peer, expires)});
-    return passes;
-  }
-
-  // Where others ask: as the owner says, or where the door is.
-  std::vector<std::string> doors(const transport::Address& door) const {
-    std::vector<std::string> doors;
-    for (const auto& [host, port] : options_.advertise)
-      doors.push_back(transport::Address{host, static_cast<std::uint16_t>(port == 0 ? door.port : port + 2)}.text());
-    if (doors.empty()) doors.push_back(door.text());
-    return doors;
-  }
-
   // Whoever has an invite may ask from now on; one that never expires is in OUT/join, for this machine's workers.
   Status let_ask(std::unique_ptr<transport::Door> door, const Identity& identity) {
     Invite join;
@@ -170,7 +136,7 @@ class CoordinatorProcess {
         before && before->coordinator == identity.key())
       join.key = before->key;
     invite_ = join;
-    invite_.doors = doors(door_);
+    invite_.doors = doors_of(options_.advertise, door_);
     if (!coordinator_->decisions().invites.contains(join.key.public_key))
       carry_out(coordinator_->invite({join.key.public_key, 0, 0, {}, true}, process::monotonic_now()));
     for (const auto& [key, invite] : coordinator_->decisions().invites) door->let_in(key);
@@ -196,7 +162,6 @@ class CoordinatorProcess {
           coordinator_->decisions().step,
           coordinator::events::Refused{kCoordinator, "frame from " + link_->messenger().last_rejection()}}});
     }
-    for (const auto& ask : desk_->poll(now)) answer(ask, now);
     for (const auto& connection : turn.connected) {
       whereabouts_->seen(connection.peer, connection.address);
       carry_out(coordinator_->connected(connection.peer, now));
@@ -207,13 +172,14 @@ class CoordinatorProcess {
       else if (const auto* request = std::get_if<protocol::TokenRequest>(&arrival.message))
         take(arrival.from, *request, now);
     }
-    for (const PeerId peer : whereabouts_->poll(now))
-      if (auto held = held_reports_.extract(peer)) reported(peer, held.mapped(), now);
+    for (const auto& located : whereabouts_->poll(now)) take(located, now);
     for (const PeerId peer : turn.disconnected) {
       tokens_.desk().forget(peer);
       carry_out(coordinator_->disconnected(peer, now));
     }
     for (auto& [to, ids] : tokens_.answers(coordinator_->decisions(), now)) link_->send(to, std::move(ids));
+    // Last: whoever died and was started again is not taken for two.
+    for (const auto& ask : desk_->poll(now)) answer(ask, now);
     while (const auto line = control_.next()) do_as_told(*line, now);
     for (const auto& request : admin_->poll()) admin_->answer(request, asked(request.line, now));
     if (const int signal = process::received_signal(); signal != 0 && !stop_code_) {
@@ -225,18 +191,16 @@ class CoordinatorProcess {
     show(now);
   }
 
-  // Where a worker is has to be known before it can be a member: the first report waits until it is.
+  // Where a worker is has to be known before it can be a member: its first report waits until it is.
   void reported(PeerId from, const protocol::Report& report, Time now) {
     const auto& peers = coordinator_->decisions().peers;
     const auto known = peers.find(from);
     if (known == peers.end()) return;
-    if (const auto location = whereabouts_->find(from, report.endpoints, known->second.key)) {
-      held_reports_.erase(from);
-      coordinator_->located(from, *location);
-      carry_out(coordinator_->received(from, report, now));
-    } else {
-      held_reports_.insert_or_assign(from, report);
-    }
+    if (const auto located = whereabouts_->reported(from, report, known->second.key)) take(*located, now);
+  }
+  void take(const Whereabouts::Located& located, Time now) {
+    coordinator_->located(located.peer, located.location);
+    carry_out(coordinator_->received(located.peer, located.report, now));
   }
 
   void answer(const FrontDesk::Ask& ask, Time now) {
@@ -244,10 +208,15 @@ class CoordinatorProcess {
     refusal_.clear();
     coordinator::Enrolment enrolment = ask.asked.enrolment;
     enrolment.asked_s = process::seconds_since_1970();
+    if (ask.asked.leaves) {
+      carry_out(coordinator_->good_bye(enrolment.identity, now));
+      if (!broken_) desk_->answer(ask, encode_refusal("it has left"));
+      return;
+    }
     carry_out(coordinator_->enrol(enrolment, now));
     if (broken_) return;  // nothing may be said that is not written down
     if (!enrolled_) {
-      desk_->answer(ask, encode_refusal(refusal_));
+      desk_->answer(ask, encode_refusal(refusal_, refused_for_a_moment_));
       return;
     }
     EnrolAnswer answer;
@@ -257,7 +226,7 @@ class CoordinatorProcess {
       answer.waits = fmt::format("place {} of {} in the queue: {}", queued->place, queued->length, queued->reason);
     answer.coordinator = link_->endpoints();
     answer.door = door_.endpoint();
-    answer.relays = passes_for(*enrolled_);
+    answer.relays = relays_->passes_for(*enrolled_);
     answer.version = version_;
     answer.begun = coordinator_->decisions().step.value > version_ + 1;
     if (ask.asked.with_spec) answer.spec = config::spec_toml(run_);
@@ -294,6 +263,10 @@ class CoordinatorProcess {
   }
   std::string carry_out(const AskPeers&, Time now) {
     return encode_peers(coordinator_->decisions(), coordinator_->status(now), process::seconds_since_1970());
+  }
+  std::string carry_out(const AskStatus&, Time now) {
+    return encode_status(run_, plan_.run_id, record_->figures(), coordinator_->decisions(), coordinator_->status(now),
+                         process::seconds_since_1970());
   }
   std::string carry_out(const AskRevoke& ask, Time now) {
     const auto& peers = coordinator_->decisions().peers;
@@ -391,6 +364,7 @@ class CoordinatorProcess {
   }
   Status carry_out(const coordinator::TurnAway& effect) {
     refusal_ = effect.reason;
+    refused_for_a_moment_ = effect.for_a_moment;
     return {};
   }
   // Its next request is answered with it.
@@ -398,7 +372,6 @@ class CoordinatorProcess {
   Status carry_out(const coordinator::ShutOut& effect) {
     link_->shut_out(effect.peer);
     whereabouts_->forget(effect.peer);
-    held_reports_.erase(effect.peer);
     return {};
   }
   Status carry_out(const coordinator::StepCommitted& effect) {
@@ -452,14 +425,13 @@ class CoordinatorProcess {
   std::optional<FrontDesk> desk_;
   std::optional<process::AdminSocket> admin_;
   std::optional<Whereabouts> whereabouts_;
-  std::map<PeerId, protocol::Report> held_reports_;  // the newest of each whose whereabouts are being found out
-  relay::Key relay_key_{};
-  std::unique_ptr<relay::RelayServer> relay_;  // null: there is none here
+  std::optional<RelayDesk> relays_;
   transport::Address door_;                    // on this machine
   Invite invite_;                              // what every invite of this run says
   std::uint64_t version_ = 0;                  // weights that the run began with, the last time it did
   std::optional<PeerId> enrolled_;             // who asked, if it may take part
   std::string refusal_;                        // why not
+  bool refused_for_a_moment_ = false;
   std::uint64_t rejected_ = 0;
   std::uint64_t told_of_strangers_ = 0;
   Time tell_of_strangers_again_{};

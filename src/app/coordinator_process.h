@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "app/token_server.h"
+#include "app/advertised.h"
 #include "base/result.h"
 #include "record/run_folder.h"
 #include "relay/pass.h"
@@ -20,11 +21,6 @@ struct CoordinatorOptions {
   std::string host = "127.0.0.1";
   // Control; then bulk, the door for those who want to join, and the relay, one after the other. 0: any.
   std::uint16_t port = 0;
-  // Where others reach it, if that is not `host`: a name or an address, and the first of four ports; 0: `port`.
-  struct Advertised {
-    std::string host;
-    std::uint16_t port = 0;
-  };
   std::vector<Advertised> advertise;
   bool no_relay = false;
   std::vector<relay::RelayName> relays;  // of others

@@ -4,12 +4,15 @@
 #include <thread>
 #include <utility>
 
+#include "process/clock.h"
+
 namespace isthmus::app {
 
 namespace {
 
 constexpr Duration kLookAgain = std::chrono::milliseconds(50);
 constexpr Duration kAskAgain = seconds(1);
+constexpr Duration kGoodBye = seconds(1);
 // A connection that was refused is not made again by itself.
 constexpr Duration kDialAgain = seconds(5);
 
@@ -32,7 +35,10 @@ void Enroller::look(Time now) {
   caller_.reset();
   lookup_.reset();
   const std::string& door = invite_->doors[dials_ % invite_->doors.size()];
-  trouble_ = fmt::format("nobody answers at {}, where {} says that the run's coordinator is", door, source_.name());
+  trouble_ = fmt::format(
+      "nobody answers at {}, where {} says that the run's coordinator is: it is down, nothing gets through to it, or "
+      "somebody else is there by now, whom the invite does not fit",
+      door, source_.name());
   const auto address = transport::read_address(door);
   if (!address) {
     trouble_ = fmt::format("'{}', where {} says that the run's coordinator is, is no address", door, source_.name());
@@ -50,6 +56,15 @@ void Enroller::dial() {
     trouble_ = dialled.error().message;
     caller_.reset();
   }
+}
+
+bool Enroller::say_good_bye() {
+  request_.leaves = true;
+  ask_again_ = Time{};
+  const Time until = process::monotonic_now() + kGoodBye;
+  for (Time now = until - kGoodBye; now < until; now = process::monotonic_now())
+    if (std::holds_alternative<EnrolRefusal>(listen(until - now, now))) return true;  // it is out
+  return false;
 }
 
 Enroller::Heard Enroller::listen(Duration longest, Time now) {

@@ -33,6 +33,9 @@ class Enroller {
   using Heard = std::variant<std::monostate, EnrolAnswer, EnrolRefusal>;
   // Waits at most so long for an answer. Monostate: none came.
   Heard listen(Duration longest, Time now);
+  // Tells the coordinator that this worker gives up its seat or its place in the queue. Takes a second at most; whether
+  // it has heard.
+  bool say_good_bye();
   // The run's spec need not be sent again.
   void have_spec() { request_.with_spec = false; }
   // Hangs up until it listens again.

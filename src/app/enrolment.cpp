@@ -48,6 +48,8 @@ std::string encode_request(const EnrolRequest& request, const EnrolTerms& terms,
               {"name", request.name},
               {"stage", request.wish ? json(request.wish->value) : json()},
               {"spec", request.with_spec},
+              {"leaves", request.leaves},
+              {"life", request.life},
               {"signature", to_hex(identity.sign(bytes_of(signed_part(terms, key))))}}
       .dump(-1, ' ', false, json::error_handler_t::replace);
 }
@@ -70,6 +72,8 @@ Result<EnrolAsked> check_request(const std::string& text, const EnrolTerms& term
     asked.enrolment.name = j.at("name");
     if (const auto& stage = j.at("stage"); !stage.is_null()) asked.enrolment.wish = StageId(stage.get<std::uint32_t>());
     asked.with_spec = j.at("spec");
+    asked.leaves = j.at("leaves");
+    asked.enrolment.life = j.at("life");
     asked.enrolment.again = !asked.with_spec;  // whoever has the spec was let in before
   } catch (const std::exception&) {
     return fail("the request is malformed; expected one of isthmus {}", kVersion);
@@ -131,14 +135,16 @@ Status see_from(EnrolAnswer& answer, const transport::Address& dialled) {
   return {};
 }
 
-std::vector<std::string> encode_refusal(const std::string& sentence) {
-  return {json{{"refused", sentence}}.dump(-1, ' ', false, json::error_handler_t::replace)};
+std::vector<std::string> encode_refusal(const std::string& sentence, bool for_a_moment) {
+  return {
+      json{{"refused", sentence}, {"for_a_moment", for_a_moment}}.dump(-1, ' ', false, json::error_handler_t::replace)};
 }
 
 Result<std::variant<EnrolAnswer, EnrolRefusal>> decode_answer(const std::vector<std::string>& parts) {
   try {
     const json j = json::parse(parts.at(0));
-    if (j.contains("refused")) return EnrolRefusal{j.at("refused").get<std::string>().substr(0, kSentenceMax)};
+    if (j.contains("refused"))
+      return EnrolRefusal{j.at("refused").get<std::string>().substr(0, kSentenceMax), j.value("for_a_moment", false)};
     EnrolAnswer answer;
     answer.peer = PeerId(j.at("peer").get<std::uint32_t>());
     if (const auto& place = j.at("place"); !place.is_null())

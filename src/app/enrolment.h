@@ -30,7 +30,9 @@ struct EnrolTerms {
 struct EnrolRequest {
   std::string name;
   std::optional<StageId> wish;
-  bool with_spec = true;  // the run's spec is wanted as well
+  bool with_spec = true;   // the run's spec is wanted as well
+  bool leaves = false;     // instead: it gives up its seat, or its place in the queue
+  std::uint64_t life = 0;  // random, of this process
 };
 std::string encode_request(const EnrolRequest& request, const EnrolTerms& terms, const Identity& identity);
 
@@ -38,6 +40,7 @@ std::string encode_request(const EnrolRequest& request, const EnrolTerms& terms,
 struct EnrolAsked {
   coordinator::Enrolment enrolment;
   bool with_spec = true;
+  bool leaves = false;
 };
 Result<EnrolAsked> check_request(const std::string& text, const EnrolTerms& terms);
 
@@ -60,10 +63,12 @@ std::vector<std::string> encode_answer(const EnrolAnswer& answer);
 Status see_from(EnrolAnswer& answer, const transport::Address& dialled);
 // The host of a relay that is the coordinator itself, until then.
 inline constexpr const char* kAtCoordinator = "coordinator";
-std::vector<std::string> encode_refusal(const std::string& sentence);
+// `for_a_moment`: worth another try in a few seconds.
+std::vector<std::string> encode_refusal(const std::string& sentence, bool for_a_moment = false);
 
 struct EnrolRefusal {
   std::string sentence;
+  bool for_a_moment = false;
 };
 // An error: the answer is none.
 Result<std::variant<EnrolAnswer, EnrolRefusal>> decode_answer(const std::vector<std::string>& parts);

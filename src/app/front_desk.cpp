@@ -26,14 +26,17 @@ std::vector<FrontDesk::Ask> FrontDesk::poll(Time now) {
       continue;
     }
     Ask ask{std::move(request.route), std::move(*asked)};
-    if (open_) {
+    if (ask.asked.leaves) held_.erase(ask.asked.enrolment.identity);
+    if (open_ || ask.asked.leaves) {
       asks.push_back(std::move(ask));
     } else {
       if (!hold_until_) hold_until_ = now + kHold;
       held_.insert_or_assign(ask.asked.enrolment.identity, std::move(ask));
     }
   }
-  return !open_ && hold_until_ && (held_.size() >= expected_ || now >= *hold_until_) ? release() : asks;
+  if (!open_ && hold_until_ && (held_.size() >= expected_ || now >= *hold_until_))
+    for (auto& ask : release()) asks.push_back(std::move(ask));
+  return asks;
 }
 
 std::vector<FrontDesk::Ask> FrontDesk::release() {

@@ -20,36 +20,42 @@ void Whereabouts::seen(PeerId peer, const std::string& address) {
   const std::string plain = transport::plain_address(address);
   Known& known = known_[peer];
   if (known.address == plain) return;
-  known = {plain, {}, {}};
+  known = {plain, {}, {}, {}};
 }
 
-std::optional<protocol::Location> Whereabouts::find(PeerId peer, const protocol::Endpoints& said,
-                                                    const protocol::PublicKey& key) {
+std::optional<Whereabouts::Located> Whereabouts::reported(PeerId peer, const protocol::Report& report,
+                                                          const protocol::PublicKey& key) {
   const auto at = known_.find(peer);
   if (at == known_.end()) return std::nullopt;
   Known& known = at->second;
-  if (known.said == said) return known.location;
-  known.said = said;
-  known.location.reset();
-  const auto outside = seen_at(known.address, said);
-  if (transport::is_loopback(known.address) || !outside) {
-    known.location = protocol::Location{transport::network_of(known.address), {}};
-    return known.location;
+  if (known.said != report.endpoints) {
+    known.said = report.endpoints;
+    known.location.reset();
+    const auto outside = seen_at(known.address, known.said);
+    if (transport::is_loopback(known.address) || !outside) {
+      known.location = protocol::Location{transport::network_of(known.address), {}};
+    } else {
+      if (!dial_back_) dial_back_.emplace(transport::DialBack::Options{keys_});
+      dial_back_->begin(peer, *outside, key);
+    }
   }
-  if (!dial_back_) dial_back_.emplace(transport::DialBack::Options{keys_});
-  dial_back_->begin(peer, *outside, key);
+  if (known.location) return Located{peer, *known.location, report};
+  known.held = report;
   return std::nullopt;
 }
 
-std::vector<PeerId> Whereabouts::poll(Time now) {
-  std::vector<PeerId> found;
+std::vector<Whereabouts::Located> Whereabouts::poll(Time now) {
+  std::vector<Located> found;
   if (!dial_back_) return found;
   for (const auto& result : dial_back_->poll(now)) {
     const auto at = known_.find(result.peer);
-    if (at == known_.end() || seen_at(at->second.address, at->second.said) != result.endpoints) continue;
-    at->second.location = {transport::network_of(at->second.address),
-                           result.answered ? result.endpoints : protocol::Endpoints{}};
-    found.push_back(result.peer);
+    if (at == known_.end()) continue;
+    Known& known = at->second;
+    if (seen_at(known.address, known.said) != result.endpoints) continue;
+    known.location = {transport::network_of(known.address),
+                      result.answered ? result.endpoints : protocol::Endpoints{}};
+    if (known.held) found.push_back({result.peer, *known.location, std::move(*known.held)});
+    known.held.reset();
   }
   return found;
 }

@@ -7,7 +7,7 @@
 
 #include "base/ids.h"
 #include "base/time.h"
-#include "protocol/endpoints.h"
+#include "protocol/report.h"
 #include "transport/dial_back.h"
 #include "transport/keys.h"
 
@@ -22,11 +22,16 @@ class Whereabouts {
 
   // It has dialled, from this numeric address.
   void seen(PeerId peer, const std::string& address);
-  // Its sockets are these, by its own word, on its own network. Where it is, if that is known; otherwise it is being
-  // found out, and poll() names it. Nothing for whoever has not dialled.
-  std::optional<protocol::Location> find(PeerId peer, const protocol::Endpoints& said, const protocol::PublicKey& key);
-  // Of whom more is known now.
-  std::vector<PeerId> poll(Time now);
+  // A report from a place that is known.
+  struct Located {
+    PeerId peer;
+    protocol::Location location;
+    protocol::Report report;
+  };
+  // Its sockets are these, by its own word, on its own network. Where that is, if it is known; otherwise it is being
+  // found out, and poll() gives the newest report back. Nothing ever for whoever has not dialled.
+  std::optional<Located> reported(PeerId peer, const protocol::Report& report, const protocol::PublicKey& key);
+  std::vector<Located> poll(Time now);
   Time next_due(Time now) const { return dial_back_ ? dial_back_->next_due(now) : kNever; }
   void forget(PeerId peer) { known_.erase(peer); }
 
@@ -35,6 +40,7 @@ class Whereabouts {
     std::string address;
     protocol::Endpoints said;
     std::optional<protocol::Location> location;
+    std::optional<protocol::Report> held;  // the newest, until there is a location
   };
   const transport::KeyPair keys_;
   std::map<PeerId, Known> known_;

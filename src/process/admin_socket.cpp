@@ -121,7 +121,8 @@ std::vector<int> AdminSocket::descriptors() const {
   return all;
 }
 
-Result<std::string> ask_admin(const std::string& folder, const std::string& line, Duration longest) {
+Result<std::string> ask_admin(const std::string& folder, const std::string& who, const std::string& line,
+                              Duration longest) {
   const Address address(folder);
   if (!address.good()) return fail("cannot open the folder {}: {}", folder, std::strerror(errno));
   const int socket = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -133,9 +134,7 @@ Result<std::string> ask_admin(const std::string& folder, const std::string& line
   if (::connect(socket, address.get(), sizeof(sockaddr_un)) != 0) {
     const int why = errno;
     if (why == ENOENT || why == ECONNREFUSED)
-      return close_and(Result<std::string>(
-          fail("no coordinator serves {} at this moment; `isthmus coordinator RUN.toml --out {}` goes on with a run",
-               folder, folder)));
+      return close_and(Result<std::string>(fail("no {} serves {} at this moment", who, folder)));
     return close_and(Result<std::string>(fail("cannot reach {}/admin: {}", folder, std::strerror(why))));
   }
   const std::string text = line + "\n";
@@ -153,7 +152,7 @@ Result<std::string> ask_admin(const std::string& folder, const std::string& line
     }
   }
   if (!answer.ends_with('\n'))
-    return close_and(Result<std::string>(fail("the coordinator of {} does not answer; is it stopped?", folder)));
+    return close_and(Result<std::string>(fail("the {} of {} does not answer; is it stopped?", who, folder)));
   answer.pop_back();
   return close_and(Result<std::string>(std::move(answer)));
 }

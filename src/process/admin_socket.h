@@ -38,7 +38,9 @@ class AdminSocket {
   std::map<int, std::string> clients_;  // what each has said so far
 };
 
-// Says `line` to whoever serves the folder and returns what comes back. Errors: nobody serves it; no answer in time.
-Result<std::string> ask_admin(const std::string& folder, const std::string& line, Duration longest);
+// Says `line` to whoever serves the folder, `who` for people ("coordinator"), and returns what comes back. Errors:
+// nobody serves it; it hung up, or gave no answer in time.
+Result<std::string> ask_admin(const std::string& folder, const std::string& who, const std::string& line,
+                              Duration longest);
 
 }  // namespace isthmus::process

@@ -96,6 +96,14 @@ struct WorkerStats {
   }
 };
 
+// Of a worker that was asked to leave: how far it is with what it has begun.
+enum class Leaving : std::uint8_t {
+  kNo,
+  kFinishing,    // its part of the step counts once that commits
+  kEmptyHanded,  // it holds nothing of the step: the others lose nothing by it
+  kAtOnce,       // its last report: it goes, whatever it holds
+};
+
 // Reported while the weights are of no version that could be admitted.
 inline constexpr std::uint64_t kNoVersion = UINT64_MAX;
 
@@ -132,6 +140,7 @@ struct Report {
   std::vector<Offence> offences;  // of the last sync
   // A head that got slow: microbatches that it has not begun, and will not before they are dealt again. Empty: none.
   DoneSet returned;
+  Leaving leaving = Leaving::kNo;  // anything else: it is to have no new work, nor its seat
   friend bool operator==(const Report&, const Report&) = default;
   template <class Self>
   static void fields(Self& self, auto& visit) {
@@ -163,6 +172,7 @@ struct Report {
     visit("link", self.link);
     visit("offences", self.offences, Most::kMembers);
     visit("returned", self.returned);
+    visit("leaving", self.leaving, Leaving::kAtOnce);
   }
 };
 

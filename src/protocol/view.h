@@ -117,6 +117,8 @@ struct View {
   std::string reason;  // why the run stops, for people
   // Live members that are silent or cut off: new work goes around them. A hint, not a decision.
   std::vector<SessionId> suspected;
+  // Live members that say good-bye: new work goes around them, too.
+  std::vector<SessionId> leaving;
   // Workers that are not members yet but may fetch what they need to become one.
   std::vector<Member> joining;
   // Every time the run went back to an older version: to which. Their number names a timeline.
@@ -127,6 +129,7 @@ struct View {
   std::optional<Place> moved;
   LinkOrder measure;             // only to the receiver: a link it is to measure
   std::vector<Member> partners;  // with whom the receiver measures a link, or who measures one with it
+  bool released = false;         // the receiver said good-bye and has no seat any more: nobody waits for anything of it
   friend bool operator==(const View&, const View&) = default;
   template <class Self>
   static void fields(Self& self, auto& visit) {
@@ -155,6 +158,8 @@ struct View {
     visit.flat(self.measure);
     visit("partners", self.partners, Most::kMembers);
     visit("dealt_again", self.dealt_again);
+    visit("leaving", self.leaving, Most::kMembers);
+    visit("released", self.released);
   }
 
   const Member* find(SessionId session) const {

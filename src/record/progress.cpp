@@ -106,6 +106,7 @@ void Progress::happened(const coordinator::Event& event, bool routine) {
         else
           return std::is_same_v<E, events::Fault> || std::is_same_v<E, events::Warning> ||
                  std::is_same_v<E, events::Refused> || std::is_same_v<E, events::Expelled> ||
+                 std::is_same_v<E, events::Leaving> || std::is_same_v<E, events::Left> ||
                  std::is_same_v<E, events::Joining> || std::is_same_v<E, events::Moved> ||
                  std::is_same_v<E, events::Gone> || std::is_same_v<E, events::Unreachable> ||
                  std::is_same_v<E, events::RolledBack> || std::is_same_v<E, events::Unseated> ||

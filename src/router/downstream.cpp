@@ -137,6 +137,7 @@ void Downstream::received(const protocol::TooLate& message, Time) {
 
 std::vector<SessionId> Downstream::suspected() const {
   std::vector<SessionId> sessions = context_.view.suspected;
+  sessions.insert(sessions.end(), context_.view.leaving.begin(), context_.view.leaving.end());
   for (const protocol::Member* member : context_.successors())
     if (cut_.contains(member->peer)) sessions.push_back(member->session);
   return sessions;

@@ -56,7 +56,9 @@ class MicrobatchFlow {
   const std::map<MicrobatchId, protocol::MicrobatchLoss>& losses() const { return losses_; }
   const protocol::StageSchedule& schedule() const { return schedule_; }
   protocol::Load load(Time now) const;
-  // What this head will not begin before it is dealt again: it got slow, and its siblings may be faster.
+  // A head hands back what it has not begun, because it will leave.
+  void leaves() { return_unbegun(); }
+  // What this head will not begin before it is dealt again: it got slow, or leaves, and its siblings do not.
   DoneSet returned() const;
   // The device could run a microbatch if its token ids were here.
   bool waits_for_tokens() const;

@@ -56,8 +56,13 @@ std::vector<protocol::WorkerEffect> WorkerSteps::finish(Time now) {
 // ---------------------------------------------------------------------------------------------- views
 
 std::vector<protocol::WorkerEffect> WorkerSteps::view_received(const protocol::View& view, Time now) {
-  if (view.epoch < context_.view.epoch || life_ == Life::kGone) return finish(now);
+  if (is_leaving() && view.released) {
+    be_released(view, now);
+    return finish(now);
+  }
+  if (view.epoch < context_.view.epoch || life_ >= Life::kReleased || view.released) return finish(now);
   const protocol::Place here{context_.identity.stage, context_.identity.replica};
+  if (view.moved && *view.moved != here && is_leaving()) return finish(now);  // it will be released instead
   if (view.moved && *view.moved != here) {
     life_ = Life::kGone;
     context_.run(protocol::BeginAt{*view.moved});
@@ -77,7 +82,7 @@ void WorkerSteps::adopt(const protocol::View& view, Time now) {
   const bool same_timeline = view.timeline() == timeline_;
   if (same_timeline && view.last_commit && view.last_commit->step.value == version_ + 1 &&
       preparation_.ready_in(view.last_commit->epoch))
-    apply_commit(*view.last_commit);
+    apply_commit(*view.last_commit, now);
   if (same_timeline && view.step.value <= version_) return;  // older than the weights this worker holds
 
   const bool epoch_changed = view.epoch != context_.view.epoch;
@@ -143,7 +148,7 @@ void WorkerSteps::roll_back(const protocol::View& view) {
   context_.run(protocol::RunLoad{version_, timeline_});
 }
 
-void WorkerSteps::apply_commit(const protocol::Commit& commit) {
+void WorkerSteps::apply_commit(const protocol::Commit& commit, Time now) {
   const bool sync = context_.syncs();
   const protocol::StepPaths paths(context_.plan, commit.step, commit.absent);
   protocol::Commit own = paths.for_stage(commit, context_.identity.stage);
@@ -159,6 +164,10 @@ void WorkerSteps::apply_commit(const protocol::Commit& commit) {
   }
   context_.run(protocol::RunApply{own, sync});
   if (sync) exchange_.forget();
+  ++given_.steps;
+  given_.microbatches += flow_.done().size();
+  if (applied_ != Time{}) step_takes_ = now - applied_;
+  applied_ = now;
   ++version_;
   clear_step(false);
   const protocol::Plan& plan = context_.plan;
@@ -216,6 +225,12 @@ void WorkerSteps::leave_phase(Time now) {
 // Not a member: gets the weights of the last commit, to be admitted.
 void WorkerSteps::catch_up(Time now) {
   if (loading_ || context_.view.step == StepId(0)) return;
+  if (is_leaving() && context_.view.phase == protocol::Phase::kRunning) {
+    // Nobody will admit it.
+    fetch_.stop();
+    rebuild_.stop();
+    return;
+  }
   const std::uint64_t current = context_.view.step.value - 1;
   // Where replicas step on their own, only what they agreed on since then is missing.
   if (context_.local() && version_ < current && !fetch_.restoring() &&
@@ -267,6 +282,7 @@ void WorkerSteps::release_held(Time now) {
 // ------------------------------------------------------------------------------------------- messages
 
 std::vector<protocol::WorkerEffect> WorkerSteps::message_received(PeerId from, protocol::Message message, Time now) {
+  if (life_ >= Life::kReleased) return finish(now);
   flow_.peer_heard(from);
   connections_.connected(from);
   dispatch(from, message, now);
@@ -383,6 +399,8 @@ std::vector<protocol::WorkerEffect> WorkerSteps::peer_lost(PeerId peer, Time now
 }
 
 std::vector<protocol::WorkerEffect> WorkerSteps::tick(Time now) {
+  if (goes_at() <= now) return leave_at_once(now);
+  if (life_ >= Life::kReleased) return finish(now);
   flow_.tick(now);
   if (combination_.resend_due() <= now) combination_.resend(now);
   if (syncing() && exchange_.next_due() <= now) exchange_.pursue(version_, now);
@@ -402,8 +420,9 @@ std::vector<protocol::WorkerEffect> WorkerSteps::tick(Time now) {
 
 Time WorkerSteps::next_due() const {
   const Time due = last_report_ + (report_changed_ ? kCoalesce : kHeartbeat);
-  return std::min({due, flow_.next_due(), combination_.resend_due(), syncing() ? exchange_.next_due() : kNever,
-                   tokens_.next_due(), donor_.next_due(), probe_.next_due(), connections_.next_due()});
+  return std::min({due, goes_at(), flow_.next_due(), combination_.resend_due(),
+                   syncing() ? exchange_.next_due() : kNever, tokens_.next_due(), donor_.next_due(), probe_.next_due(),
+                   connections_.next_due()});
 }
 
 }  // namespace isthmus::router

@@ -56,12 +56,27 @@ class WorkerSteps {
   std::vector<protocol::WorkerEffect> peer_lost(PeerId peer, Time now);
   std::vector<protocol::WorkerEffect> tick(Time now);
   Time next_due() const;
+  // Says good-bye: hands back what it has not begun, and leaves (protocol::Leave) once the coordinator says that nobody
+  // waits for anything of it, or after kPatience and four of its last step.
+  std::vector<protocol::WorkerEffect> say_good_bye(Time now);
+  // … leaves now, whatever it holds, and says so.
+  std::vector<protocol::WorkerEffect> leave_at_once(Time now);
+  bool is_leaving() const { return leave_by_ != kNever; }
+
+  // What it did that counts: committed steps that it took part in, and microbatches of them.
+  struct Given {
+    std::uint64_t steps = 0;
+    std::uint64_t microbatches = 0;
+  };
+  const Given& given() const { return given_; }
 
   // Filled into every Report; the process keeps the counters.
   void set_stats(const protocol::WorkerStats& stats) { stats_ = stats; }
 
   // Why the device is idle, for people; empty while it works.
   std::string waiting_for() const;
+  // Why it has not left yet, for people. REQUIRES: is_leaving().
+  std::string stays_for() const;
 
   SessionId session() const { return context_.session; }
   std::uint64_t version() const { return version_; }
@@ -81,19 +96,22 @@ class WorkerSteps {
   // Of this process in its place.
   enum class Life : std::uint8_t {
     kServing,
-    kLeaving,  // the run is over: its last jobs were started
-    kLeft,     // … and are done; it waits for the coordinator's word
-    kGone,     // Leave or BeginAt was given out
+    kLeaving,   // the run is over: its last jobs were started
+    kLeft,      // … and are done; it waits for the coordinator's word
+    kReleased,  // it said good-bye and has no seat any more; its last checkpoint is being written
+    kGone,      // Leave or BeginAt was given out
   };
 
   void adopt(const protocol::View& view, Time now);
   void roll_back(const protocol::View& view);
-  void apply_commit(const protocol::Commit& commit);
+  void apply_commit(const protocol::Commit& commit, Time now);
   void save(std::uint64_t version);
   void clear_step(bool drop_accumulator);
   void new_session();
   void leave();
   void leave_phase(Time now);
+  void be_released(const protocol::View& view, Time now);
+  Time goes_at() const;
   void catch_up(Time now);
   void ask_again(PeerId peer, Time now);
   void trim_journal();
@@ -111,6 +129,8 @@ class WorkerSteps {
   void refuse() { ++refused_; }
   std::vector<protocol::WorkerEffect> finish(Time now);
 
+  // Whoever says good-bye waits so long to be let go, at least.
+  static constexpr Duration kPatience = seconds(30);
   // News wait so long for more of it.
   static constexpr Duration kCoalesce = std::chrono::milliseconds(100);
 
@@ -144,6 +164,11 @@ class WorkerSteps {
   std::optional<Running> running_;  // on the device
   Time coordinator_lost_ = kNever;
   std::uint32_t saves_ = 0;  // under way
+  Time leave_by_ = kNever;   // once it said good-bye
+  bool going_ = false;       // it waits no longer
+  Given given_;
+  Time applied_{};         // the newest commit
+  Duration step_takes_{};  // from one commit to the next, the last time
   bool digests_here_ = false;
   std::vector<protocol::UnitDigest> weights_;
   std::string fault_;

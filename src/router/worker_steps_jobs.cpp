@@ -17,6 +17,7 @@ void WorkerSteps::run_next(Time now) {
 }
 
 std::vector<protocol::WorkerEffect> WorkerSteps::job_done(protocol::JobResult result, Time now) {
+  if (life_ >= Life::kReleased && !std::holds_alternative<protocol::SaveDone>(result)) return finish(now);
   if (const auto* operation = std::get_if<protocol::OperationDone>(&result)) {
     if (running_ == Running{operation->tag, operation->task}) running_.reset();
     operation_done(*operation, now);
@@ -39,6 +40,7 @@ std::vector<protocol::WorkerEffect> WorkerSteps::job_done(protocol::JobResult re
       checkpointed_ = std::max(checkpointed_, save->version);
     report_changed_ = true;
     last_report_ = Time{};
+    if (life_ == Life::kReleased && saves_ == 0) leave();
   } else if (auto* warned = std::get_if<protocol::Warned>(&result)) {
     warning_ = std::move(warned->text);
     report_changed_ = true;
@@ -66,6 +68,7 @@ std::vector<protocol::WorkerEffect> WorkerSteps::job_done(protocol::JobResult re
   } else if (const auto* recalled = std::get_if<protocol::RecallDone>(&result)) {
     donor_.recalled(*recalled);
   }
+  if (life_ >= Life::kReleased) return finish(now);
   if (context_.view.phase != protocol::Phase::kRunning)
     leave_phase(now);
   else if (!context_.live())

@@ -9,7 +9,7 @@
 namespace isthmus::router {
 
 void WorkerSteps::report(Time now) {
-  if (life_ == Life::kGone) return;
+  if (life_ >= Life::kReleased) return;
   protocol::Report report;
   report.session = context_.session;
   report.stage = context_.identity.stage;
@@ -46,6 +46,11 @@ void WorkerSteps::report(Time now) {
   report.stats.waiting_for = waiting_for();
   report.device = context_.identity.device;
   report.link = probe_.figures();
+  const bool empty_handed = flow_.empty() && flow_.done().size() == 0;
+  if (is_leaving())
+    report.leaving = going_         ? protocol::Leaving::kAtOnce
+                     : empty_handed ? protocol::Leaving::kEmptyHanded
+                                    : protocol::Leaving::kFinishing;
   context_.run(protocol::SendMessage{kCoordinator, std::move(report)});
   last_report_ = now;
   report_changed_ = false;

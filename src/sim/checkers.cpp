@@ -66,6 +66,10 @@ void Checkers::logged(const coordinator::LogRecord& record,
       if (std::ranges::find(live_, from, &Live::stage) == live_.end())
         violation(fmt::format("stage {} lost its last replica to a move", from));
     }
+  } else if (const auto* unseat = std::get_if<coordinator::UnseatRecord>(&record)) {
+    moved_.erase(unseat->peer);
+    if (std::ranges::find(live_, unseat->peer, &Live::peer) != live_.end())
+      violation(fmt::format("worker {}, which serves, gives up its seat", unseat->peer));
   } else if (const auto* commit = std::get_if<coordinator::CommitRecord>(&record)) {
     const StepId step = commit->commit.step;
     if (step.value != version_ + 1) violation(fmt::format("step {} committed after version {}", step, version_));

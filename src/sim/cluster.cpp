@@ -8,6 +8,7 @@ namespace isthmus::sim {
 namespace {
 
 constexpr Duration kProcessStart = std::chrono::milliseconds(300);
+constexpr Duration kAskAgain = seconds(1);  // for a seat
 
 }  // namespace
 
@@ -123,6 +124,7 @@ void Cluster::start_worker(PeerId peer, protocol::Place place) {
   worker.life = ++lives_;
   worker.up = true;
   worker.die_in = -1;
+  worker.asked_to_leave = false;
   worker.wake_at = kNever;
   worker.frozen_until = now_;
   network_.forget(peer);
@@ -142,22 +144,52 @@ void Cluster::kill_worker(PeerId peer, Duration down) {
   Worker& worker = worker_of(peer);
   if (!worker.up) return;
   note(1, peer.value);
-  worker.up = false;
-  for (const auto& seat : seats_)
-    if (seat.peer != peer && up(seat.peer)) lose(seat.peer, peer);
-  if (coordinator_.up) lose(kCoordinator, peer);
-  // Its supervisor knows only its first place.
+  hang_up(worker);
+  // Its supervisor knows only its first place, unless it gave that up.
   const coordinator::Seat& seat = seats_[peer.value - 1];
-  at(now_ + down + kProcessStart,
-     [this, peer, place = protocol::Place{seat.stage, seat.replica}] { start_worker(peer, place); });
+  at(now_ + down + kProcessStart, [this, peer, place = protocol::Place{seat.stage, seat.replica}] {
+    if (coordinator_.machine->place_of(peer))
+      start_worker(peer, place);
+    else
+      ask_for_seat(peer);
+  });
 }
 
-// The process goes on in another place, on new connections.
-void Cluster::leave_for(Worker& worker, protocol::Place place) {
+void Cluster::hang_up(Worker& worker) {
   worker.up = false;
   for (const auto& seat : seats_)
     if (seat.peer != worker.peer && up(seat.peer)) lose(seat.peer, worker.peer);
   if (coordinator_.up) lose(kCoordinator, worker.peer);
+}
+
+// It said good-bye, and is back after a moment.
+void Cluster::go_for_a_while(Worker& worker) {
+  hang_up(worker);
+  at(now_ + kProcessStart, [this, peer = worker.peer] { ask_for_seat(peer); });
+}
+
+// As a process does that has just been started: again and again, until it has one.
+void Cluster::ask_for_seat(PeerId peer) {
+  if (worker_of(peer).up || ended_) return;
+  if (coordinator_.up && now_ >= coordinator_.frozen_until && enrol(peer))
+    if (const auto place = coordinator_.machine->place_of(peer)) return start_worker(peer, *place);
+  at(now_ + kAskAgain, [this, peer] { ask_for_seat(peer); });
+}
+
+// Whether the coordinator is still there afterwards.
+bool Cluster::enrol(PeerId peer) {
+  coordinator::Enrolment enrolment;
+  for (std::size_t i = 0; i < 4; ++i) enrolment.key[i] = static_cast<std::uint8_t>(peer.value >> (8 * i));
+  enrolment.identity = enrolment.key;
+  enrolment.wish = seats_[peer.value - 1].stage;
+  carry_out(coordinator_.machine->enrol(enrolment, now_));
+  if (coordinator_.up) wake_coordinator();
+  return coordinator_.up;
+}
+
+// The process goes on in another place, on new connections.
+void Cluster::leave_for(Worker& worker, protocol::Place place) {
+  hang_up(worker);
   for (auto& [stage, disk] : worker.disks)
     if (stage != place.stage) disk.journal->clear();
   at(now_ + kProcessStart, [this, peer = worker.peer, place] { start_worker(peer, place); });
@@ -178,13 +210,7 @@ void Cluster::start_coordinator(bool fresh) {
   coordinator_.machine->replay(log_);
   coordinator_.tokens.emplace(plan_, options_.bytes_per_second);
   if (fresh) {
-    for (const auto& seat : seats_) {
-      coordinator::Enrolment enrolment;
-      for (std::size_t i = 0; i < 4; ++i) enrolment.key[i] = static_cast<std::uint8_t>(seat.peer.value >> (8 * i));
-      enrolment.identity = enrolment.key;
-      enrolment.wish = seat.stage;
-      carry_out(coordinator_.machine->enrol(enrolment, now_));
-    }
+    for (const auto& seat : seats_) enrol(seat.peer);
     carry_out(coordinator_.machine->begin(0, now_));
   }
   if (!coordinator_.up) return;
@@ -333,6 +359,7 @@ void Cluster::carry_out(PeerId peer, std::vector<protocol::WorkerEffect> effects
       leave_for(worker, begin->place);
       return;
     } else if (std::holds_alternative<protocol::Leave>(effect)) {
+      if (worker.asked_to_leave) return go_for_a_while(worker);
       worker.up = false;
       worker.left = true;
       return;

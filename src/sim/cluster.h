@@ -108,6 +108,7 @@ class Cluster {
     std::unique_ptr<router::WorkerSteps> steps;
     bool up = false;
     bool left = false;
+    bool asked_to_leave = false;  // by a fault: it comes back
     std::uint64_t life = 0;
     Time frozen_until{};
     Time wake_at = kNever;
@@ -146,7 +147,11 @@ class Cluster {
   bool up(PeerId peer) const { return peer == kCoordinator ? coordinator_.up : workers_.at(peer.value - 1).up; }
 
   void start_worker(PeerId peer, protocol::Place place);
+  void hang_up(Worker& worker);
   void leave_for(Worker& worker, protocol::Place place);
+  void go_for_a_while(Worker& worker);
+  void ask_for_seat(PeerId peer);
+  bool enrol(PeerId peer);
   void kill_worker(PeerId peer, Duration down);
   void start_coordinator(bool fresh);
   void kill_coordinator(Duration down);

@@ -45,6 +45,11 @@ void Cluster::begin(const Fault& fault) {
         return c.move(fault.peer, fault.stage, "asked to", now_);
       });
       break;
+    case FaultKind::kLeave:
+      worker_of(fault.peer).asked_to_leave = true;
+      in_worker(fault.peer, worker_of(fault.peer).life,
+                [this](router::WorkerSteps& steps) { return steps.say_good_bye(now_); });
+      break;
     case FaultKind::kCoordinatorCrash:
       coordinator_.die_in = static_cast<int>(draws_.below(6));
       break;

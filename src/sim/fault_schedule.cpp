@@ -30,7 +30,8 @@ constexpr std::array<const char*, kFaultKinds> kNames = {"bandwidth",
                                                          "coordinator-crash",
                                                          "coordinator-freeze",
                                                          "disk-full",
-                                                         "move"};
+                                                         "move",
+                                                         "leave"};
 
 }  // namespace
 

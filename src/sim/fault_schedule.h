@@ -30,9 +30,10 @@ enum class FaultKind : std::uint8_t {
   kCoordinatorCrash,
   kCoordinatorFreeze,
   kDiskFull,
-  kMove,  // it is told to serve another stage from now on
+  kMove,   // it is told to serve another stage from now on
+  kLeave,  // it says good-bye, and comes back later
 };
-inline constexpr std::size_t kFaultKinds = static_cast<std::size_t>(FaultKind::kMove) + 1;
+inline constexpr std::size_t kFaultKinds = static_cast<std::size_t>(FaultKind::kLeave) + 1;
 const char* name_of(FaultKind kind);
 // Nothing if there is no such fault.
 std::vector<FaultKind> fault_kinds(const std::string& comma_separated, std::string& unknown);

@@ -51,14 +51,15 @@ class AdminSocketTest : public ::testing::Test {
 };
 
 TEST_F(AdminSocketTest, AnswersALineAndOnlyItsOwnerMayAsk) {
-  EXPECT_THAT(process::ask_admin(folder_, "hello", seconds(1)).error().message, HasSubstr("no coordinator serves"));
+  EXPECT_THAT(process::ask_admin(folder_, "coordinator", "hello", seconds(1)).error().message,
+              HasSubstr("no coordinator serves"));
   auto socket = process::AdminSocket::listen(folder_);
   ASSERT_TRUE(socket) << socket.error().message;
   struct stat info {};
   ASSERT_EQ(::stat((folder_ + "/admin").c_str(), &info), 0);
   EXPECT_EQ(info.st_mode & 0777, 0600u);
   Result<std::string> answer = "";
-  std::thread owner([&] { answer = process::ask_admin(folder_, "hello", seconds(60)); });
+  std::thread owner([&] { answer = process::ask_admin(folder_, "coordinator", "hello", seconds(60)); });
   for (bool answered = false; !answered;)
     for (const auto& request : socket->poll()) {
       EXPECT_EQ(request.line, "hello");
@@ -71,7 +72,7 @@ TEST_F(AdminSocketTest, AnswersALineAndOnlyItsOwnerMayAsk) {
   // A line that never ends is hung up on.
   std::atomic<bool> over = false;
   std::thread flood([&] {
-    answer = process::ask_admin(folder_, std::string(1 << 20, 'x'), seconds(60));
+    answer = process::ask_admin(folder_, "coordinator", std::string(1 << 20, 'x'), seconds(60));
     over = true;
   });
   while (!over) EXPECT_TRUE(socket->poll().empty());
@@ -89,7 +90,8 @@ TEST_F(AdminSocketTest, TakesThePlaceOfOneThatAKilledProcessLeft) {
   (place / "admin").string().copy(address.sun_path, sizeof address.sun_path - 1);
   ASSERT_EQ(::bind(left, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
   ::close(left);
-  EXPECT_THAT(process::ask_admin(place, "hello", seconds(1)).error().message, HasSubstr("no coordinator serves"));
+  EXPECT_THAT(process::ask_admin(place, "coordinator", "hello", seconds(1)).error().message,
+              HasSubstr("no coordinator serves"));
   EXPECT_TRUE(process::AdminSocket::listen(place));
   fs::remove(place / "admin");
   // What is no socket is somebody's, and stays.

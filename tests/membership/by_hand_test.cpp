@@ -137,7 +137,7 @@ TEST_F(ByHandTest, AnOwnerInvitesAndShutsOut) {
     return said.output;
   };
   const auto invited = [&](std::vector<std::string> how) {
-    how.insert(how.begin(), "invite");
+    how.insert(how.begin(), {"invite", "--trusted"});
     how.push_back("--json");
     return nlohmann::json::parse(owner(how))["invite"].get<std::string>();
   };

@@ -26,7 +26,7 @@ class HomesTest : public ByHandTest {
   }
   // What an owner sends to a friend.
   std::string invite(const std::vector<std::string>& more = {}) {
-    std::vector<std::string> arguments = {"invite", folder_ + "/out", "--uses", "0"};
+    std::vector<std::string> arguments = {"invite", folder_ + "/out", "--uses", "0", "--trusted"};
     arguments.insert(arguments.end(), more.begin(), more.end());
     const auto printed = run(arguments);
     EXPECT_EQ(printed.code, 0) << printed.output;

@@ -63,6 +63,33 @@ TEST(Simulation, MovesLoseNothing) {
   EXPECT_GT(moves, times(50));
 }
 
+// Workers leave and come back all the time, and now and then something breaks while they do.
+TEST(Simulation, LeavingLosesNothing) {
+  SimulationOptions options;
+  options.kinds = {FaultKind::kLeave, FaultKind::kLeave, FaultKind::kLeave,           FaultKind::kMove,
+                   FaultKind::kCrash, FaultKind::kCut,   FaultKind::kCoordinatorCrash};
+  options.faults = 12;
+  std::uint64_t left = 0;
+  for (std::uint64_t seed = 1; seed <= times(100); ++seed) {
+    const auto result = simulate(draw_plan(seed), seed, options);
+    EXPECT_TRUE(result.violations.empty()) << story(result);
+    if (const auto at = result.events.find("left"); at != result.events.end()) left += at->second;
+  }
+  EXPECT_GT(left, times(100));
+}
+
+// With nothing else that happens nobody is missed: no silence, no lost connection, nothing rebuilt from a checkpoint.
+TEST(Simulation, NobodyWaitsForWhoeverLeft) {
+  SimulationOptions options;
+  options.kinds = {FaultKind::kLeave};
+  for (std::uint64_t seed = 1; seed <= times(100); ++seed) {
+    const auto result = simulate(draw_plan(seed), seed, options);
+    EXPECT_TRUE(result.violations.empty()) << story(result);
+    for (const char* event : {"suspected", "expelled", "rolled back", "unreachable"})
+      EXPECT_FALSE(result.events.contains(event)) << event << "\n" << story(result);
+  }
+}
+
 // Every bad step takes the run back, if there is a checkpoint to go back to, while everything else breaks as well.
 TEST(Simulation, GoesBackAfterBadSteps) {
   SimulationOptions options;

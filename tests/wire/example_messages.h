@@ -50,6 +50,8 @@ inline protocol::View example_view() {
   v.head_owner = {SessionId(11), kNoSession};
   v.head_again = {false, true};
   v.dealt_again = EpochId(299);
+  v.leaving = {SessionId(UINT64_MAX - 1)};
+  v.released = true;
   v.absent = {StageId(1), StageId(2)};
   v.last_commit = protocol::Commit{StepId(2), 1, EpochId(8), 0.125, false, {StageId(1)}};
   v.preparing = true;
@@ -100,6 +102,7 @@ inline protocol::Report example_report() {
   r.link = {{4, SessionId(12)}, std::chrono::milliseconds(31), 79e6, 12.5};
   r.offences = {{SessionId(12), 31, "its numbers are not finite"}};
   r.returned = example_done();
+  r.leaving = protocol::Leaving::kFinishing;
   return r;
 }
 

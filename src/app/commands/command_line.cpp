@@ -62,8 +62,11 @@ CommandLine::CommandLine()
   add_coordinator(*this);
   add_join(*this);
   add_relay(*this);
+  add_leave(*this);
   add_invite(*this);
   add_peers(*this);
+  add_status(*this);
+  add_doctor(*this);
   add_revoke(*this);
   add_log(*this);
   add_bench(*this);

@@ -6,7 +6,6 @@
 #include "app/commands/listen_option.h"
 #include "app/commands/number_option.h"
 #include "app/coordinator_process.h"
-#include "app/invite.h"
 #include "app/owner_key.h"
 #include "base/input_file.h"
 #include "config/load_run.h"
@@ -24,14 +23,9 @@ struct Wishes {
 
 // Where it is reached, and through which relays, as it was written on the command line.
 Status read(const Wishes& wishes, CoordinatorOptions& options) {
-  for (const std::string& text : wishes.advertise) {
-    const bool named = text.find(':') != text.npos && (text[0] != '[' || text.find("]:") != text.npos);
-    const auto address = transport::read_address(named ? text : text + ":1");
-    if (!address || transport::is_wildcard(address->host) || (named && address->port > 65'532))
-      return fail("--advertise {}: expected NAME or NAME:PORT, such as home.example.org:7000", text);
-    options.advertise.push_back({address->host, named ? address->port : std::uint16_t{0}});
-  }
-  if (options.advertise.size() > kDoorsMax) return fail("--advertise: an invite names at most {} addresses", kDoorsMax);
+  auto advertise = read_advertised(wishes.advertise);
+  if (!advertise) return tl::unexpected(advertise.error());
+  options.advertise = std::move(*advertise);
   if (transport::is_wildcard(options.host) && options.advertise.empty())
     return fail("--listen {} says nothing about where others reach this machine; add --advertise NAME:PORT",
                 options.host);

@@ -1,14 +1,10 @@
-#include <unistd.h>
-
-#include <cstdlib>
-#include <filesystem>
-#include <iostream>
-#include <iterator>
 #include <string>
 
 #include "app/commands/command_line.h"
+#include "app/commands/invite_option.h"
 #include "app/commands/listen_option.h"
 #include "app/commands/number_option.h"
+#include "app/commands/worker_home.h"
 #include "app/worker_process.h"
 
 namespace isthmus::app {
@@ -20,45 +16,9 @@ struct JoinOptions {
   WorkerOptions worker;
 };
 
-// $XDG_DATA_HOME/isthmus or ~/.local/share/isthmus; empty: this user has no folder of the kind.
-std::string usual_home() {
-  if (const char* data = std::getenv("XDG_DATA_HOME"); data && *data == '/') return std::string(data) + "/isthmus";
-  if (const char* home = std::getenv("HOME"); home && *home == '/') return std::string(home) + "/.local/share/isthmus";
-  return "";
-}
-
-// An invite has no '/' or '.', and a file's name seldom its form.
-bool is_file_name(const std::string& text) {
-  return !text.starts_with("isthmus") || text.find_first_of("/.") != std::string::npos || std::filesystem::exists(text);
-}
-
-Result<InviteSource> source_of(const JoinOptions& options) {
-  std::string text = options.invite;
-  if (text.empty()) {
-    const std::string last = options.worker.home.invite();
-    if (!std::filesystem::exists(last))
-      return fail("{} has joined no run yet; give it an invite: `isthmus join INVITE`", options.worker.home.path);
-    return InviteSource{last, {}};
-  }
-  if (text == "-") {
-    constexpr std::size_t kMost = 4096;
-    text.clear();
-    for (char c;
-         text.size() < kMost && std::cin.get(c) && (c != '\n' || text.find_first_not_of(" \t\r\n") == text.npos);)
-      text += c;
-  } else if (is_file_name(text)) {
-    return InviteSource{text, {}};
-  }
-  auto invite = read_invite(text);
-  if (!invite) return tl::unexpected(invite.error());
-  return InviteSource{"", std::move(*invite)};
-}
-
 int join(JoinOptions& options) {
-  if (options.worker.home.path.empty()) options.worker.home.path = usual_home();
-  if (options.worker.home.path.empty())
-    return report(fail("this user has no home folder; say where to keep identity and checkpoints: --home DIR"));
-  auto source = source_of(options);
+  if (auto found = find_home(options.worker.home); !found) return report(found);
+  auto source = invite_source(options.invite, options.worker.home);
   if (!source) return report(tl::unexpected(source.error()));
   options.worker.invite = std::move(*source);
   return serve_worker(options.worker);
@@ -74,8 +34,7 @@ void add_join(CommandLine& line) {
   command->add_option("INVITE", options.invite,
                       "What `isthmus invite` printed, - to read it from standard input, or a file that holds it, "
                       "OUT/join, which may still have to be written (default: that of the run it joined last)");
-  command->add_option("--home", worker.home.path,
-                      "Folder of this worker: its identity, journal, checkpoints (default: ~/.local/share/isthmus)");
+  add_home(*command, worker.home, "Folder of this worker: its identity, journal, checkpoints");
   command->add_option("--checkpoints", worker.checkpoints, "Folder for checkpoints (default: in its home)");
   command->add_option("--name", worker.name, "What people call it, at most 64 bytes (default: its home's folder)");
   add_number(*command, "--stage", worker.stage, "Stage it would rather serve, from 0 (default: any)", 0, 100'000);

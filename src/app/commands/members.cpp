@@ -39,8 +39,9 @@ struct RevokeOptions {
 
 // The coordinator's answer; its error is ours.
 Result<json> ask_coordinator(const std::string& folder, const AdminAsk& ask) {
-  const auto answer = process::ask_admin(folder, encode_ask(ask), seconds(10));
-  if (!answer) return tl::unexpected(answer.error());
+  const auto answer = process::ask_admin(folder, "coordinator", encode_ask(ask), seconds(10));
+  if (!answer)
+    return fail("{}; `isthmus coordinator RUN.toml --out {}` goes on with a run", answer.error().message, folder);
   json said = json::parse(*answer, nullptr, false);
   if (!said.is_object()) return fail("the coordinator of {} answers what this version does not know", folder);
   if (said.contains("error")) return fail("{}", said["error"].get<std::string>());

@@ -157,7 +157,7 @@ class Launcher {
         if (!leave_by) {
           leave_by = process::monotonic_now() + kLeave;
           if (coordinator_.child->exit_code() != 0)
-            for (auto& worker : workers_) worker.child->signal(SIGTERM);
+            for (auto& worker : workers_) end_at_once(worker);
         } else if (process::monotonic_now() > *leave_by) {
           for (auto& worker : workers_) worker.child->signal(SIGKILL);
         }
@@ -165,6 +165,11 @@ class Launcher {
       // Ended by any signal, a child's end (SIGCHLD) included.
       ::usleep(20'000);
     }
+  }
+
+  // A worker that is asked twice says good-bye to nobody. Signals of one kind that are not read yet are one.
+  static void end_at_once(Process& worker) {
+    for (const int signal : {SIGTERM, SIGINT}) worker.child->signal(signal);
   }
 
   // Whether the process was killed, and is worth another try: not if it dies again and again as soon as it starts.

@@ -24,6 +24,13 @@ std::vector<StageId> Absence::of_next_step(const Decisions& decisions) const {
   return absent;
 }
 
+std::optional<Time> Absence::skips_at(const Decisions& decisions, StageId stage) const {
+  const auto since = empty_since_.find(stage);
+  const bool skips = since != empty_since_.end() && !decisions.is_absent(stage) &&
+                     decisions.steps_without[stage.value] < plan_.skip_steps && protocol::may_be_absent(plan_, {stage});
+  return skips ? std::optional(since->second + plan_.skip_after) : std::nullopt;
+}
+
 Absence::Turn Absence::turn(const Decisions& decisions, Time now) {
   Turn turn;
   if (plan_.skip_after == Duration{} || !decisions.last_commit || decisions.step > plan_.final_step()) return turn;

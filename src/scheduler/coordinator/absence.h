@@ -31,6 +31,9 @@ class Absence {
   // What the next step goes without: as the running one, unless somebody has come back or it has been too long.
   std::vector<StageId> of_next_step(const Decisions& decisions) const;
 
+  // When the step begins again without the stage that nobody serves; nothing: not for all that is known now.
+  std::optional<Time> skips_at(const Decisions& decisions, StageId stage) const;
+
  private:
   protocol::Plan plan_;
   std::map<StageId, Time> empty_since_;

@@ -18,7 +18,7 @@ Coordinator::Coordinator(const protocol::Plan& plan, Options options)
       options_(options),
       decisions_(plan),
       liveness_({options.suspicion, options.silence, options.reconnect, options.grace, options.pause}),
-      seating_(plan, options.seating),
+      seating_(plan, options.seating, options.trust),
       absence_(plan),
       verdicts_(plan, {options.guard, options.checkpoints_kept}),
       survey_(options.measure),
@@ -166,7 +166,13 @@ void Coordinator::skip_the_empty(Time now) {
 
 std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const protocol::Report& report, Time now) {
   liveness_.turn(now);
+  const bool leaving = report.leaving != protocol::Leaving::kNo;
   const Seat* found = seating_.find(from);
+  if (!found && leaving) {
+    seating_.leaves(from);
+    release(from, std::min(report.stage, plan_.last_stage()));  // it has not heard of it
+    return take();
+  }
   if (!found) {
     happened(events::Refused{from, "a report from a peer without a seat"});
     return take();
@@ -174,6 +180,10 @@ std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const protocol
   const Seat seat = *found;
   const bool is_there = report.stage == seat.stage && report.replica == seat.replica;
   liveness_.heard(from);
+  if (!is_there && leaving && phase_ == protocol::Phase::kRunning && !decisions_.live_of(from)) {
+    let_go(from, "before it served there");
+    return take();
+  }
   if (!is_there) {
     // It does not know yet that it was moved or seated elsewhere, or was started again where it was first.
     send_view(from);
@@ -204,6 +214,15 @@ std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const protocol
   else
     newest_[place] = &(reports_[from] = report);
   survey_.record(from, report.link, now);
+  if (!leaving) {
+    seating_.is_back(from);
+  } else if (!seating_.is_leaving(from)) {
+    seating_.leaves(from);
+    happened(events::Leaving{from, {seat.stage, seat.replica}});
+    next_moves_ = now;  // somebody else may have to serve its stage
+    fill_seats();
+    send_views_soon();
+  }
 
   // What is late after an expulsion is refused as well as what is forged; nothing else changes by either.
   if (report.stats.rejected_frames > refused_before)
@@ -261,6 +280,7 @@ std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const protocol
     }
   }
   if (first && decisions_.epoch != EpochId(0)) send_view(from);
+  consider_leaving(from);
   end_if_all_left(now);
   return take();
 }
@@ -278,11 +298,13 @@ std::uint64_t Coordinator::durable(StageId stage) const {
   return version == UINT64_MAX ? 0 : version;
 }
 
-// A process that is there but not a member: it may become one once it holds the weights of the last commit.
+// A process that is there but not a member: it may become one once it holds the weights of the last commit. After the
+// run's last commit also who was asked to leave gets them: the stage's final weights may be nowhere else.
 bool Coordinator::is_candidate(const Seat& seat) const {
   const auto report = reports_.find(seat.peer);
-  return report != reports_.end() && liveness_.is_connected(seat.peer) &&
-         !decisions_.used_sessions.contains(report->second.session);
+  if (report == reports_.end() || !liveness_.is_connected(seat.peer)) return false;
+  if (report->second.leaving != protocol::Leaving::kNo && phase_ != protocol::Phase::kFinished) return false;
+  return !decisions_.used_sessions.contains(report->second.session);
 }
 
 protocol::Member Coordinator::member_of(const Seat& seat, const protocol::Report& report) const {

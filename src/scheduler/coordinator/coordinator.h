@@ -57,7 +57,8 @@ struct LetIn {
 // An identity may not take part.
 struct TurnAway {
   protocol::PublicKey identity{};
-  std::string reason;  // for people, theirs too
+  std::string reason;         // for people, theirs too
+  bool for_a_moment = false;  // the reason may be gone in a few seconds
 };
 // The peer serves here from now on.
 struct TakeSeat {
@@ -142,7 +143,10 @@ class Coordinator {
   // Out at once, for this reason; with `ban` its identity never comes back. An unknown peer: no effects.
   std::vector<CoordinatorEffect> revoke(PeerId peer, const std::string& reason, bool ban, Time now);
   std::optional<protocol::Place> place_of(PeerId peer) const { return decisions_.place_of(peer); }
-  std::optional<Queued> queued(PeerId peer) const { return seating_.queued(decisions_, peer); }
+  std::optional<Queued> queued(PeerId peer) const { return seating_.queued(decisions_, liveness_, peer); }
+  // Whoever holds this identity will not come: its seat goes to others at once, and it is given none until it enrols
+  // anew. For those that have not begun to serve; members say so in their reports. An unknown identity: no effects.
+  std::vector<CoordinatorEffect> good_bye(const protocol::PublicKey& identity, Time now);
 
   // Where the peer is; said before its first report, and again when it is somewhere else. Never said: where all are.
   void located(PeerId peer, const protocol::Location& location) { locations_[peer] = location; }
@@ -176,6 +180,7 @@ class Coordinator {
   };
 
   void append(LogRecord record);
+  bool gives_seats() const;
   void take_seats();
   void free_seats();
   void fill_seats();
@@ -219,10 +224,17 @@ class Coordinator {
   void evaluate(Time now);
   void commit();
   void enter(protocol::Phase phase, const std::string& reason, Time now);
+  bool somebody_comes(StageId stage) const;
+  void consider_leaving(PeerId peer);
+  void let_leavers_go();
+  void let_go(PeerId peer, const std::string& when);
+  void release(PeerId peer, StageId stage);
   bool has_left(PeerId peer) const;
   void end_if_all_left(Time now);
   std::uint32_t timeline() const { return static_cast<std::uint32_t>(decisions_.rollbacks.size()); }
   std::vector<CoordinatorEffect> take();
+  void describe(RunStatus::Worker& worker, const protocol::Report* report) const;
+  void describe(RunStatus::Stage& stage, StageId id, const RunStatus& status) const;
 
   protocol::Plan plan_;
   Options options_;

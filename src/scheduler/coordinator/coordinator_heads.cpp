@@ -1,4 +1,4 @@
-// Microbatches that a head returned because it got slow.
+// Microbatches that a head returned because it got slow, or leaves.
 
 #include <algorithm>
 #include <utility>
@@ -14,7 +14,7 @@ void Coordinator::deal_returned(const protocol::Report& report) {
   if (report.returned.size() == 0 || (last != decisions_.dealt_again.end() && report.epoch < last->second)) return;
   struct Head {
     SessionId session;
-    bool suspected = false;
+    bool suspected = false;  // or about to leave
     double left = 0;
     double service = 0;  // 0: not known
   };
@@ -23,7 +23,7 @@ void Coordinator::deal_returned(const protocol::Report& report) {
   for (const auto& member : decisions_.members(StageId(0))) {
     const auto newest = reports_.find(member.peer);
     const bool known = newest != reports_.end() && newest->second.session == member.session;
-    heads.push_back({member.session, liveness_.suspects(member.session), 0,
+    heads.push_back({member.session, liveness_.suspects(member.session) || seating_.is_leaving(member.peer), 0,
                      known ? static_cast<double>(newest->second.stats.service_us) : 0.0});
     if (heads.back().service > 0)
       fastest = fastest == 0 ? heads.back().service : std::min(fastest, heads.back().service);

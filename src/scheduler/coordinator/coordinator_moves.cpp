@@ -10,7 +10,7 @@ namespace isthmus::coordinator {
 // Its stage would still be served, for all that is known.
 bool Coordinator::can_spare(const protocol::Member& member) const {
   return std::ranges::any_of(decisions_.members(member.stage), [&](const protocol::Member& other) {
-    return other.session != member.session && !liveness_.suspects(other.session);
+    return other.session != member.session && !liveness_.suspects(other.session) && !seating_.is_leaving(other.peer);
   });
 }
 
@@ -41,7 +41,7 @@ SwarmLoad Coordinator::load(Time now) const {
   }
   const auto rates = survey_.rates();
   for (const auto& seat : seating_.seats()) {
-    if (seating_.why_gone(seat.peer)) continue;
+    if (seating_.why_gone(seat.peer) || seating_.is_leaving(seat.peer)) continue;
     if (const protocol::Member* member = decisions_.live_of(seat.peer)) {
       const auto report = reports_.find(seat.peer);
       const bool known = report != reports_.end() && report->second.session == member->session;
@@ -133,7 +133,7 @@ void Coordinator::make_move() {
 // True if somebody moved.
 bool Coordinator::carry_out(const PendingMove& move) {
   const protocol::Member* found = phase_ == protocol::Phase::kRunning ? decisions_.live_of(move.peer) : nullptr;
-  if (!found || found->stage == move.to || !can_spare(*found)) {
+  if (!found || found->stage == move.to || seating_.is_leaving(move.peer) || !can_spare(*found)) {
     if (rebalance_) rebalance_->dropped(move.peer);
     return false;
   }

@@ -1,5 +1,7 @@
 // Who may take part, and where: what Seating decides, in records and effects.
 
+#include <fmt/format.h>
+
 #include <utility>
 
 #include "scheduler/coordinator/coordinator.h"
@@ -22,19 +24,35 @@ std::vector<CoordinatorEffect> Coordinator::withdraw(const protocol::PublicKey& 
   return take();
 }
 
+// Also after the last commit, if a stage's final weights are with somebody who is away: the last steps went without it.
+bool Coordinator::gives_seats() const {
+  bool lacks_one = false;
+  for (std::uint32_t s = 0; s < plan_.stages.size(); ++s)
+    lacks_one = lacks_one || decisions_.stage_is_empty(StageId(s));
+  return phase_ == protocol::Phase::kRunning || (phase_ == protocol::Phase::kFinished && !ended_ && lacks_one);
+}
+
 std::vector<CoordinatorEffect> Coordinator::enrol(const Enrolment& enrolment, Time now) {
   liveness_.turn(now);
-  const auto refuse = [&](std::string reason) {
-    effects_.push_back(TurnAway{enrolment.identity, std::move(reason)});
+  const auto refuse = [&](std::string reason, bool for_a_moment = false) {
+    effects_.push_back(TurnAway{enrolment.identity, std::move(reason), for_a_moment});
     return take();
   };
-  if (phase_ != protocol::Phase::kRunning) return refuse("the run is over; there is nothing left to take part in");
+  constexpr const char* kOver = "the run is over; there is nothing left to take part in";
+  if (!gives_seats()) return refuse(kOver);
   Seating::Answer answer = seating_.answer(decisions_, enrolment);
   if (auto* refusal = std::get_if<Seating::Refusal>(&answer)) return refuse(std::move(refusal->reason));
   const auto* fresh = std::get_if<EnrolRecord>(&answer);
+  if (fresh && phase_ != protocol::Phase::kRunning) return refuse(kOver);
   const PeerId peer = fresh ? fresh->peer : std::get<PeerId>(answer);
+  if (!fresh && seating_.is_taken(peer, enrolment, liveness_))
+    return refuse(fmt::format("this identity takes part already, as worker {}; one home folder is one worker: end that "
+                              "one (`isthmus leave`), or join from another folder (--home)",
+                              peer),
+                  true);
   if (fresh) append(*fresh);
-  seating_.asked(peer, now);
+  if (!enrolment.again) seating_.is_back(peer);
+  seating_.asked(peer, enrolment.life, now);
   effects_.push_back(LetIn{peer, enrolment.identity, enrolment.key});
   if (fresh) happened(events::Enrolled{peer, enrolment.name});
   fill_seats();
@@ -69,7 +87,7 @@ void Coordinator::free_seats() {
 }
 
 void Coordinator::fill_seats() {
-  if (phase_ != protocol::Phase::kRunning) return;
+  if (!gives_seats()) return;
   while (const auto seat = seating_.next(decisions_, liveness_)) {
     append(*seat);
     const protocol::Place place{seat->stage, seat->replica};

@@ -130,6 +130,7 @@ void Coordinator::commit() {
     ends_at_ = liveness_.now() + options_.leave;
   }
   make_move();
+  let_leavers_go();
   send_views();
   effects_.push_back(StepCommitted{outcome});
   happened(step, events::Committed{result.reason});

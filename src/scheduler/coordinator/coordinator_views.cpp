@@ -38,6 +38,8 @@ protocol::View Coordinator::view_of(StageId stage, EpochId known) const {
   for (const auto session : liveness_.suspected())
     if (const protocol::Member* member = decisions_.find(session); member && is_near(member->stage))
       view.suspected.push_back(session);
+  for (const auto& member : decisions_.members(first, last))
+    if (seating_.is_leaving(member.peer)) view.leaving.push_back(member.session);
   for (const PeerId peer : outsiders_)
     if (const Seat& seat = *seating_.find(peer); is_near(seat.stage) && is_candidate(seat))
       view.joining.push_back(member_of(seat, reports_.at(peer)));

@@ -30,6 +30,8 @@ std::string text(const events::Fetching& e) { return e.what; }
 std::string text(const events::Admitted& e) { return fmt::format("{}, version {}", place_text(e.place), e.version); }
 std::string text(const events::Suspected& e) { return e.disconnected ? "its connection is lost" : "silent"; }
 std::string text(const events::Expelled& e) { return e.reason; }
+std::string text(const events::Leaving& e) { return place_text(e.place) + "; it finishes what it has begun"; }
+std::string text(const events::Left& e) { return place_text(e.place) + ", " + e.when; }
 std::string text(const events::Moved& e) {
   return fmt::format("from stage {} to stage {}: {}", e.from, e.to, e.reason);
 }

@@ -74,6 +74,19 @@ struct Expelled {
   PeerId peer;
   std::string reason;
 };
+// It was asked to leave, and finishes what it has begun.
+struct Leaving {
+  static constexpr std::string_view kName = "leaving";
+  PeerId peer;
+  protocol::Place place;
+};
+// It said good-bye, and has no seat any more.
+struct Left {
+  static constexpr std::string_view kName = "left";
+  PeerId peer;
+  protocol::Place place;
+  std::string when;  // in words: what it left behind
+};
 struct Moved {
   static constexpr std::string_view kName = "moved";
   PeerId peer;
@@ -164,12 +177,12 @@ struct Finished {
 
 }  // namespace events
 
-using Event =
-    std::variant<events::Invited, events::Withdrawn, events::Enrolled, events::Seated, events::Unseated,
-                 events::Revoked, events::Joining, events::Fetching, events::Admitted, events::Suspected,
-                 events::Expelled, events::Moved, events::Gone, events::Dealt, events::Committed, events::Checkpointed,
-                 events::RolledBack, events::StageSkipped, events::StageAwaited, events::Fault, events::Warning,
-                 events::Refused, events::Unreachable, events::Offender, events::Stopping, events::Finished>;
+using Event = std::variant<events::Invited, events::Withdrawn, events::Enrolled, events::Seated, events::Unseated,
+                           events::Revoked, events::Joining, events::Fetching, events::Admitted, events::Suspected,
+                           events::Expelled, events::Leaving, events::Left, events::Moved, events::Gone, events::Dealt,
+                           events::Committed, events::Checkpointed, events::RolledBack, events::StageSkipped,
+                           events::StageAwaited, events::Fault, events::Warning, events::Refused, events::Unreachable,
+                           events::Offender, events::Stopping, events::Finished>;
 
 // Something happened in this step.
 struct Happened {

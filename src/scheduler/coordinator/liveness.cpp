@@ -52,6 +52,17 @@ bool Liveness::is_disconnected(PeerId peer) const {
   return contact && contact->lost;
 }
 
+std::optional<Time> Liveness::lost_since(PeerId peer) const {
+  const Contact* contact = find(peer);
+  return contact ? contact->lost : std::nullopt;
+}
+
+Time Liveness::lost_at(PeerId peer) const {
+  const auto lost = lost_since(peer);
+  const Time silent_too_long = last_heard(peer) + options_.silence;
+  return std::max(patient_until_, lost ? std::min(*lost + options_.reconnect, silent_too_long) : silent_too_long);
+}
+
 bool Liveness::has_reported(PeerId peer) const {
   const Contact* contact = find(peer);
   return contact && contact->reported;

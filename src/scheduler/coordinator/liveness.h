@@ -51,6 +51,10 @@ class Liveness {
   // Whether anything was seen of it since the start.
   bool was_seen(PeerId peer) const { return contacts_.contains(peer); }
   bool has_reported(PeerId peer) const;
+  // When its connection was lost; nothing: it stands, or nothing was seen of it yet.
+  std::optional<Time> lost_since(PeerId peer) const;
+  // When a member that stays away is lost, as things are now.
+  Time lost_at(PeerId peer) const;
   // When it was last heard, or the start: what came before is not known.
   Time last_heard(PeerId peer) const;
   bool is_prompt(PeerId peer) const { return now_ - last_heard(peer) < options_.suspicion; }

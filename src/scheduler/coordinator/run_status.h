@@ -22,6 +22,7 @@ enum class Standing : std::uint8_t {
   kJoining,    // is there and lacks versions
   kMember,     // serves
   kSuspected,  // serves, and is silent or cut off
+  kLeaving,    // said good-bye: it serves until the step ends or somebody took over, or has gone
 };
 
 // The best rates at which a machine was seen to send and to receive, in bits per second; 0: it took no part in a
@@ -39,6 +40,8 @@ struct RunStatus {
     std::uint32_t seated = 0;   // peers that have a seat at it
     std::uint32_t members = 0;  // of them
     bool skipped = false;       // the running step goes without it
+    std::string waits;          // what it lacks, for people; empty: nothing
+    std::optional<Time> until;  // what it waits for is waited for no longer then, as far as that is known
   };
   struct Worker {
     PeerId peer;
@@ -48,6 +51,9 @@ struct RunStatus {
     std::optional<Queued> queued;          // only who waits
     std::optional<std::uint64_t> version;  // of its weights; nothing: none that counts
     protocol::WorkerStats stats;           // `waiting_for`: what it waits for now
+    std::string does;                      // now, or why it does nothing, for people
+    std::optional<Time> until;             // then somebody else is turned to, as far as that is known
+    std::optional<Duration> heard;         // so long ago; nothing: not since the start
     protocol::DeviceFigures device;
     LinkRates rates;
   };

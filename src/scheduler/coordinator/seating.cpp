@@ -14,7 +14,8 @@ namespace isthmus::coordinator {
 
 namespace {
 
-constexpr std::size_t kNameMax = 64;  // bytes
+constexpr std::size_t kNameMax = 64;      // bytes
+constexpr Duration kMoment = seconds(3);  // whoever waits for a seat asks every second
 
 }  // namespace
 
@@ -27,7 +28,8 @@ ReplicaId free_replica(const Decisions& decisions, StageId stage) {
   return replica;
 }
 
-Seating::Seating(const protocol::Plan& plan, Options options) : options_(options) {
+Seating::Seating(const protocol::Plan& plan, Options options, const Trust& trust)
+    : options_(options), trust_(trust) {
   for (const auto& stage : plan.stages) wished_.push_back(stage.replicas);
 }
 
@@ -107,36 +109,55 @@ void Seating::forget(PeerId peer) {
 
 // It is connected, or asked lately.
 bool Seating::would_take(PeerId peer, const Liveness& liveness) const {
-  if (gone_.contains(peer)) return false;
+  if (gone_.contains(peer) || is_leaving(peer)) return false;
   if (liveness.is_connected(peer)) return true;
   const auto asked = asked_.find(peer);
-  return asked != asked_.end() && liveness.now() - asked->second < options_.expected_back;
+  return asked != asked_.end() && liveness.now() - asked->second.at < options_.expected_back;
 }
 
-std::optional<StageId> Seating::stage_for(std::optional<StageId> wish) const {
+bool Seating::is_taken(PeerId peer, const Enrolment& enrolment, const Liveness& liveness) const {
+  const bool is_there = liveness.is_connected(peer) && liveness.is_prompt(peer);
+  const auto asked = asked_.find(peer);
+  if (asked == asked_.end()) return is_there && !enrolment.again;
+  return asked->second.life != enrolment.life && (is_there || liveness.now() - asked->second.at < kMoment);
+}
+
+std::optional<StageId> Seating::stage_for(const Decisions& decisions, PeerId peer) const {
   std::vector<std::uint32_t> taken(wished_.size(), 0);
-  for (const auto& seat : seats_)
-    if (seat.stage.value < taken.size()) ++taken[seat.stage.value];
-  const auto lacks = [&](std::uint32_t s) {
-    return taken[s] < std::min(wished_[s], kReplicasMax) ? wished_[s] - taken[s] : 0;
-  };
-  const bool more = seats_.size() < std::accumulate(wished_.begin(), wished_.end(), std::size_t{0});
-  if (more && wish && wish->value < wished_.size() && lacks(wish->value) > 0) return wish;
-  if (const auto empty = std::ranges::find(taken, 0u); empty != taken.end())
-    return StageId(static_cast<std::uint32_t>(empty - taken.begin()));
-  if (!more) return std::nullopt;
-  StageId most(0);
-  for (std::uint32_t s = 1; s < wished_.size(); ++s)
-    if (lacks(s) > lacks(most.value)) most = StageId(s);
-  return lacks(most.value) > 0 ? std::optional(most) : std::nullopt;
+  std::size_t all_taken = 0;
+  for (const auto& seat : seats_) {
+    if (seat.stage.value >= taken.size() || is_leaving(seat.peer)) continue;
+    ++taken[seat.stage.value];
+    ++all_taken;
+  }
+  const std::set<StageId> barred = trust_.barred(decisions, peer);
+  const bool more = all_taken < std::accumulate(wished_.begin(), wished_.end(), std::size_t{0});
+  const auto wish = decisions.peers.at(peer).wish;
+  std::optional<StageId> empty, poorest;
+  std::uint32_t most = 0;
+  for (StageId stage(0); stage.value < wished_.size(); ++stage.value) {
+    if (barred.contains(stage)) continue;
+    const std::uint32_t has = taken[stage.value], wanted = std::min(wished_[stage.value], kReplicasMax);
+    const std::uint32_t lacks = has < wanted ? wanted - has : 0;
+    if (more && wish == stage && lacks > 0) return stage;
+    if (!empty && has == 0) empty = stage;
+    if (lacks > most) {
+      most = lacks;
+      poorest = stage;
+    }
+  }
+  if (empty) return empty;
+  return more ? poorest : std::nullopt;
 }
 
+// Whoever waits longest and may serve what is free.
 std::optional<SeatRecord> Seating::next(const Decisions& decisions, const Liveness& liveness) const {
-  const auto first = std::ranges::find_if(decisions.waiting, [&](PeerId peer) { return would_take(peer, liveness); });
-  if (first == decisions.waiting.end()) return std::nullopt;
-  const auto stage = stage_for(decisions.peers.at(*first).wish);
-  if (!stage) return std::nullopt;
-  return SeatRecord{*first, *stage, free_replica(decisions, *stage)};
+  for (const PeerId peer : decisions.waiting) {
+    if (!would_take(peer, liveness)) continue;
+    if (const auto stage = stage_for(decisions, peer))
+      return SeatRecord{peer, *stage, free_replica(decisions, *stage)};
+  }
+  return std::nullopt;
 }
 
 std::vector<UnseatRecord> Seating::given_up(const Decisions& decisions, const Liveness& liveness,
@@ -148,7 +169,7 @@ std::vector<UnseatRecord> Seating::given_up(const Decisions& decisions, const Li
     if (away.size() == takers) break;
     if (is_there(seat)) continue;
     Time heard = liveness.last_heard(seat.peer);
-    if (const auto asked = asked_.find(seat.peer); asked != asked_.end()) heard = std::max(heard, asked->second);
+    if (const auto asked = asked_.find(seat.peer); asked != asked_.end()) heard = std::max(heard, asked->second.at);
     const Duration silent = liveness.now() - heard;
     if (const std::string* why = why_gone(seat.peer))
       away.push_back({seat.peer, *why});
@@ -158,13 +179,25 @@ std::vector<UnseatRecord> Seating::given_up(const Decisions& decisions, const Li
   return away;
 }
 
-std::optional<Queued> Seating::queued(const Decisions& decisions, PeerId peer) const {
+// Nothing that is free is for this one.
+std::string Seating::why_not(const Decisions& decisions, PeerId peer) const {
+  std::vector<bool> served(wished_.size(), false);
+  for (const auto& seat : seats_)
+    if (seat.stage.value < served.size()) served[seat.stage.value] = true;
+  // A stage that nobody serves would be given to it, if it might.
+  for (StageId stage(0); stage.value < served.size(); ++stage.value)
+    if (!served[stage.value]) return trust_.objection(decisions, peer, stage);
+  return fmt::format("all {} seats of the run are taken", seats_.size());
+}
+
+std::optional<Queued> Seating::queued(const Decisions& decisions, const Liveness& liveness, PeerId peer) const {
   const auto at = std::ranges::find(decisions.waiting, peer);
   if (at == decisions.waiting.end()) return std::nullopt;
-  const bool full = !stage_for(decisions.peers.at(peer).wish);
-  return Queued{static_cast<std::size_t>(at - decisions.waiting.begin()) + 1, decisions.waiting.size(),
-                full ? fmt::format("all {} seats of the run are taken", seats_.size())
-                     : std::string("others came first, or it has not been heard of")};
+  const auto waits = [&](PeerId other) { return other == peer || would_take(other, liveness); };
+  const bool full = !stage_for(decisions, peer);
+  return Queued{static_cast<std::size_t>(std::count_if(decisions.waiting.begin(), at + 1, waits)),
+                static_cast<std::size_t>(std::ranges::count_if(decisions.waiting, waits)),
+                full ? why_not(decisions, peer) : std::string("others came first, or it has not been heard of")};
 }
 
 }  // namespace isthmus::coordinator

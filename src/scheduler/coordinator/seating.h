@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <variant>
@@ -16,6 +17,7 @@
 #include "protocol/view.h"
 #include "scheduler/coordinator/decisions.h"
 #include "scheduler/coordinator/liveness.h"
+#include "scheduler/coordinator/trust.h"
 
 namespace isthmus::coordinator {
 
@@ -35,8 +37,9 @@ struct Enrolment {
   std::optional<StageId> wish;     // the stage it would rather serve
   // The key that let it in at the door; nothing: its host vouches for it.
   std::optional<protocol::PublicKey> invite{};
-  bool again = false;         // as who it was before: never as somebody new
+  bool again = false;         // as who it was before: never as somebody new, nor as one that had left and is back
   std::uint64_t asked_s = 0;  // now, in seconds since 1970, by which invites expire
+  std::uint64_t life = 0;     // which process of this identity asks: random
 };
 
 // Why nobody new may enrol with the invite, for people; empty: somebody may. `now_s`: seconds since 1970.
@@ -58,7 +61,8 @@ ReplicaId free_replica(const Decisions& decisions, StageId stage);
 //
 // There are as many seats as the plan has replicas, and one more for a stage that nobody has a seat at. Whoever waits
 // longest and is there comes first. It goes to the stage that its invite names, if that lacks somebody; otherwise to
-// one that nobody has a seat at, otherwise to the one that lacks most.
+// one that nobody has a seat at, otherwise to the one that lacks most. Stages that it may not serve
+// (scheduler/coordinator/trust.h) are none for it, and whoever waits behind it comes first there.
 class Seating {
  public:
   struct Options {
@@ -66,7 +70,7 @@ class Seating {
     Duration expected_back = seconds(20);
     std::uint32_t peers_max = 65'536;  // identities, in the whole run
   };
-  Seating(const protocol::Plan& plan, Options options);
+  Seating(const protocol::Plan& plan, Options options, const Trust& trust = {});
 
   // Takes the seats that the log gives, after a record that gave or took one.
   void follow(const Decisions& decisions);
@@ -83,31 +87,45 @@ class Seating {
   using Answer = std::variant<Refusal, PeerId, EnrolRecord>;
   Answer answer(const Decisions& decisions, const Enrolment& enrolment) const;
   // Whoever waits and is not connected has to ask again and again: nobody else is seated.
-  void asked(PeerId peer, Time now) { asked_[peer] = now; }
+  void asked(PeerId peer, std::uint64_t life, Time now) { asked_[peer] = {life, now}; }
+  // Another process takes part as this peer, or asked a moment ago: a home folder was copied. Two that took turns would
+  // drive each other out for ever, so the first one stays.
+  bool is_taken(PeerId peer, const Enrolment& enrolment, const Liveness& liveness) const;
   // Its process will not be started again, for this reason. Whether that is news.
   bool gone(PeerId peer, std::string why) { return gone_.emplace(peer, std::move(why)).second; }
   // Why the peer is gone; null: it is not.
   const std::string* why_gone(PeerId peer) const;
   void forget(PeerId peer);
+  // It says good-bye: its seat is as good as free, and it gets none, until it is back.
+  void leaves(PeerId peer) { leaving_.insert(peer); }
+  void is_back(PeerId peer) { leaving_.erase(peer); }
+  bool is_leaving(PeerId peer) const { return leaving_.contains(peer); }
 
   // The next seat that is given; nothing: none is free, or nobody is there to take it.
   std::optional<SeatRecord> next(const Decisions& decisions, const Liveness& liveness) const;
   // Seats whose holders stayed away, as many as others would take. `is_there`: members and candidates.
   std::vector<UnseatRecord> given_up(const Decisions& decisions, const Liveness& liveness,
                                      const std::function<bool(const Seat&)>& is_there) const;
-  // Nothing: it does not wait.
-  std::optional<Queued> queued(const Decisions& decisions, PeerId peer) const;
+  // Nothing: it does not wait. Those that are not there are not counted.
+  std::optional<Queued> queued(const Decisions& decisions, const Liveness& liveness, PeerId peer) const;
 
  private:
   bool would_take(PeerId peer, const Liveness& liveness) const;
-  std::optional<StageId> stage_for(std::optional<StageId> wish) const;
+  std::optional<StageId> stage_for(const Decisions& decisions, PeerId peer) const;
+  std::string why_not(const Decisions& decisions, PeerId peer) const;
 
   std::vector<std::uint32_t> wished_;  // replicas, by stage
   Options options_;
+  Trust trust_;
   std::vector<Seat> seats_;
   std::unordered_map<PeerId, std::size_t> index_;
-  std::map<PeerId, Time> asked_;        // who waits and is not connected: when it last asked
+  struct Asked {
+    std::uint64_t life = 0;
+    Time at{};
+  };
+  std::map<PeerId, Asked> asked_;       // who asked last as this peer, and when
   std::map<PeerId, std::string> gone_;  // will not be started again, and why
+  std::set<PeerId> leaving_;            // said good-bye, and are not back yet
 };
 
 }  // namespace isthmus::coordinator

@@ -1,6 +1,7 @@
 // Who may take part, and where it serves.
 #include "scheduler/coordinator/seating.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "scheduler/coordinator/coordinator.h"
@@ -73,6 +74,39 @@ TEST_F(SeatingTest, WhoeverWasRevokedComesBackOnlyAsSomebodyNew) {
   hear(coordinator_.enrol(asked, now_));
   EXPECT_THAT(refused_, testing::HasSubstr("it was revoked: it lies"));
   EXPECT_EQ(enrol(7), PeerId(2));
+}
+
+// Its home folder was copied: the first one stays, as long as it is heard of.
+TEST_F(SeatingTest, OneIdentityIsOneProcess) {
+  const auto ask = [&](std::uint64_t life, bool again) {
+    Enrolment asked = somebody(7);
+    asked.life = life;
+    asked.again = again;
+    hear(coordinator_.enrol(asked, now_));
+    return refused_;
+  };
+  EXPECT_EQ(ask(1, false), "");
+  EXPECT_THAT(ask(2, false), testing::HasSubstr("takes part already, as worker 1"));
+  EXPECT_EQ(ask(1, true), "");
+  // It connects, and asks no more.
+  hear(coordinator_.begin(0, now_));
+  hear(coordinator_.connected(PeerId(1), now_));
+  for (int i = 0; i < 10; ++i) {
+    now_ += seconds(.5);
+    join(PeerId(1), 100);
+    EXPECT_THAT(ask(2, false), testing::HasSubstr("takes part already"));
+  }
+  // The same by a coordinator that was started again and knows only who is there.
+  Coordinator again(plan(), {});
+  again.replay(log_);
+  coordinator_ = std::move(again);
+  hear(coordinator_.connected(PeerId(1), now_));
+  join(PeerId(1), 100);
+  EXPECT_THAT(ask(2, false), testing::HasSubstr("takes part already"));
+  // Once that one is gone the other one is welcome, and the first would not be.
+  hear(coordinator_.disconnected(PeerId(1), now_));
+  EXPECT_EQ(ask(2, false), "");
+  EXPECT_THAT(ask(1, true), testing::HasSubstr("takes part already"));
 }
 
 TEST_F(SeatingTest, InvitesAreUsedUpExpireAndAreWithdrawn) {
@@ -232,7 +266,8 @@ TEST_F(SeatingTest, ASeatWhoseHolderStaysAwayGoesToWhoeverWaitsLongest) {
   EXPECT_FALSE(coordinator_.place_of(PeerId(5)));
   EXPECT_EQ(coordinator_.place_of(PeerId(6)), (protocol::Place{StageId(1), ReplicaId(0)}));
   EXPECT_FALSE(coordinator_.place_of(PeerId(2)));
-  EXPECT_EQ(coordinator_.queued(PeerId(2))->place, 2u);  // behind 5
+  EXPECT_EQ(coordinator_.decisions().waiting, (std::vector{PeerId(5), PeerId(2)}));
+  EXPECT_EQ(coordinator_.queued(PeerId(2))->place, 1u);  // 5 is not there
 }
 
 TEST_F(SeatingTest, WhoeverIsRevokedIsOutAtOnceAndComesBackAsSomebodyElseUnlessBanned) {

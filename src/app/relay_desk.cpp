@@ -1,0 +1,44 @@
+#include "app/relay_desk.h"
+
+#include <utility>
+
+#include "app/enrolment.h"
+#include "process/clock.h"
+#include "transport/address.h"
+
+namespace isthmus::app {
+
+namespace {
+
+// A worker asks for a new pass when half of its time is over.
+constexpr std::uint64_t kPassSeconds = 3600;
+
+}  // namespace
+
+Result<RelayDesk> RelayDesk::open(const CoordinatorOptions& options, std::uint64_t run_id) {
+  RelayDesk desk;
+  desk.run_id_ = run_id;
+  desk.others_ = options.relays;
+  if (options.no_relay || transport::is_loopback(options.host)) return desk;
+  relay::RelayServer::Options own;
+  own.host = options.host;
+  own.port = options.port == 0 ? std::uint16_t{0} : static_cast<std::uint16_t>(options.port + 3);
+  own.key = desk.key_ = relay::new_key();
+  auto opened = relay::RelayServer::open(own);
+  if (!opened) return tl::unexpected(opened.error());
+  desk.own_ = std::move(*opened);
+  return desk;
+}
+
+std::vector<relay::RelayPass> RelayDesk::passes_for(PeerId peer) const {
+  std::vector<relay::RelayPass> passes;
+  const std::uint64_t expires = process::seconds_since_1970() + kPassSeconds;
+  if (own_)
+    passes.push_back({fmt::format("{}:{}", kAtCoordinator, own_->port()),
+                      relay::make_pass(key_, run_id_, peer, expires)});
+  for (const auto& relay : others_)
+    passes.push_back({relay.address, relay::make_pass(relay.key, run_id_, peer, expires)});
+  return passes;
+}
+
+}  // namespace isthmus::app
