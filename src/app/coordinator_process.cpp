@@ -12,7 +12,6 @@
 
 #include "app/admin.h"
 #include "app/front_desk.h"
-#include "app/invite.h"
 #include "app/process_link.h"
 #include "app/relay_desk.h"
 #include "app/whereabouts.h"
@@ -21,7 +20,6 @@
 #include "process/admin_socket.h"
 #include "process/clock.h"
 #include "process/line_reader.h"
-#include "process/open_files.h"
 #include "process/signals.h"
 #include "record/decision_log.h"
 #include "record/fleet_file.h"
@@ -37,7 +35,6 @@ namespace {
 
 // A machine that loads, saves and computes at once may not look at its sockets for seconds.
 constexpr Duration kLastWord = seconds(10);
-
 
 class CoordinatorProcess {
  public:
@@ -209,7 +206,7 @@ class CoordinatorProcess {
     coordinator::Enrolment enrolment = ask.asked.enrolment;
     enrolment.asked_s = process::seconds_since_1970();
     if (ask.asked.leaves) {
-      carry_out(coordinator_->good_bye(enrolment.identity, now));
+      carry_out(coordinator_->good_bye(enrolment.identity, *ask.asked.leaves, now));
       if (!broken_) desk_->answer(ask, encode_refusal("it has left"));
       return;
     }
@@ -251,7 +248,8 @@ class CoordinatorProcess {
     invite.key = transport::new_key_pair();
     invite.stage = ask.stage;
     if (ask.expires_in_s != 0) invite.expires_s = process::seconds_since_1970() + ask.expires_in_s;
-    carry_out(coordinator_->invite({invite.key.public_key, ask.uses, invite.expires_s, invite.stage, ask.trusted}, now));
+    carry_out(
+        coordinator_->invite({invite.key.public_key, ask.uses, invite.expires_s, invite.stage, ask.trusted}, now));
     desk_->let_in(invite.key.public_key);
     return encode_said("invite", invite_text(invite));
   }
@@ -426,11 +424,11 @@ class CoordinatorProcess {
   std::optional<process::AdminSocket> admin_;
   std::optional<Whereabouts> whereabouts_;
   std::optional<RelayDesk> relays_;
-  transport::Address door_;                    // on this machine
-  Invite invite_;                              // what every invite of this run says
-  std::uint64_t version_ = 0;                  // weights that the run began with, the last time it did
-  std::optional<PeerId> enrolled_;             // who asked, if it may take part
-  std::string refusal_;                        // why not
+  transport::Address door_;         // on this machine
+  Invite invite_;                   // what every invite of this run says
+  std::uint64_t version_ = 0;       // weights that the run began with, the last time it did
+  std::optional<PeerId> enrolled_;  // who asked, if it may take part
+  std::string refusal_;             // why not
   bool refused_for_a_moment_ = false;
   std::uint64_t rejected_ = 0;
   std::uint64_t told_of_strangers_ = 0;

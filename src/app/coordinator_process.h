@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "app/token_server.h"
 #include "app/advertised.h"
+#include "app/token_server.h"
 #include "base/result.h"
 #include "record/run_folder.h"
 #include "relay/pass.h"

@@ -1,6 +1,5 @@
 #include "app/doctor.h"
 
-#include <sys/statvfs.h>
 #include <sys/timex.h>
 #include <unistd.h>
 
@@ -10,6 +9,7 @@
 #include <thread>
 
 #include "app/enrolment.h"
+#include "base/free_space.h"
 #include "base/version.h"
 #include "process/clock.h"
 #include "relay/reflection.h"
@@ -52,9 +52,8 @@ Finding disk(const std::string& home) {
   while (!fs::exists(there, none) && there.has_parent_path() && there != there.root_path()) there = there.parent_path();
   if (::access(there.c_str(), W_OK) != 0)
     return {Kind::kBad, "disk", fmt::format("{} cannot be written", there.string()), "choose another with --home DIR"};
-  struct statvfs space {};
-  if (::statvfs(there.c_str(), &space) != 0) return {Kind::kNote, "disk", "says nothing about its free space", ""};
-  const double free = static_cast<double>(space.f_bavail) * static_cast<double>(space.f_frsize);
+  const double free = free_space(home);
+  if (free < 0) return {Kind::kNote, "disk", "says nothing about its free space", ""};
   const std::string what = fmt::format("{:.1f} GiB free for {}", free / kGiB, home);
   if (free >= kDiskLeast) return {Kind::kGood, "disk", what, ""};
   return {Kind::kBad, "disk", what, "make room, or choose another folder with --home DIR"};
@@ -89,8 +88,7 @@ std::optional<transport::Address> address_of(const std::string& door, std::vecto
         findings.push_back({Kind::kBad, "name", found->error().message, "check this machine's network"});
         return std::nullopt;
       }
-      findings.push_back(
-          {Kind::kGood, "name", fmt::format("{} is {}", address->host, (*found)->front().host), ""});
+      findings.push_back({Kind::kGood, "name", fmt::format("{} is {}", address->host, (*found)->front().host), ""});
       return (*found)->front();
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
@@ -131,8 +129,8 @@ Finding router(const transport::Address& door) {
   const transport::Address relay{door.host, static_cast<std::uint16_t>(door.port + 1)};
   const auto seen = relay::reflected_address(relay.text(), kAnswer);
   if (!seen)
-    return {Kind::kNote, "router", fmt::format("own address {}; how it is seen is not known: {}", plain,
-                                               seen.error().message),
+    return {Kind::kNote, "router",
+            fmt::format("own address {}; how it is seen is not known: {}", plain, seen.error().message),
             "without a relay only workers that can be dialled are reached"};
   if (transport::plain_address(*seen) == plain)
     return {Kind::kGood, "router", fmt::format("{} is seen as it is: no router in between changes it", plain), ""};

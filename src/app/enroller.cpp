@@ -10,6 +10,7 @@ namespace isthmus::app {
 
 namespace {
 
+constexpr std::size_t kReasonMax = 300;  // bytes, of a request of 1,024
 constexpr Duration kLookAgain = std::chrono::milliseconds(50);
 constexpr Duration kAskAgain = seconds(1);
 constexpr Duration kGoodBye = seconds(1);
@@ -58,8 +59,8 @@ void Enroller::dial() {
   }
 }
 
-bool Enroller::say_good_bye() {
-  request_.leaves = true;
+bool Enroller::say_good_bye(const std::string& why) {
+  request_.leaves = why.substr(0, kReasonMax);
   ask_again_ = Time{};
   const Time until = process::monotonic_now() + kGoodBye;
   for (Time now = until - kGoodBye; now < until; now = process::monotonic_now())

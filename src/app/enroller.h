@@ -35,7 +35,7 @@ class Enroller {
   Heard listen(Duration longest, Time now);
   // Tells the coordinator that this worker gives up its seat or its place in the queue. Takes a second at most; whether
   // it has heard.
-  bool say_good_bye();
+  bool say_good_bye(const std::string& why = "");
   // The run's spec need not be sent again.
   void have_spec() { request_.with_spec = false; }
   // Hangs up until it listens again.

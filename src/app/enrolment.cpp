@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/digest.h"
+#include "base/plain_text.h"
 #include "base/version.h"
 #include "protocol/endpoints.h"
 #include "transport/door.h"
@@ -48,7 +49,7 @@ std::string encode_request(const EnrolRequest& request, const EnrolTerms& terms,
               {"name", request.name},
               {"stage", request.wish ? json(request.wish->value) : json()},
               {"spec", request.with_spec},
-              {"leaves", request.leaves},
+              {"leaves", request.leaves ? json(*request.leaves) : json()},
               {"life", request.life},
               {"signature", to_hex(identity.sign(bytes_of(signed_part(terms, key))))}}
       .dump(-1, ' ', false, json::error_handler_t::replace);
@@ -72,7 +73,8 @@ Result<EnrolAsked> check_request(const std::string& text, const EnrolTerms& term
     asked.enrolment.name = j.at("name");
     if (const auto& stage = j.at("stage"); !stage.is_null()) asked.enrolment.wish = StageId(stage.get<std::uint32_t>());
     asked.with_spec = j.at("spec");
-    asked.leaves = j.at("leaves");
+    if (const auto& why = j.at("leaves"); !why.is_null())
+      asked.leaves = plain_text(why.get<std::string>(), kSentenceMax);
     asked.enrolment.life = j.at("life");
     asked.enrolment.again = !asked.with_spec;  // whoever has the spec was let in before
   } catch (const std::exception&) {

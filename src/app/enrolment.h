@@ -30,8 +30,9 @@ struct EnrolTerms {
 struct EnrolRequest {
   std::string name;
   std::optional<StageId> wish;
-  bool with_spec = true;   // the run's spec is wanted as well
-  bool leaves = false;     // instead: it gives up its seat, or its place in the queue
+  bool with_spec = true;  // the run's spec is wanted as well
+  // Instead: it gives up its seat, or its place in the queue, for this reason; empty: it was asked to.
+  std::optional<std::string> leaves{};
   std::uint64_t life = 0;  // random, of this process
 };
 std::string encode_request(const EnrolRequest& request, const EnrolTerms& terms, const Identity& identity);
@@ -40,7 +41,7 @@ std::string encode_request(const EnrolRequest& request, const EnrolTerms& terms,
 struct EnrolAsked {
   coordinator::Enrolment enrolment;
   bool with_spec = true;
-  bool leaves = false;
+  std::optional<std::string> leaves{};
 };
 Result<EnrolAsked> check_request(const std::string& text, const EnrolTerms& terms);
 

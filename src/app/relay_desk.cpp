@@ -34,8 +34,8 @@ std::vector<relay::RelayPass> RelayDesk::passes_for(PeerId peer) const {
   std::vector<relay::RelayPass> passes;
   const std::uint64_t expires = process::seconds_since_1970() + kPassSeconds;
   if (own_)
-    passes.push_back({fmt::format("{}:{}", kAtCoordinator, own_->port()),
-                      relay::make_pass(key_, run_id_, peer, expires)});
+    passes.push_back(
+        {fmt::format("{}:{}", kAtCoordinator, own_->port()), relay::make_pass(key_, run_id_, peer, expires)});
   for (const auto& relay : others_)
     passes.push_back({relay.address, relay::make_pass(relay.key, run_id_, peer, expires)});
   return passes;

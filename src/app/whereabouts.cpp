@@ -52,8 +52,7 @@ std::vector<Whereabouts::Located> Whereabouts::poll(Time now) {
     if (at == known_.end()) continue;
     Known& known = at->second;
     if (seen_at(known.address, known.said) != result.endpoints) continue;
-    known.location = {transport::network_of(known.address),
-                      result.answered ? result.endpoints : protocol::Endpoints{}};
+    known.location = {transport::network_of(known.address), result.answered ? result.endpoints : protocol::Endpoints{}};
     if (known.held) found.push_back({result.peer, *known.location, std::move(*known.held)});
     known.held.reset();
   }

@@ -1,8 +1,6 @@
 #include "app/worker_process.h"
 
 #include <spdlog/spdlog.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -10,13 +8,12 @@
 #include <thread>
 #include <utility>
 
-#include "app/compute_thread.h"
 #include "app/enroller.h"
 #include "app/home_desk.h"
-#include "app/leave_taking.h"
-#include "app/process_link.h"
 #include "app/received_run.h"
+#include "app/shortage.h"
 #include "app/worker_course.h"
+#include "app/worker_life.h"
 #include "app/worker_state.h"
 #include "base/input_file.h"
 #include "config/config_file.h"
@@ -25,13 +22,7 @@
 #include "process/fresh_seed.h"
 #include "process/signals.h"
 #include "record/file_lock.h"
-#include "relay/tunnel.h"
-#include "router/worker_steps.h"
-#include "stage/emulated_stage.h"
 #include "stage/torch_module.h"
-#include "store/disk_checkpoints.h"
-#include "transport/address.h"
-#include "transport/local_address.h"
 
 namespace isthmus::app {
 
@@ -49,7 +40,10 @@ class Worker {
       : options_(options),
         keys_(transport::key_pair_of(identity)),
         course_(options.invite, identity,
-                {options.name, options.stage ? std::optional(StageId(*options.stage)) : std::nullopt, true, false,
+                {options.name,
+                 options.stage ? std::optional(StageId(*options.stage)) : std::nullopt,
+                 true,
+                 {},
                  process::fresh_seed()},
                 std::move(desk), options.trace) {}
 
@@ -57,8 +51,7 @@ class Worker {
     if (const auto code = wait_for_seat()) return *code;
     course_.enroller.rest();
     while (true) {
-      WorkerLife life(*run_, plan_, options_, keys_, course_);
-      if (const auto code = life.serve()) {
+      if (const auto code = live(*run_, plan_, options_, keys_, course_)) {
         if (*code == 0 && course_.leaves) spdlog::info("{} has left: {}", options_.name, course_.gave());
         course_.desk.say_last_words(course_.gave());
         return *code;
@@ -91,7 +84,7 @@ class Worker {
           spdlog::error("{}: {}", options_.name, taken.error().message);
           return 1;
         }
-        if (answer->place) return std::nullopt;
+        if (answer->place) return refuses(*answer->place);
         waits_for_ = "a seat: " + answer->waits;
         tell(fmt::format("enrolled as worker {}, waits for {}", answer->peer, waits_for_));
       } else if (now - heard_of > kTell) {
@@ -105,6 +98,15 @@ class Worker {
         }
       }
     }
+  }
+
+  // A stage that does not fit is not begun; both sides are told, and it goes to somebody else.
+  std::optional<int> refuses(const protocol::Place& place) {
+    const std::string why = shortage(*run_, plan_, place.stage, options_.checkpoints);
+    if (why.empty()) return std::nullopt;
+    (void)course_.enroller.say_good_bye(why);
+    spdlog::error("{}: {}", options_.name, why);
+    return 1;
   }
 
   Status take(const EnrolAnswer& answer) {

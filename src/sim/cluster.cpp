@@ -17,8 +17,10 @@ Cluster::Cluster(const protocol::Plan& plan, const Options& options)
       options_(options),
       draws_(options.seed, "cluster"),
       checkers_(plan, options.seed),
-      network_(plan_, {options.latency, options.bytes_per_second, options.tensor}, draws_, checkers_,
-               [this](PeerId peer) { return up(peer) ? life_of(peer) : 0; }) {
+      network_(plan_,
+               {options.latency, options.bytes_per_second, options.tensor,
+                options.homes ? std::optional(options.seed) : std::nullopt},
+               draws_, checkers_, [this](PeerId peer) { return up(peer) ? life_of(peer) : 0; }) {
   for (std::uint32_t s = 0; s < plan.stages.size(); ++s)
     for (std::uint32_t r = 0; r < plan.stages[s].replicas; ++r) {
       const PeerId peer(static_cast<std::uint32_t>(seats_.size()) + 1);
@@ -132,8 +134,8 @@ void Cluster::start_worker(PeerId peer, protocol::Place place) {
   // As a worker's process has it: slow is not taken for lost.
   const double tensors = 2.0 * (static_cast<double>(plan_.microbatches) + plan_.evaluation_microbatches);
   const Duration ask_after = seconds(2 + 2 * tensors * to_seconds(options_.tensor));
-  router::WorkerIdentity identity{peer,        worker.stage, worker.replica, {}, ask_after, options_.bytes_per_second,
-                                  ready.device};
+  router::WorkerIdentity identity{peer,         worker.stage,  worker.replica, {}, ask_after, options_.bytes_per_second,
+                                  ready.device, options_.homes};
   worker.steps = std::make_unique<router::WorkerSteps>(
       plan_, identity, router::WorkerSteps::Origin{ready.version, ready.timeline}, mix(options_.seed, lives_));
   if (coordinator_.up) join(peer, kCoordinator);
@@ -249,7 +251,10 @@ void Cluster::join(PeerId a, PeerId b) {
                                      other_life = life_of(other)] {
       if (!up(other) || life_of(other) != other_life) return;
       if (self == kCoordinator)
-        in_coordinator(life, [this, other](coordinator::Coordinator& c) { return c.connected(other, now_); });
+        in_coordinator(life, [this, other](coordinator::Coordinator& c) {
+          if (const Homes* homes = network_.homes()) c.located(other, homes->location(other));
+          return c.connected(other, now_);
+        });
       else
         in_worker(self, life, [this, other](router::WorkerSteps& steps) { return steps.peer_connected(other, now_); });
     });
@@ -354,7 +359,7 @@ void Cluster::carry_out(PeerId peer, std::vector<protocol::WorkerEffect> effects
     } else if (const auto* let_in = std::get_if<protocol::LetIn>(&effect)) {
       if (network_.let_in(peer, let_in->member.peer)) join(peer, let_in->member.peer);
     } else if (const auto* dial = std::get_if<protocol::Dial>(&effect)) {
-      if (options_.dial && network_.dial(peer, dial->member.peer)) join(peer, dial->member.peer);
+      if (options_.dial && network_.dial(peer, dial->member, dial->way)) join(peer, dial->member.peer);
     } else if (const auto* begin = std::get_if<protocol::BeginAt>(&effect)) {
       leave_for(worker, begin->place);
       return;

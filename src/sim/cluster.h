@@ -51,6 +51,7 @@ class Cluster {
       return std::make_unique<runner::JobRunner>(plan, std::move(options), journal, checkpoints);
     };
     bool dial = true;
+    bool homes = false;  // the workers live in homes (sim/homes.h), which the seed gives
   };
 
   Cluster(const protocol::Plan& plan, const Options& options);
@@ -158,6 +159,8 @@ class Cluster {
   void begin(const Fault& fault);
   void end(const Fault& fault);
   void lose(PeerId a, PeerId b);
+  void cut_off(PeerId peer, bool from_the_coordinator);
+  void connect_to_all(PeerId peer);
   void join(PeerId a, PeerId b);
   void connect(PeerId a, PeerId b);
   // Runs `step` in the process if it is the same life and not frozen; later if it is.

@@ -12,6 +12,23 @@ void Cluster::add(const Fault& fault) {
   at(fault.start + fault.length, [this, fault] { end(fault); });
 }
 
+void Cluster::cut_off(PeerId peer, bool from_the_coordinator) {
+  for (const auto& seat : seats_)
+    if (seat.peer != peer) {
+      lose(peer, seat.peer);
+      lose(seat.peer, peer);
+    }
+  if (!from_the_coordinator) return;
+  lose(peer, kCoordinator);
+  lose(kCoordinator, peer);
+}
+
+void Cluster::connect_to_all(PeerId peer) {
+  for (const auto& seat : seats_)
+    if (seat.peer != peer) connect(peer, seat.peer);
+  connect(peer, kCoordinator);
+}
+
 void Cluster::begin(const Fault& fault) {
   note(3, static_cast<std::uint64_t>(fault.kind));
   network_.change(fault, true);
@@ -21,12 +38,17 @@ void Cluster::begin(const Fault& fault) {
       lose(fault.other, fault.peer);
       break;
     case FaultKind::kCut:
-      for (const auto& seat : seats_)
-        if (seat.peer != fault.peer) {
-          lose(fault.peer, seat.peer);
-          lose(seat.peer, fault.peer);
-        }
+      cut_off(fault.peer, false);
       break;
+    case FaultKind::kAddress:
+      cut_off(fault.peer, true);
+      break;
+    case FaultKind::kRelay:
+      for (const auto& a : workers_)
+        for (const auto& b : workers_)
+          if (a.peer != b.peer && network_.broken(a.peer, b.peer)) lose(a.peer, b.peer);
+      break;
+    case FaultKind::kSleep:
     case FaultKind::kFreeze:
       worker_of(fault.peer).frozen_until = std::max(worker_of(fault.peer).frozen_until, fault.start + fault.length);
       break;
@@ -75,8 +97,17 @@ void Cluster::end(const Fault& fault) {
       if (!network_.connected(fault.peer, fault.other)) connect(fault.peer, fault.other);
       break;
     case FaultKind::kCut:
-      for (const auto& seat : seats_)
-        if (seat.peer != fault.peer) connect(fault.peer, seat.peer);
+    case FaultKind::kAddress:
+      connect_to_all(fault.peer);
+      break;
+    case FaultKind::kRelay:
+      for (const auto& a : workers_)
+        for (const auto& b : workers_)
+          if (a.peer < b.peer && !network_.connected(a.peer, b.peer)) connect(a.peer, b.peer);
+      break;
+    case FaultKind::kSleep:
+      cut_off(fault.peer, true);
+      connect_to_all(fault.peer);
       break;
     case FaultKind::kSlow:
       worker_of(fault.peer).slow = 1;

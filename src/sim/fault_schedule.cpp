@@ -31,7 +31,10 @@ constexpr std::array<const char*, kFaultKinds> kNames = {"bandwidth",
                                                          "coordinator-freeze",
                                                          "disk-full",
                                                          "move",
-                                                         "leave"};
+                                                         "leave",
+                                                         "relay",
+                                                         "address",
+                                                         "sleep"};
 
 }  // namespace
 
@@ -107,9 +110,11 @@ std::vector<Fault> draw_faults(const protocol::Plan& plan, std::uint64_t seed, c
         length = 0.05 + 5 * u;
         fault.peer = kCoordinator;
         break;
+      case FaultKind::kSleep:
       case FaultKind::kFreeze:
         length = 0.2 + 8 * u;
         break;
+      case FaultKind::kAddress:
       case FaultKind::kCut:
         length = 0.05 + 2 * u;
         break;

@@ -32,8 +32,13 @@ enum class FaultKind : std::uint8_t {
   kDiskFull,
   kMove,   // it is told to serve another stage from now on
   kLeave,  // it says good-bye, and comes back later
+  // Of homes (sim/homes.h):
+  kRelay,    // no relay is up
+  kAddress,  // its home gets another address, and its connections break
+  kSleep,    // it stands still, and when it goes on its connections are no more
 };
-inline constexpr std::size_t kFaultKinds = static_cast<std::size_t>(FaultKind::kLeave) + 1;
+inline constexpr std::size_t kFaultKinds = static_cast<std::size_t>(FaultKind::kSleep) + 1;
+inline constexpr std::size_t kFaultKindsOfAll = static_cast<std::size_t>(FaultKind::kRelay);
 const char* name_of(FaultKind kind);
 // Nothing if there is no such fault.
 std::vector<FaultKind> fault_kinds(const std::string& comma_separated, std::string& unknown);

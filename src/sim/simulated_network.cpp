@@ -30,6 +30,7 @@ SimulatedNetwork::SimulatedNetwork(const protocol::Plan& plan, const Options& op
                                    std::function<std::uint64_t(PeerId)> life_of)
     : plan_(plan), options_(options), draws_(draws), checkers_(checkers), life_of_(std::move(life_of)) {
   for (const auto& stage : plan.stages) workers_ += stage.replicas;
+  if (options.homes) homes_.emplace(workers_, *options.homes);
 }
 
 // --------------------------------------------------------------------------------------------- connections
@@ -39,16 +40,21 @@ bool SimulatedNetwork::let_in(PeerId self, PeerId other) {
   return ends_[self].let_in.insert(other).second && gets_in(other, self) && connect(self, other);
 }
 
-bool SimulatedNetwork::dial(PeerId self, PeerId other) {
-  ends_[self].dialled[other] = life_of_(other);
-  return connect(self, other);
+bool SimulatedNetwork::dial(PeerId self, const protocol::Member& other, protocol::Way way) {
+  ends_[self].dialled[other.peer] = {life_of_(other.peer), other.location, way};
+  return connect(self, other.peer);
 }
 
 bool SimulatedNetwork::gets_in(PeerId from, PeerId to) const {
   const auto dialler = ends_.find(from), listener = ends_.find(to);
   if (dialler == ends_.end() || listener == ends_.end() || !listener->second.let_in.contains(from)) return false;
   const auto dialled = dialler->second.dialled.find(to);
-  return dialled != dialler->second.dialled.end() && dialled->second == life_of_(to);
+  return dialled != dialler->second.dialled.end() && dialled->second.life == life_of_(to) &&
+         (!homes_ || homes_->reaches(from, to, dialled->second.believed, dialled->second.way));
+}
+
+bool SimulatedNetwork::broken(PeerId a, PeerId b) const {
+  return a != kCoordinator && b != kCoordinator && connected(a, b) && !gets_in(a, b) && !gets_in(b, a);
 }
 
 bool SimulatedNetwork::connect(PeerId a, PeerId b) {
@@ -101,6 +107,12 @@ void SimulatedNetwork::change(const Fault& fault, bool begins) {
       break;
     case FaultKind::kClog:
       if (begins) link.clogged_until = fault.start + fault.length;
+      break;
+    case FaultKind::kRelay:
+      if (homes_) homes_->set_relay(!begins);
+      break;
+    case FaultKind::kAddress:
+      if (homes_ && begins) homes_->renumber(fault.peer);
       break;
     case FaultKind::kOneWay:
       set_blocked(fault.peer, fault.other, begins);

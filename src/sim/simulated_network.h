@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <tuple>
 #include <utility>
@@ -14,6 +15,7 @@
 #include "sim/checkers.h"
 #include "sim/draws.h"
 #include "sim/fault_schedule.h"
+#include "sim/homes.h"
 
 namespace isthmus::sim {
 
@@ -25,7 +27,8 @@ class SimulatedNetwork {
   struct Options {
     Duration latency{};
     double bytes_per_second = 0;
-    Duration tensor{};  // as in Cluster::Options
+    Duration tensor{};                     // as in Cluster::Options
+    std::optional<std::uint64_t> homes{};  // seed of where the workers live; nothing: all on one network
   };
   // `life_of`: which life of a process is up, 0: none. All outlive the network.
   SimulatedNetwork(const protocol::Plan& plan, const Options& options, Draws& draws, Checkers& checkers,
@@ -33,10 +36,14 @@ class SimulatedNetwork {
 
   // True: with it, the connection is there.
   bool let_in(PeerId self, PeerId other);
-  bool dial(PeerId self, PeerId other);
+  bool dial(PeerId self, const protocol::Member& other, protocol::Way way);
   // A fault that kept the two apart is over. True: they are connected (again).
   bool connect(PeerId a, PeerId b);
   bool connected(PeerId a, PeerId b) const;
+  // They are connected, in a way that leads nowhere by now.
+  bool broken(PeerId a, PeerId b) const;
+  // Where the workers live; null: all on one network.
+  const Homes* homes() const { return homes_ ? &*homes_ : nullptr; }
   // What a process knew of its connections died with it.
   void forget(PeerId self) { ends_.erase(self); }
 
@@ -61,10 +68,15 @@ class SimulatedNetwork {
     Time free{};         // the uplink
     Time tensor_free{};  // … of tensors, if they have one of their own
   };
+  struct Dialled {
+    std::uint64_t life = 0;  // of the other
+    protocol::Location believed;
+    protocol::Way way = protocol::Way::kNetwork;
+  };
   // One process's end of its connections.
   struct End {
     std::set<PeerId> let_in;
-    std::map<PeerId, std::uint64_t> dialled;  // which life of it
+    std::map<PeerId, Dialled> dialled;
   };
   bool gets_in(PeerId from, PeerId to) const;
   bool blocked(PeerId from, PeerId to) const { return blocked_.contains({from, to}); }
@@ -78,6 +90,7 @@ class SimulatedNetwork {
   Checkers& checkers_;
   const std::function<std::uint64_t(PeerId)> life_of_;
   std::uint32_t workers_ = 0;
+  std::optional<Homes> homes_;
   std::map<PeerId, Link> links_;
   std::map<PeerId, End> ends_;
   std::map<std::pair<PeerId, PeerId>, std::pair<std::uint64_t, std::uint64_t>> connections_;  // of which lives

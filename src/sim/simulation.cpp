@@ -10,9 +10,9 @@ namespace isthmus::sim {
 
 namespace {
 
-std::vector<FaultKind> all_kinds() {
+std::vector<FaultKind> all_kinds(bool homes) {
   std::vector<FaultKind> kinds;
-  for (std::size_t k = 0; k < kFaultKinds; ++k) kinds.push_back(static_cast<FaultKind>(k));
+  for (std::size_t k = 0; k < (homes ? kFaultKinds : kFaultKindsOfAll); ++k) kinds.push_back(static_cast<FaultKind>(k));
   return kinds;
 }
 
@@ -96,14 +96,15 @@ SimulationResult simulate(const protocol::Plan& plan, std::uint64_t seed, const 
   cluster_options.patience = options.patience;
   cluster_options.make_runner = options.make_runner;
   cluster_options.dial = options.dial;
+  cluster_options.homes = options.homes;
 
   Cluster cluster(plan, cluster_options);
   SimulationResult result;
   result.seed = seed;
   const auto count = options.faults > 0 ? options.faults : static_cast<std::uint32_t>(1 + random.below(12, 3));
   const Time begin = cluster.now() + std::chrono::milliseconds(200);
-  result.faults = draw_faults(plan, seed, options.kinds.empty() ? all_kinds() : options.kinds, count, begin,
-                              begin + options.faulty);
+  result.faults = draw_faults(plan, seed, options.kinds.empty() ? all_kinds(options.homes) : options.kinds, count,
+                              begin, begin + options.faulty);
   for (const auto& fault : result.faults) cluster.add(fault);
   const Time started = cluster.now();
   const Duration late =

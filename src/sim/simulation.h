@@ -47,6 +47,7 @@ struct SimulationOptions {
   // As in Cluster::Options, for tests that plant a lie.
   Cluster::MakeRunner make_runner = Cluster::Options().make_runner;
   bool dial = true;
+  bool homes = false;
 };
 
 // Faults on a given plan.

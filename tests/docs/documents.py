@@ -7,7 +7,8 @@ COMMAND = re.compile(r"(build/release/isthmus|isthmus|script/[a-z]+|bench/[a-z_]
 
 
 def pages():
-    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md",
+            *sorted(page for top in ("deploy", "docs") for page in (ROOT / top).rglob("*.md"))]
 
 
 @dataclasses.dataclass

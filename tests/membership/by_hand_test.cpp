@@ -226,6 +226,20 @@ TEST_F(ByHandTest, PortsAndLimitsAreNamed) {
   EXPECT_FALSE(std::filesystem::exists(folder_ + "/few"));
 }
 
+// Nothing is begun, and both sides say why; the seat is free for somebody else.
+TEST_F(ByHandTest, AStageThatDoesNotFitIsNotBegun) {
+  CommandLineTest::SetUp();
+  const pid_t coordinator =
+      coordinate({"--set", "model.hidden=8192", "--set", "model.layers=64", "--set", "model.heads=64"});
+  const auto done = end(work("one"), "one");
+  EXPECT_EQ(done.code, 1);
+  EXPECT_THAT(done.output, HasSubstr("GiB of memory, and"));
+  ASSERT_TRUE(eventually([&] { return events().find("GiB of memory, and") != std::string::npos; })) << events();
+  EXPECT_THAT(events(), HasSubstr("\"left\""));
+  ::kill(coordinator, SIGINT);
+  EXPECT_EQ(end(coordinator, "coordinator").code, 130);
+}
+
 TEST_F(ByHandTest, AnAddressThatNobodyCanDialIsRefused) {
   const auto refusal = [&](std::vector<std::string> how) {
     how.insert(how.begin(), {"coordinator", folder_ + "/run.toml", "--out", folder_ + "/any"});

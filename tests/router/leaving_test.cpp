@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "router/answered_tokens.h"
 #include "router/worker_steps.h"
 #include "sim/cluster.h"
 
@@ -24,6 +25,7 @@ class LeavingHead : public ::testing::Test {
     plan.steps = 3;
     plan.microbatches = 4;
     plan.tokens_per_microbatch = 1;
+    plan.token_bytes = 8;
     return plan;
   }
   protocol::View view() const {
@@ -46,6 +48,7 @@ class LeavingHead : public ::testing::Test {
       if (const auto* save = std::get_if<protocol::RunSave>(&effect)) saving_ = save->version;
       left_ = left_ || std::holds_alternative<protocol::Leave>(effect);
     }
+    for (const auto& ids : answered_tokens(plan(), effects)) hear(worker_.tokens_received(ids, now_));
   }
   protocol::View released() const {
     protocol::View released = view();
@@ -105,7 +108,7 @@ protocol::Plan four_workers(std::uint32_t tails) {
   plan.steps = 6;
   plan.microbatches = 8;
   plan.tokens_per_microbatch = 1;
-  plan.forward_bytes = plan.backward_bytes = plan.part_width = plan.total_width = 8;
+  plan.forward_bytes = plan.backward_bytes = plan.part_width = plan.total_width = plan.token_bytes = 8;
   return plan;
 }
 

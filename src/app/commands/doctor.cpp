@@ -1,3 +1,5 @@
+#include "app/doctor.h"
+
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -6,7 +8,6 @@
 #include "app/commands/command_line.h"
 #include "app/commands/invite_option.h"
 #include "app/commands/worker_home.h"
-#include "app/doctor.h"
 
 namespace isthmus::app {
 

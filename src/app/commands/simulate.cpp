@@ -20,8 +20,9 @@ struct SimulateOptions {
   std::string kinds;         // comma-separated fault kinds; empty: all
   std::uint32_t faults = 0;  // per run; 0: drawn
   std::uint64_t steps = 8;   // of the run file's, at most
-  bool any_shape = false;    // stages, replicas and microbatches from the seed instead of the run file
-  bool json = false;         // a line per run
+  bool homes = false;
+  bool any_shape = false;  // stages, replicas and microbatches from the seed instead of the run file
+  bool json = false;       // a line per run
 };
 
 // The protocol does not look into tensors: a few numbers stand for each stage's weights.
@@ -85,6 +86,7 @@ int simulate_run(const spec::RunConfig& run, const SimulateOptions& options) {
     return 2;
   }
   simulation.faults = options.faults;
+  simulation.homes = options.homes;
   const protocol::Plan of_run = simulated(run, options.steps);
   if (!options.any_shape) simulation.link = link_of(run);
   // Further than that the simulated clock does not go, with faults.
@@ -125,6 +127,9 @@ void add_simulate(CommandLine& line) {
   add_number(*simulate_command, "--steps", simulate_options.steps, "At most this many steps of the run", 1, 1000);
   simulate_command->add_flag("--any-shape", simulate_options.any_shape,
                              "Stages (2-8), replicas (1-4) and microbatches from the seed, not from the run file");
+  simulate_command->add_flag("--homes", simulate_options.homes,
+                             "Workers live in homes: most behind routers that let nobody in, some in one home, some "
+                             "with one address; relays, addresses and sleep are among the faults");
   simulate_command->add_flag("--json", simulate_options.json, "A line of JSON per run");
   add_example(*simulate_command, "isthmus simulate configs/webster.toml --seed 7 --faults crash,loss");
   simulate_command->callback([&] {

@@ -146,7 +146,7 @@ class Coordinator {
   std::optional<Queued> queued(PeerId peer) const { return seating_.queued(decisions_, liveness_, peer); }
   // Whoever holds this identity will not come: its seat goes to others at once, and it is given none until it enrols
   // anew. For those that have not begun to serve; members say so in their reports. An unknown identity: no effects.
-  std::vector<CoordinatorEffect> good_bye(const protocol::PublicKey& identity, Time now);
+  std::vector<CoordinatorEffect> good_bye(const protocol::PublicKey& identity, const std::string& why, Time now);
 
   // Where the peer is; said before its first report, and again when it is somewhere else. Never said: where all are.
   void located(PeerId peer, const protocol::Location& location) { locations_[peer] = location; }

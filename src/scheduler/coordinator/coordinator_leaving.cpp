@@ -73,12 +73,13 @@ void Coordinator::release(PeerId peer, StageId stage) {
   effects_.push_back(SendView{peer, std::move(view)});
 }
 
-std::vector<CoordinatorEffect> Coordinator::good_bye(const protocol::PublicKey& identity, Time now) {
+std::vector<CoordinatorEffect> Coordinator::good_bye(const protocol::PublicKey& identity, const std::string& why,
+                                                     Time now) {
   liveness_.turn(now);
   for (const auto& [peer, known] : decisions_.peers) {
     if (known.identity != identity || known.revoked) continue;
     seating_.leaves(peer);
-    if (seating_.find(peer)) let_go(peer, "before it served");
+    if (seating_.find(peer)) let_go(peer, why.empty() ? "before it served" : "before it served: " + why);
     break;
   }
   end_if_all_left(now);

@@ -50,7 +50,8 @@ SwarmLoad Coordinator::load(Time now) const {
       // Of whom nothing was heard since a restart it is known only that it was there.
       load.replicas.push_back({seat.peer, seat.stage, service, true, !known || liveness_.suspects(member->session),
                                known ? report->second.device.memory_bytes : 0,
-                               rate == rates.end() ? 0 : rate->second.up, options_.trust.barred(decisions_, seat.peer)});
+                               rate == rates.end() ? 0 : rate->second.up,
+                               options_.trust.barred(decisions_, seat.peer)});
     } else {
       if (is_candidate(seat) || now - liveness_.last_heard(seat.peer) < options_.seating.expected_back)
         load.replicas.push_back({seat.peer, seat.stage, {}, false, false});

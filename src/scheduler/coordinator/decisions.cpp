@@ -229,7 +229,8 @@ void Decisions::apply(const LogRecord& record) {
     forget(expel->session);
   } else if (const auto* move = std::get_if<MoveRecord>(&record)) {
     moved[move->peer] = move->to;
-    if (const auto peer = peers.find(move->peer); peer != peers.end()) served[peer->second.identity].insert(move->to.stage);
+    if (const auto peer = peers.find(move->peer); peer != peers.end())
+      served[peer->second.identity].insert(move->to.stage);
     if (const protocol::Member* member = live_of(move->peer)) forget(member->session);
   } else if (const auto* deal = std::get_if<DealRecord>(&record)) {
     for (const auto& [m, session] : deal->to) head_owner.at(m.value) = session;

@@ -316,10 +316,10 @@ class Decisions {
   std::map<PeerId, Peer> peers;  // everybody who was ever enrolled
   std::map<protocol::PublicKey, Invite> invites;
   std::map<protocol::PublicKey, std::set<StageId>> served;  // by identity: the stages it ever had a seat at
-  std::vector<PeerId> waiting;              // for a seat, who came first before the others
-  std::map<PeerId, protocol::Place> moved;  // peers that serve elsewhere than where they were seated
-  std::set<SessionId> used_sessions;        // every session ever admitted
-  std::vector<std::uint64_t> checkpointed;  // per stage
+  std::vector<PeerId> waiting;                              // for a seat, who came first before the others
+  std::map<PeerId, protocol::Place> moved;                  // peers that serve elsewhere than where they were seated
+  std::set<SessionId> used_sessions;                        // every session ever admitted
+  std::vector<std::uint64_t> checkpointed;                  // per stage
   // The newest version whose checkpoint every stage has written; 0: none is known of.
   std::uint64_t whole = 0;
   // The newest version that all stages had on their disks before the newest one that they all have; 0: none is known

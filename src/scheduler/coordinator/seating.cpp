@@ -28,8 +28,7 @@ ReplicaId free_replica(const Decisions& decisions, StageId stage) {
   return replica;
 }
 
-Seating::Seating(const protocol::Plan& plan, Options options, const Trust& trust)
-    : options_(options), trust_(trust) {
+Seating::Seating(const protocol::Plan& plan, Options options, const Trust& trust) : options_(options), trust_(trust) {
   for (const auto& stage : plan.stages) wished_.push_back(stage.replicas);
 }
 
@@ -154,8 +153,7 @@ std::optional<StageId> Seating::stage_for(const Decisions& decisions, PeerId pee
 std::optional<SeatRecord> Seating::next(const Decisions& decisions, const Liveness& liveness) const {
   for (const PeerId peer : decisions.waiting) {
     if (!would_take(peer, liveness)) continue;
-    if (const auto stage = stage_for(decisions, peer))
-      return SeatRecord{peer, *stage, free_replica(decisions, *stage)};
+    if (const auto stage = stage_for(decisions, peer)) return SeatRecord{peer, *stage, free_replica(decisions, *stage)};
   }
   return std::nullopt;
 }

@@ -16,8 +16,9 @@ std::string Trust::objection(const Decisions& decisions, PeerId peer, StageId st
   if (stages_per_identity == 0 || history == decisions.served.end() || history->second.contains(stage)) return {};
   const std::size_t most = std::min<std::size_t>(stages_per_identity, std::max(stages, 2u) - 1);
   if (history->second.size() < most) return {};
-  return fmt::format("it has served stage {} already, and an identity may see {} of the run's {} (trust.stages_per_identity)",
-                     *history->second.begin(), most, stages);
+  return fmt::format(
+      "it has served stage {} already, and an identity may see {} of the run's {} (trust.stages_per_identity)",
+      *history->second.begin(), most, stages);
 }
 
 std::set<StageId> Trust::barred(const Decisions& decisions, PeerId peer) const {

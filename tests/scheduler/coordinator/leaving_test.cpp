@@ -194,13 +194,13 @@ TEST_F(LeavingTest, HasASeatAgainOnceItEnrolsAnew) {
 
 TEST_F(LeavingTest, GoodByeAtTheDoorGivesUpASeatOrAPlaceInTheQueue) {
   waits_for_seat(4);
-  hear(coordinator_.good_bye({9}, now_));  // nobody
-  hear(coordinator_.good_bye({4}, now_));
+  hear(coordinator_.good_bye({9}, "", now_));  // nobody
+  hear(coordinator_.good_bye({4}, "", now_));
   EXPECT_FALSE(is_seated(4));
   say(1, Leaving::kFinishing);
   EXPECT_FALSE(is_seated(4));
   EXPECT_EQ(coordinator_.status(now_).workers.back().standing, Standing::kLeaving);
-  hear(coordinator_.good_bye({3}, now_));
+  hear(coordinator_.good_bye({3}, "", now_));
   EXPECT_FALSE(is_seated(3));
 }
 

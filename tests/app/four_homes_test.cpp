@@ -1,0 +1,70 @@
+// The demo's model, trained by four homes behind routers that let nobody in, with links of 80 Mb/s down and 20 up.
+
+#include <filesystem>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "membership/by_hand.h"
+#include "membership/namespaces.h"
+
+namespace {
+
+namespace fs = std::filesystem;
+
+class FourHomesTest : public ByHandTest {
+ protected:
+  void SetUp() override {
+    CommandLineTest::SetUp();
+    if (!net_.missing().empty()) GTEST_SKIP() << net_.missing();
+  }
+  // The demo's run, shortened, on this test's text.
+  std::vector<std::string> of_the_run(std::vector<std::string> words, const std::string& out) const {
+    words.push_back(ISTHMUS_SOURCE_DIR "/configs/webster.toml");
+    words.insert(words.end(), {"--out", folder_ + "/" + out});
+    for (const std::string& set :
+         {std::string("run.steps=3"), std::string("run.deterministic=true"), std::string("train.evaluate_every=3"),
+          std::string("train.evaluation_microbatches=2"), std::string("link.emulate=false"),
+          "data.train=" + folder_ + "/train.bin", "data.validation=" + folder_ + "/validation.bin"})
+      words.insert(words.end(), {"--set", set});
+    return words;
+  }
+  Namespaces net_;
+};
+
+TEST_F(FourHomesTest, TrainTheSameWeightsAsOneMachine) {
+  const auto whole = run(of_the_run({"train"}, "whole"));
+  ASSERT_EQ(whole.code, 0) << whole.output;
+  net_.add_machine("coordinator", 1);
+  const std::vector<std::string> names = {"anna", "ben", "cara", "dan"};
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    net_.add_home(names[i], 11 + static_cast<int>(i));
+    net_.shape(names[i], 80, 20);
+  }
+  auto serve = of_the_run({"coordinator"}, "out");
+  serve.insert(serve.end(), {"--listen", "203.0.113.1"});
+  const pid_t coordinator = begin("coordinator", serve, net_.within("coordinator"));
+  ASSERT_TRUE(eventually([&] { return fs::exists(folder_ + "/out/admin"); })) << read(output("coordinator"));
+  const auto invited = run({"invite", folder_ + "/out", "--uses", "4", "--trusted"});
+  ASSERT_EQ(invited.code, 0) << invited.output;
+  const std::string invite = invited.output.substr(0, invited.output.find('\n'));
+  std::vector<pid_t> workers;
+  for (const auto& name : names)
+    workers.push_back(
+        begin(name, {"join", invite, "--home", folder_ + "/home-" + name, "--patience", "90"}, net_.within(name)));
+  const auto done = end(coordinator, "coordinator");
+  EXPECT_EQ(done.code, 0) << done.output << events();
+  for (std::size_t i = 0; i < names.size(); ++i) EXPECT_EQ(end(workers[i], names[i]).code, 0) << read(output(names[i]));
+  EXPECT_EQ(summary("out")["weights_hash"], summary("whole")["weights_hash"]);
+  EXPECT_EQ(summary("out")["weights_hash"].size(), 10u);
+  // Nobody holds another's stage, and the coordinator none at all.
+  std::set<std::string> stages;
+  for (const auto& name : names)
+    for (const auto& stage : fs::directory_iterator(folder_ + "/home-" + name + "/checkpoint"))
+      EXPECT_TRUE(stages.insert(stage.path().filename()).second) << stage.path();
+  EXPECT_EQ(stages.size(), names.size());
+  for (const auto& file : fs::recursive_directory_iterator(folder_ + "/out"))
+    EXPECT_NE(file.path().extension(), ".safetensors") << file.path();
+}
+
+}  // namespace
