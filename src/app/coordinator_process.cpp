@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -114,7 +113,7 @@ class CoordinatorProcess {
     record_.emplace(std::move(*record));
     for (const auto& [peer, known] : coordinator_->decisions().peers)
       if (!known.revoked) link_->allow(peer, known.key);
-    for (const auto& member : coordinator_->decisions().live) coordinator_->located(member.peer, member.location);
+    for (const auto& member : coordinator_->decisions().live) whereabouts_->remember(member);
     return let_ask(std::move(*door), *identity);
   }
 
@@ -193,7 +192,7 @@ class CoordinatorProcess {
     const auto& peers = coordinator_->decisions().peers;
     const auto known = peers.find(from);
     if (known == peers.end()) return;
-    if (const auto located = whereabouts_->reported(from, report, known->second.key)) take(*located, now);
+    if (const auto located = whereabouts_->reported(from, report, known->second.key, now)) take(*located, now);
   }
   void take(const Whereabouts::Located& located, Time now) {
     coordinator_->located(located.peer, located.location);

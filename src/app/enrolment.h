@@ -62,6 +62,8 @@ std::vector<std::string> encode_answer(const EnrolAnswer& answer);
 // The same, as it is from where the door was dialled at this address: the coordinator's ports are as far from each
 // other as on its machine, wherever its router opens them. Errors: a port would be none.
 Status see_from(EnrolAnswer& answer, const transport::Address& dialled);
+// How long a pass for a relay lasts.
+inline constexpr std::uint64_t kPassSeconds = 3600;
 // The host of a relay that is the coordinator itself, until then.
 inline constexpr const char* kAtCoordinator = "coordinator";
 // `for_a_moment`: worth another try in a few seconds.

@@ -57,7 +57,8 @@ ProcessLink::Turn ProcessLink::turn(Time until, std::span<const int> descriptors
   Turn turn;
   turn.now = process::monotonic_now();
   // A machine that slept: nobody at the other end of its connections has waited.
-  if (due != kNever && turn.now - std::max(now, due) > kSleep) sockets_->dial_again();
+  turn.slept = due != kNever && turn.now - std::max(now, due) > kSleep;
+  if (turn.slept) sockets_->dial_again();
   for (auto& event : transport_->poll(turn.now)) {
     if (auto* received = std::get_if<transport::FrameReceived>(&event)) {
       const PeerId from = received->frame.peer;

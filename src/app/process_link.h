@@ -39,6 +39,7 @@ class ProcessLink {
     std::vector<Arrival> messages;
     std::vector<transport::PeerConnected> connected;
     std::vector<PeerId> disconnected;
+    bool slept = false;  // this machine: every connection is being made anew
     // When the transport was looked at; what is sent before the next turn is taken to leave then.
     Time now{};
   };

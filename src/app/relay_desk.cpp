@@ -1,17 +1,19 @@
 #include "app/relay_desk.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "app/enrolment.h"
 #include "process/clock.h"
+#include "process/open_files.h"
 #include "transport/address.h"
 
 namespace isthmus::app {
 
 namespace {
 
-// A worker asks for a new pass when half of its time is over.
-constexpr std::uint64_t kPassSeconds = 3600;
+// The log, checkpoints and the workers' own connections need descriptors, too.
+std::size_t streams_most() { return std::min<std::size_t>(process::allow_most_open_files() / 2, 65'536); }
 
 }  // namespace
 
@@ -23,6 +25,8 @@ Result<RelayDesk> RelayDesk::open(const CoordinatorOptions& options, std::uint64
   relay::RelayServer::Options own;
   own.host = options.host;
   own.port = options.port == 0 ? std::uint16_t{0} : static_cast<std::uint16_t>(options.port + 3);
+  own.limits.streams = streams_most();
+  own.strangers = own.limits.streams / 16;
   own.key = desk.key_ = relay::new_key();
   auto opened = relay::RelayServer::open(own);
   if (!opened) return tl::unexpected(opened.error());

@@ -20,6 +20,8 @@ class Whereabouts {
   // `keys`: the coordinator's.
   explicit Whereabouts(const transport::KeyPair& keys) : keys_(keys) {}
 
+  // It was there when the log was written: so it counts until more is known.
+  void remember(const protocol::Member& member);
   // It has dialled, from this numeric address.
   void seen(PeerId peer, const std::string& address);
   // A report from a place that is known.
@@ -30,7 +32,8 @@ class Whereabouts {
   };
   // Its sockets are these, by its own word, on its own network. Where that is, if it is known; otherwise it is being
   // found out, and poll() gives the newest report back. Nothing ever for whoever has not dialled.
-  std::optional<Located> reported(PeerId peer, const protocol::Report& report, const protocol::PublicKey& key);
+  std::optional<Located> reported(PeerId peer, const protocol::Report& report, const protocol::PublicKey& key,
+                                  Time now);
   std::vector<Located> poll(Time now);
   Time next_due(Time now) const { return dial_back_ ? dial_back_->next_due(now) : kNever; }
   void forget(PeerId peer) { known_.erase(peer); }
@@ -41,7 +44,10 @@ class Whereabouts {
     protocol::Endpoints said;
     std::optional<protocol::Location> location;
     std::optional<protocol::Report> held;  // the newest, until there is a location
+    Time look_again{};                     // not before: whoever names other ports all the time gains nothing
   };
+  void look(PeerId peer, Known& known, const protocol::PublicKey& key, Time now);
+
   const transport::KeyPair keys_;
   std::map<PeerId, Known> known_;
   std::optional<transport::DialBack> dial_back_;  // once anybody is to be dialled

@@ -37,15 +37,9 @@ namespace {
 // long.
 constexpr Duration kLookForCoordinator = seconds(1), kSilence = seconds(5);
 
-// Halfway to where the first of them expires.
-Time renew_at(const std::vector<relay::RelayPass>& relays, Time now) {
-  Time at = kNever;
-  for (const auto& relay : relays) {
-    const double left = static_cast<double>(relay.pass.expires_s) - static_cast<double>(process::seconds_since_1970());
-    at = std::min(at, now + seconds(std::max(1.0, left / 2)));
-  }
-  return at;
-}
+// New passes for relays are asked for when half of their time is over, by this machine's own reckoning; or, if that
+// comes to nothing, a little later.
+constexpr Duration kRenew = seconds(kPassSeconds / 2.0), kRenewAgain = seconds(60);
 
 // One life of a worker in one place.
 class WorkerLife {
@@ -137,7 +131,7 @@ class WorkerLife {
     if (auto ready = use_relays(); !ready) return ready;
     link_->connect(kCoordinator, course_.enrolled.coordinator, coordinator_key_);
     began_ = heard_ = process::monotonic_now();
-    passes_run_out_ = renew_at(course_.enrolled.relays, heard_);
+    renew_at_ = tunnel_ ? heard_ + kRenew : kNever;
     return {};
   }
 
@@ -209,11 +203,17 @@ class WorkerLife {
     }
     connected_ =
         (connected_ || connects) && std::ranges::find(turn.disconnected, kCoordinator) == turn.disconnected.end();
-    const bool renews = passes_run_out_ <= now;
-    if (!renews && now - heard_ < (connected_ ? kSilence : kLookForCoordinator)) return;
+    if (tunnel_ && (turn.slept || (connects && was_connected_))) tunnel_->again();
+    was_connected_ = was_connected_ || connects;
+    const bool in_touch = now - heard_ < (connected_ ? kSilence : kLookForCoordinator);
+    if (in_touch && now < renew_at_) return;
     const auto heard = course_.enroller.listen(Duration{}, now);
     if (const auto* refusal = std::get_if<EnrolRefusal>(&heard)) {
-      if (steps_ && steps_->is_leaving())
+      // A run that is about to end lets nobody in, and this one has work to do yet.
+      if (in_touch) {
+        renew_at_ = now + kRenewAgain;
+        course_.enroller.rest();
+      } else if (steps_ && steps_->is_leaving())
         exit_code_ = 0;
       else
         end(fmt::format("the coordinator does not let it back in: {}", refusal->sentence));
@@ -224,8 +224,9 @@ class WorkerLife {
       heard_ = now;
       course_.enroller.rest();
       course_.enrolled.relays = answer->relays;
-      passes_run_out_ = renew_at(answer->relays, now);
+      renew_at_ = now + kRenew;
       if (const auto used = use_relays(); !used) spdlog::error("worker {}: {}", self_, used.error().message);
+      if (in_touch) return;
       course_.enrolled.coordinator = answer->coordinator;
       link_->connect(kCoordinator, answer->coordinator, coordinator_key_);
     } else if (options_.patience_s > 0 && now - heard_ > seconds(options_.patience_s)) {
@@ -329,9 +330,10 @@ class WorkerLife {
   ComputeTime time_;
   LeaveTaking leave_taking_;
   Time began_{};
-  Time heard_{};                  // of the coordinator
-  Time passes_run_out_ = kNever;  // half of their time is over: new ones are asked for
+  Time heard_{};            // of the coordinator
+  Time renew_at_ = kNever;  // passes for relays
   bool connected_ = false;
+  bool was_connected_ = false;
   bool moves_ = false;
   std::optional<int> exit_code_;
 };

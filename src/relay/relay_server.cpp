@@ -2,6 +2,7 @@
 
 #include <sodium.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <boost/asio/io_context.hpp>
@@ -44,7 +45,15 @@ std::string unbracketed(const std::string& host) {
   return host.starts_with('[') && host.ends_with(']') ? host.substr(1, host.size() - 2) : host;
 }
 
-// A stream before it is joined.
+// One of a home's addresses is as good as another: an IPv6 one counts by its first 64 bits.
+std::string network_of(const asio::ip::address& address) {
+  if (address.is_v4()) return address.to_string();
+  auto bytes = address.to_v6().to_bytes();
+  if (!address.to_v6().is_v4_mapped()) std::fill(bytes.begin() + 8, bytes.end(), std::uint8_t{0});
+  return asio::ip::address_v6(bytes).to_string();
+}
+
+// A stream before it is joined. Whatever is under way on it keeps it alive.
 struct Visitor {
   explicit Visitor(tcp::socket s) : socket(std::move(s)), deadline(socket.get_executor()) {}
 
@@ -54,10 +63,12 @@ struct Visitor {
   bool stranger = true;
   Nonce nonce{};
   std::array<std::uint8_t, kHelloBytes> hello{};
-  std::uint8_t sign = 0;
+  std::array<std::uint8_t, 256> signs{};
   std::deque<Bytes> unsent;
+  bool registered = false;
   bool closing = false;  // once what is unsent has left
 };
+using VisitorPtr = std::shared_ptr<Visitor>;
 
 }  // namespace
 
@@ -118,7 +129,7 @@ class RelayServer::Impl {
     Failure failure;
     const auto from = socket.remote_endpoint(failure);
     if (failure) return;
-    const std::string address = from.address().to_string();
+    const std::string address = network_of(from.address());
     if (strangers_ >= options_.strangers || strangers_of_[address] >= options_.strangers_per_address) {
       if (strangers_of_[address] == 0) strangers_of_.erase(address);
       ++refused_;
@@ -126,41 +137,42 @@ class RelayServer::Impl {
     }
     set_options(socket);
     const Stream stream = ++last_stream_;
-    Visitor& visitor = visitors_.try_emplace(stream, std::move(socket)).first->second;
-    visitor.address = address;
+    const auto visitor = std::make_shared<Visitor>(std::move(socket));
+    visitors_[stream] = visitor;
+    visitor->address = address;
     ++strangers_;
     ++strangers_of_[address];
-    randombytes_buf(visitor.nonce.data(), visitor.nonce.size());
+    randombytes_buf(visitor->nonce.data(), visitor->nonce.size());
     const auto seen = from.address().is_v4() ? asio::ip::make_address_v6(asio::ip::v4_mapped, from.address().to_v4())
                                              : from.address().to_v6();
-    send(stream, encode_greeting({visitor.nonce, seen.to_bytes(), from.port()}));
-    expire(stream, kShow);
-    asio::async_read(visitor.socket, asio::buffer(visitor.hello), [this, stream](Failure broken, std::size_t) {
-      const auto at = visitors_.find(stream);
-      if (at == visitors_.end()) return;
-      if (broken) return drop(stream);
-      read_hello(stream, at->second);
-    });
+    send(stream, encode_greeting({visitor->nonce, seen.to_bytes(), from.port()}));
+    expire(stream, *visitor, kShow);
+    asio::async_read(visitor->socket, asio::buffer(visitor->hello),
+                     [this, stream, visitor](Failure broken, std::size_t) {
+                       if (!visitors_.contains(stream)) return;
+                       if (broken) return drop(stream);
+                       read_hello(stream, visitor);
+                     });
   }
 
-  void read_hello(Stream stream, Visitor& visitor) {
-    const Checked checked = check_hello(visitor.hello, options_.key, visitor.nonce, seconds_since_1970());
+  void read_hello(Stream stream, const VisitorPtr& visitor) {
+    const Checked checked = check_hello(visitor->hello, options_.key, visitor->nonce, seconds_since_1970());
     if (checked.verdict != Verdict::kWelcome) return say(stream, checked.verdict);
-    no_stranger(visitor);
+    no_stranger(*visitor);
+    visitor->registered = checked.hello.kind == Kind::kRegister;
     carry_out(switchboard_.hello(stream, checked.hello, now()));
-    if (const auto at = visitors_.find(stream); at != visitors_.end() && !at->second.closing) listen_to(stream);
+    if (visitors_.contains(stream) && !visitor->closing) listen_to(stream, visitor);
   }
 
-  // To whoever has registered, or waits until a call is accepted: it says little or nothing.
-  void listen_to(Stream stream) {
-    Visitor& visitor = visitors_.at(stream);
-    expire(stream, kForgotten);
-    visitor.socket.async_read_some(asio::buffer(&visitor.sign, 1), [this, stream](Failure broken, std::size_t) {
-      const auto at = visitors_.find(stream);
-      if (broken == asio::error::operation_aborted || at == visitors_.end()) return;
-      if (broken) return drop(stream);
-      send(stream, encode_ring({}));
-      if (visitors_.contains(stream)) listen_to(stream);
+  // Whoever has registered shows now and then that it is there; a caller waits and says nothing.
+  void listen_to(Stream stream, const VisitorPtr& visitor) {
+    expire(stream, *visitor, kForgotten);
+    visitor->socket.async_read_some(asio::buffer(visitor->signs), [this, stream, visitor](Failure broken, std::size_t) {
+      if (broken == asio::error::operation_aborted || !visitors_.contains(stream)) return;
+      if (broken || !visitor->registered) return drop(stream);
+      // One answer to however many signs; one that is still to leave is answer enough.
+      if (visitor->unsent.empty()) send(stream, encode_ring({}));
+      if (visitors_.contains(stream)) listen_to(stream, visitor);
     });
   }
 
@@ -173,24 +185,19 @@ class RelayServer::Impl {
   void carry_out(const Switchboard::HangUp& effect) { drop(effect.stream); }
   void carry_out(const Switchboard::Join& effect) {
     const auto caller = visitors_.find(effect.caller), callee = visitors_.find(effect.callee);
-    if (caller == visitors_.end() || callee == visitors_.end() || !caller->second.unsent.empty()) {
+    if (caller == visitors_.end() || callee == visitors_.end() || !welcomed(*caller->second) ||
+        !welcomed(*callee->second)) {
       drop(effect.caller);
       drop(effect.callee);
       return;
     }
-    // Nothing is under way on them: a caller says nothing before it is welcome.
-    caller->second.socket.cancel();
-    const std::array<std::uint8_t, 1> welcome = {static_cast<std::uint8_t>(Verdict::kWelcome)};
-    Failure failure;
-    for (Visitor* visitor : {&caller->second, &callee->second})
-      if (!failure) asio::write(visitor->socket, asio::buffer(welcome), failure);
     auto& allowance = allowances_[effect.account];
     auto shared = allowance.lock();
     if (!shared) {
       shared = std::make_shared<Allowance>(Allowance{options_.bytes_per_second, options_.bytes_per_second, {}});
       allowance = shared;
     }
-    const auto joint = std::make_shared<Joint>(std::move(caller->second.socket), std::move(callee->second.socket),
+    const auto joint = std::make_shared<Joint>(std::move(caller->second->socket), std::move(callee->second->socket),
                                                bytes_, shared, [this, a = effect.caller, b = effect.callee] {
                                                  if (ended_) return;
                                                  switchboard_.closed(a);
@@ -198,11 +205,22 @@ class RelayServer::Impl {
                                                  joints_.erase(a);
                                                  count();
                                                });
-    visitors_.erase(caller);
-    visitors_.erase(callee);
+    for (const auto& visitor : {caller->second, callee->second}) visitor->deadline.cancel();
+    visitors_.erase(effect.caller);
+    visitors_.erase(effect.callee);
     joints_[effect.caller] = joint;
     ++joined_;
     joint->start();
+  }
+
+  // Nothing is under way to it, and one byte has room: this thread waits for nobody.
+  static bool welcomed(Visitor& visitor) {
+    Failure failure;
+    visitor.socket.cancel(failure);
+    if (!visitor.unsent.empty()) return false;
+    const std::array<std::uint8_t, 1> welcome = {static_cast<std::uint8_t>(Verdict::kWelcome)};
+    visitor.socket.non_blocking(true, failure);
+    return visitor.socket.write_some(asio::buffer(welcome), failure) == 1 && !failure;
   }
 
   void say(Stream stream, Verdict verdict) {
@@ -210,7 +228,7 @@ class RelayServer::Impl {
     if (at == visitors_.end()) return;
     if (verdict != Verdict::kWelcome) {
       ++refused_;
-      at->second.closing = true;
+      at->second->closing = true;
     }
     send(stream, {static_cast<std::uint8_t>(verdict)});
   }
@@ -218,30 +236,28 @@ class RelayServer::Impl {
   void send(Stream stream, Bytes bytes) {
     const auto at = visitors_.find(stream);
     if (at == visitors_.end()) return;
-    auto& unsent = at->second.unsent;
-    unsent.push_back(std::move(bytes));
-    if (unsent.size() > kUnsentMost) return drop(stream);
-    if (unsent.size() == 1) write(stream, at->second);
+    const VisitorPtr visitor = at->second;
+    visitor->unsent.push_back(std::move(bytes));
+    if (visitor->unsent.size() > kUnsentMost) return drop(stream);
+    if (visitor->unsent.size() == 1) write(stream, visitor);
   }
-  void write(Stream stream, Visitor& visitor) {
-    asio::async_write(visitor.socket, asio::buffer(visitor.unsent.front()),
-                      [this, stream](Failure broken, std::size_t) {
-                        const auto at = visitors_.find(stream);
-                        if (broken == asio::error::operation_aborted || at == visitors_.end()) return;
+  void write(Stream stream, const VisitorPtr& visitor) {
+    asio::async_write(visitor->socket, asio::buffer(visitor->unsent.front()),
+                      [this, stream, visitor](Failure broken, std::size_t) {
+                        if (!visitors_.contains(stream)) return;
                         if (broken) return drop(stream);
-                        at->second.unsent.pop_front();
-                        if (!at->second.unsent.empty())
-                          write(stream, at->second);
-                        else if (at->second.closing)
+                        visitor->unsent.pop_front();
+                        if (!visitor->unsent.empty())
+                          write(stream, visitor);
+                        else if (visitor->closing)
                           drop(stream);
                       });
   }
 
   template <class Span>
-  void expire(Stream stream, Span span) {
-    asio::steady_timer& deadline = visitors_.at(stream).deadline;
-    deadline.expires_after(span);
-    deadline.async_wait([this, stream](Failure stopped) {
+  void expire(Stream stream, Visitor& visitor, Span span) {
+    visitor.deadline.expires_after(span);
+    visitor.deadline.async_wait([this, stream](Failure stopped) {
       if (!stopped) drop(stream);
     });
   }
@@ -255,7 +271,11 @@ class RelayServer::Impl {
   void drop(Stream stream) {
     const auto at = visitors_.find(stream);
     if (at == visitors_.end()) return;
-    no_stranger(at->second);
+    const VisitorPtr visitor = at->second;
+    no_stranger(*visitor);
+    Failure ignored;
+    visitor->socket.close(ignored);
+    visitor->deadline.cancel();
     visitors_.erase(at);
     switchboard_.closed(stream);
     count();
@@ -285,7 +305,7 @@ class RelayServer::Impl {
   asio::steady_timer retry_{context_};
   std::uint16_t port_ = 0;
   Stream last_stream_ = 0;
-  std::unordered_map<Stream, Visitor> visitors_;
+  std::unordered_map<Stream, VisitorPtr> visitors_;
   std::unordered_map<Stream, std::weak_ptr<Joint>> joints_;
   std::map<Switchboard::Peer, std::weak_ptr<Allowance>> allowances_;
   std::size_t strangers_ = 0;

@@ -4,19 +4,30 @@
 
 namespace isthmus::relay {
 
-bool Switchboard::takes(Stream stream, const Peer& peer) {
-  std::size_t& mine = streams_of_[peer];
-  if (owner_.size() >= options_.streams || mine >= options_.streams_per_peer) return false;
-  ++mine;
-  owner_[stream] = peer;
+bool Switchboard::takes(Stream stream, const Peer& account) {
+  const auto mine = streams_of_.find(account);
+  if (account_.size() >= options_.streams || (mine != streams_of_.end() && mine->second >= options_.streams_per_peer))
+    return false;
+  ++streams_of_[account];
+  account_[stream] = account;
+  return true;
+}
+
+bool Switchboard::may_call(const Peer& from, const Peer& to, Time now) {
+  Budget& budget = budgets_.try_emplace({from, to}, Budget{options_.calls, now}).first->second;
+  budget.left =
+      std::min(options_.calls, budget.left + to_seconds(now - budget.since) / to_seconds(options_.call_every));
+  budget.since = now;
+  if (budget.left < 1) return false;
+  budget.left -= 1;
   return true;
 }
 
 Switchboard::Effects Switchboard::hello(Stream stream, const Hello& hello, Time now) {
   const Peer peer{hello.run_id, hello.from};
-  if (!takes(stream, peer)) return {Say{stream, Verdict::kTooMany}};
   switch (hello.kind) {
     case Kind::kRegister: {
+      if (!takes(stream, peer)) return {Say{stream, Verdict::kTooMany}};
       Effects effects;
       // Half of a connection that broke may be left here for minutes.
       if (const auto before = registered_.find(peer); before != registered_.end())
@@ -29,6 +40,8 @@ Switchboard::Effects Switchboard::hello(Stream stream, const Hello& hello, Time 
       const Peer to{hello.run_id, hello.to};
       const auto there = registered_.find(to);
       if (there == registered_.end()) return {Say{stream, Verdict::kAbsent}};
+      // Every call makes the other dial: nobody is made to without end.
+      if (!may_call(peer, to, now) || !takes(stream, peer)) return {Say{stream, Verdict::kTooMany}};
       calls_[++last_call_] = Call{stream, to, now};
       return {Tell{there->second, {hello.lane, hello.from, last_call_}}};
     }
@@ -36,25 +49,29 @@ Switchboard::Effects Switchboard::hello(Stream stream, const Hello& hello, Time 
       const auto call = calls_.find(hello.call);
       if (call == calls_.end() || call->second.to != peer) return {Say{stream, Verdict::kGone}};
       const Stream caller = call->second.stream;
+      const Peer account = account_.at(caller);
       calls_.erase(call);
-      return {Join{caller, stream, owner_.at(caller)}};
+      if (!takes(stream, account)) return {Say{stream, Verdict::kTooMany}, Say{caller, Verdict::kTooMany}};
+      return {Join{caller, stream, account}};
     }
   }
   return {Say{stream, Verdict::kOtherVersion}};
 }
 
 void Switchboard::closed(Stream stream) {
-  const auto owner = owner_.find(stream);
-  if (owner == owner_.end()) return;
-  if (const auto at = registered_.find(owner->second); at != registered_.end() && at->second == stream)
+  const auto account = account_.find(stream);
+  if (account == account_.end()) return;
+  if (const auto at = registered_.find(account->second); at != registered_.end() && at->second == stream)
     registered_.erase(at);
   std::erase_if(calls_, [&](const auto& call) { return call.second.stream == stream; });
-  if (const auto count = streams_of_.find(owner->second); --count->second == 0) streams_of_.erase(count);
-  owner_.erase(owner);
+  if (const auto count = streams_of_.find(account->second); --count->second == 0) streams_of_.erase(count);
+  account_.erase(account);
 }
 
 Switchboard::Effects Switchboard::tick(Time now) {
   Effects effects;
+  const double full = to_seconds(options_.call_every) * options_.calls;
+  std::erase_if(budgets_, [&](const auto& entry) { return to_seconds(now - entry.second.since) >= full; });
   for (auto call = calls_.begin(); call != calls_.end();)
     if (now - call->second.since >= options_.patience) {
       effects.push_back(Say{call->second.stream, Verdict::kAbsent});

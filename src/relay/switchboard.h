@@ -21,6 +21,9 @@ class Switchboard {
     std::size_t streams = 65'536;         // in all
     std::size_t streams_per_peer = 1024;  // a worker at the end of a pipeline has two for each of 383 neighbours
     Duration patience = seconds(10);      // a call that nobody accepts is given up
+    // Calls of one peer to another: so many at once, and then one in so long. Two lanes are called at a time.
+    double calls = 8;
+    Duration call_every = seconds(1);
   };
   explicit Switchboard(const Options& options) : options_(options) {}
 
@@ -52,7 +55,7 @@ class Switchboard {
   Time next_due() const;
 
   std::size_t registered() const { return registered_.size(); }
-  std::size_t streams() const { return owner_.size(); }
+  std::size_t streams() const { return account_.size(); }
 
  private:
   struct Call {
@@ -60,13 +63,20 @@ class Switchboard {
     Peer to;
     Time since{};
   };
-  bool takes(Stream stream, const Peer& peer);
+  // What one peer may still ask another for.
+  struct Budget {
+    double left = 0;
+    Time since{};
+  };
+  bool takes(Stream stream, const Peer& account);
+  bool may_call(const Peer& from, const Peer& to, Time now);
 
   const Options options_;
   std::map<Peer, Stream> registered_;
   std::map<std::uint64_t, Call> calls_;
-  std::map<Stream, Peer> owner_;
+  std::map<Stream, Peer> account_;  // on whose a stream is: of a call, both its ends are the caller's
   std::map<Peer, std::size_t> streams_of_;
+  std::map<std::pair<Peer, Peer>, Budget> budgets_;
   std::uint64_t last_call_ = 0;
 };
 

@@ -33,7 +33,10 @@ using asio::ip::tcp;
 using Failure = boost::system::error_code;
 
 // A relay that says nothing for so long is gone. Routers forget a silent connection after half a minute or more.
-constexpr auto kAnswer = std::chrono::seconds(10), kSign = std::chrono::seconds(10), kSilent = std::chrono::seconds(25);
+constexpr auto kSign = std::chrono::seconds(10), kSilent = std::chrono::seconds(25);
+// Registering may take its time. A call has to be answered before ZeroMQ, or the rule of who dials, tries another way.
+constexpr std::chrono::milliseconds kAnswer(10'000), kCallAnswer(1800);
+constexpr std::size_t kAnswersMost = 256;  // calls that are being answered
 constexpr auto kAgainMin = std::chrono::milliseconds(200), kAgainMax = std::chrono::milliseconds(5000);
 
 // An outbound stream, from dialling to the relay's verdict.
@@ -41,15 +44,22 @@ class Errand : public std::enable_shared_from_this<Errand> {
  public:
   // The stream, once it is welcome; otherwise why not, for people.
   using Done = std::function<void(std::optional<tcp::socket>, const std::string&)>;
-  Errand(asio::io_context& context, const RelayPass& relay, const Hello& hello, Done done)
-      : socket_(context), deadline_(context), relay_(relay), hello_(hello), done_(std::move(done)) {}
+  static constexpr const char* kSilence = "it does not answer";
+  Errand(asio::io_context& context, const RelayPass& relay, const Hello& hello, std::chrono::milliseconds patience,
+         Done done)
+      : patience_(patience),
+        socket_(context),
+        deadline_(context),
+        relay_(relay),
+        hello_(hello),
+        done_(std::move(done)) {}
 
   void start() {
     const auto endpoint = numeric_endpoint(relay_.address);
     if (!endpoint) return end("its address is none");
-    deadline_.expires_after(kAnswer);
+    deadline_.expires_after(patience_);
     deadline_.async_wait([self = shared_from_this()](Failure stopped) {
-      if (!stopped) self->end("it does not answer");
+      if (!stopped) self->end(kSilence);
     });
     socket_.async_connect(*endpoint, [self = shared_from_this()](Failure failure) {
       if (failure) return self->end(failure.message());
@@ -84,6 +94,7 @@ class Errand : public std::enable_shared_from_this<Errand> {
     done(std::nullopt, why);
   }
 
+  const std::chrono::milliseconds patience_;
   tcp::socket socket_;
   asio::steady_timer deadline_;
   const RelayPass relay_;
@@ -120,6 +131,15 @@ class Tunnel::Impl {
     asio::post(context_, [this, relays = std::move(relays)]() mutable { take(std::move(relays)); });
   }
 
+  void again() {
+    asio::post(context_, [this] {
+      for (const auto& relay : relays_) {
+        relay->patience = kAgainMin;
+        lost(relay);
+      }
+    });
+  }
+
   Result<protocol::Endpoints> towards(PeerId peer) {
     const std::lock_guard lock(mutex_);
     if (const auto known = towards_.find(peer); known != towards_.end()) return known->second;
@@ -149,7 +169,7 @@ class Tunnel::Impl {
   struct Relay {
     explicit Relay(asio::io_context& context, RelayPass p) : pass(std::move(p)), again(context), sign(context) {}
     RelayPass pass;
-    std::optional<tcp::socket> socket;  // registered
+    std::shared_ptr<tcp::socket> socket;  // registered; what is under way on it keeps it
     asio::steady_timer again, sign;
     std::chrono::milliseconds patience = kAgainMin;
     std::array<std::uint8_t, kRingBytes> ring{};
@@ -182,33 +202,35 @@ class Tunnel::Impl {
 
   void enlist(const RelayPtr& relay) {
     if (relay->gone) return;
-    errand(relay->pass, {Kind::kRegister}, [this, relay](std::optional<tcp::socket> socket, const std::string& why) {
-      if (relay->gone) return;
-      if (!socket) {
-        note(fmt::format("relay {}: {}", relay->pass.address, why));
-        relay->again.expires_after(relay->patience);
-        relay->patience = std::min<std::chrono::milliseconds>(2 * relay->patience, kAgainMax);
-        relay->again.async_wait([this, relay](Failure stopped) {
-          if (!stopped) enlist(relay);
-        });
-        return;
-      }
-      relay->patience = kAgainMin;
-      relay->socket = std::move(socket);
-      relay->heard = std::chrono::steady_clock::now();
-      note("");
-      count();
-      listen_to(relay);
-      show_life(relay);
-    });
+    errand(relay->pass, {Kind::kRegister}, kAnswer,
+           [this, relay](std::optional<tcp::socket> socket, const std::string& why) {
+             if (relay->gone) return;
+             if (!socket) {
+               note(fmt::format("relay {}: {}", relay->pass.address, why));
+               relay->again.expires_after(relay->patience);
+               relay->patience = std::min<std::chrono::milliseconds>(2 * relay->patience, kAgainMax);
+               relay->again.async_wait([this, relay](Failure stopped) {
+                 if (!stopped) enlist(relay);
+               });
+               return;
+             }
+             relay->socket = std::make_shared<tcp::socket>(std::move(*socket));
+             relay->heard = std::chrono::steady_clock::now();
+             note("");
+             count();
+             listen_to(relay);
+             show_life(relay);
+           });
   }
 
   void listen_to(const RelayPtr& relay) {
-    asio::async_read(*relay->socket, asio::buffer(relay->ring), [this, relay](Failure failure, std::size_t) {
-      if (relay->gone || !relay->socket) return;
+    const auto socket = relay->socket;
+    asio::async_read(*socket, asio::buffer(relay->ring), [this, relay, socket](Failure failure, std::size_t) {
+      if (relay->gone || relay->socket != socket) return;
       const auto ring = failure ? std::nullopt : decode_ring(relay->ring);
       if (!ring) return lost(relay);
       relay->heard = std::chrono::steady_clock::now();
+      relay->patience = kAgainMin;
       if (ring->call != 0) answer(relay->pass, *ring);
       listen_to(relay);
     });
@@ -220,20 +242,28 @@ class Tunnel::Impl {
       if (stopped || relay->gone || !relay->socket) return;
       if (std::chrono::steady_clock::now() - relay->heard > kSilent) return lost(relay);
       static constexpr std::array<std::uint8_t, 1> kByte = {0};
-      asio::async_write(*relay->socket, asio::buffer(kByte), [this, relay](Failure failure, std::size_t) {
-        if (!relay->socket || relay->gone) return;
+      const auto socket = relay->socket;
+      asio::async_write(*socket, asio::buffer(kByte), [this, relay, socket](Failure failure, std::size_t) {
+        if (relay->socket != socket || relay->gone) return;
         if (failure) return lost(relay);
         show_life(relay);
       });
     });
   }
 
+  // Not at once: two that are registered as one would drive each other out at the speed of the network.
   void lost(const RelayPtr& relay) {
     hang_up(relay);
     count();
-    enlist(relay);
+    relay->again.expires_after(relay->patience);
+    relay->patience = std::min<std::chrono::milliseconds>(2 * relay->patience, kAgainMax);
+    relay->again.async_wait([this, relay](Failure stopped) {
+      if (!stopped) enlist(relay);
+    });
   }
   static void hang_up(const RelayPtr& relay) {
+    Failure ignored;
+    if (relay->socket) relay->socket->close(ignored);
     relay->socket.reset();
     relay->sign.cancel();
     relay->again.cancel();
@@ -241,10 +271,13 @@ class Tunnel::Impl {
 
   // Somebody called: its stream is joined to this worker's own socket.
   void answer(const RelayPass& pass, const Ring& ring) {
+    if (answers_ >= kAnswersMost) return note("more calls through a relay than are answered at once");
+    ++answers_;
     Hello hello{Kind::kAccept, ring.lane};
     hello.call = ring.call;
     const auto own = own_[ring.lane];
-    errand(pass, hello, [this, own](std::optional<tcp::socket> stream, const std::string& why) {
+    errand(pass, hello, kCallAnswer, [this, own](std::optional<tcp::socket> stream, const std::string& why) {
+      --answers_;
       if (!stream) return note("a call through a relay came to nothing: " + why);
       auto socket = std::make_shared<tcp::socket>(context_);
       auto other = std::make_shared<tcp::socket>(std::move(*stream));
@@ -258,7 +291,10 @@ class Tunnel::Impl {
     acceptor->async_accept([this, acceptor, peer, lane](Failure failure, tcp::socket socket) {
       if (failure == asio::error::operation_aborted) return;
       if (!failure) call(std::make_shared<tcp::socket>(std::move(socket)), peer, lane, in_reach_first());
-      accept(acceptor, peer, lane);
+      if (!failure) return accept(acceptor, peer, lane);
+      // No descriptor is left.
+      const auto rest = std::make_shared<asio::steady_timer>(context_, kAgainMin);
+      rest->async_wait([this, rest, acceptor, peer, lane](Failure) { accept(acceptor, peer, lane); });
     });
   }
 
@@ -267,7 +303,7 @@ class Tunnel::Impl {
     std::vector<RelayPass> passes;
     for (const bool registered : {true, false})
       for (const auto& relay : relays_)
-        if (relay->socket.has_value() == registered) passes.push_back(relay->pass);
+        if ((relay->socket != nullptr) == registered) passes.push_back(relay->pass);
     return passes;
   }
 
@@ -278,11 +314,13 @@ class Tunnel::Impl {
     relays.erase(relays.begin());
     Hello hello{Kind::kCall, lane};
     hello.to = peer;
-    errand(relay, hello,
-           [this, inner, peer, lane, relays = std::move(relays)](std::optional<tcp::socket> stream,
-                                                                 const std::string& why) {
+    errand(relay, hello, kCallAnswer,
+           [this, relay, inner, peer, lane, relays = std::move(relays)](std::optional<tcp::socket> stream,
+                                                                        const std::string& why) {
              if (stream) return join(std::move(*inner), std::move(*stream));
              note(fmt::format("no way to worker {} through a relay: {}", peer, why));
+             // It may have vanished without a word: others are asked first from now on.
+             if (why == Errand::kSilence) suspect(relay.address);
              call(inner, peer, lane, relays);
            });
   }
@@ -295,11 +333,16 @@ class Tunnel::Impl {
     joint->start();
   }
 
-  void errand(const RelayPass& pass, Hello hello, Errand::Done done) {
+  void suspect(const std::string& address) {
+    for (const auto& relay : relays_)
+      if (relay->pass.address == address && relay->socket) return lost(relay);
+  }
+
+  void errand(const RelayPass& pass, Hello hello, std::chrono::milliseconds patience, Errand::Done done) {
     hello.run_id = pass.pass.run_id;
     hello.from = pass.pass.peer;
     hello.expires_s = pass.pass.expires_s;
-    std::make_shared<Errand>(context_, pass, hello, std::move(done))->start();
+    std::make_shared<Errand>(context_, pass, hello, patience, std::move(done))->start();
   }
 
   void note(std::string trouble) {
@@ -310,7 +353,7 @@ class Tunnel::Impl {
     const std::lock_guard lock(mutex_);
     relays_count_ = relays_.size();
     registered_ = static_cast<std::uint64_t>(
-        std::ranges::count_if(relays_, [](const RelayPtr& relay) { return relay->socket.has_value(); }));
+        std::ranges::count_if(relays_, [](const RelayPtr& relay) { return (relay->socket != nullptr); }));
   }
 
   std::vector<std::optional<tcp::endpoint>> own_;  // control, bulk
@@ -321,6 +364,7 @@ class Tunnel::Impl {
   std::string trouble_;
   asio::io_context context_{1};
   std::vector<RelayPtr> relays_;
+  std::size_t answers_ = 0;  // under way
   std::list<std::weak_ptr<Joint>> joints_;
   std::thread thread_;
 };
@@ -336,6 +380,7 @@ Result<std::unique_ptr<Tunnel>> Tunnel::open(const protocol::Endpoints& own) {
 
 void Tunnel::use(std::vector<RelayPass> relays) { impl_->use(std::move(relays)); }
 Result<protocol::Endpoints> Tunnel::towards(PeerId peer) { return impl_->towards(peer); }
+void Tunnel::again() { impl_->again(); }
 Tunnel::Figures Tunnel::figures() const { return impl_->figures(); }
 
 }  // namespace isthmus::relay

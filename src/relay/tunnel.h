@@ -30,6 +30,8 @@ class Tunnel {
 
   // The relays from now on, with passes that have not expired; connections that stand are left alone.
   void use(std::vector<RelayPass> relays);
+  // Registers anew everywhere: this machine slept, or is somewhere else.
+  void again();
   // Where to dial to get to this peer; the same for as long as the tunnel lives. Errors: no port is free.
   Result<protocol::Endpoints> towards(PeerId peer);
 

@@ -9,7 +9,7 @@ namespace isthmus::router {
 namespace {
 
 constexpr Duration kUnreachable = seconds(2);
-// Through routers and relays it takes longer, and there may be several ways to try.
+// Between machines it takes longer, and there may be several ways to try.
 constexpr Duration kUnreachableOutside = seconds(10);
 // The first time, the other end has to hear of this one, too, and everybody may be busy with its start.
 constexpr Duration kFirstDial = seconds(8);
@@ -46,8 +46,17 @@ void Connections::view_comes(const protocol::View& view, Time now) {
       down->second = now;
   for (const auto& member : view.live) know(member, now);
   for (const auto& member : view.joining) know(member, now);
+  forget_the_gone(view);
   for (const auto& member : view.partners)
     if (allowed_.insert(member.session).second) context_.run(protocol::LetIn{member});
+}
+
+// Nobody is dialled for ever. Whom a link is measured with is named as a partner.
+void Connections::forget_the_gone(const protocol::View& view) {
+  std::erase_if(dialled_, [&](const auto& entry) {
+    const auto partner = std::ranges::find(view.partners, entry.first, &protocol::Member::session);
+    return !view.find(entry.first) && !view.find_joining(entry.first) && partner == view.partners.end();
+  });
 }
 
 void Connections::know(const protocol::Member& member, Time now) {
@@ -65,6 +74,10 @@ bool Connections::dials(const protocol::Member& other) const {
 }
 
 void Connections::dial(const protocol::Member& member, Time now) {
+  // An earlier life of it would take turns with this one.
+  std::erase_if(dialled_, [&](const auto& entry) {
+    return entry.second.member.peer == member.peer && entry.first != member.session;
+  });
   auto next = ways(own_, member.location, context_.identity.relays);
   auto [at, fresh] = dialled_.try_emplace(member.session);
   if (!fresh && at->second.ways == next) return;
@@ -101,7 +114,7 @@ void Connections::lost(PeerId peer, Time now) {
 }
 
 Duration Connections::patience(const protocol::Member& member) const {
-  return share_network(own_, member.location) ? kUnreachable : kUnreachableOutside;
+  return member.location.is_local() ? kUnreachable : kUnreachableOutside;
 }
 
 std::vector<SessionId> Connections::unreachable(Time now) const {

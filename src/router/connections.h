@@ -45,6 +45,7 @@ class Connections {
     Time since{};        // not connected
   };
   void know(const protocol::Member& member, Time now);
+  void forget_the_gone(const protocol::View& view);
   bool dials(const protocol::Member& other) const;
   Duration patience(const protocol::Member& member) const;
 

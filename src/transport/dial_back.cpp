@@ -36,7 +36,10 @@ struct Attempt {
 
 class DialBack::Impl {
  public:
-  explicit Impl(const Options& options) : options_(options) {}
+  // A socket, its monitor and the other end of that, for each lane; those that were closed linger a little.
+  explicit Impl(const Options& options) : options_(options) {
+    context_.set(zmq::ctxopt::max_sockets, static_cast<int>(4 * 3 * kLanes * options.at_once));
+  }
 
   void begin(PeerId peer, const protocol::Endpoints& endpoints, const protocol::PublicKey& key) {
     attempts_.remove_if([&](const Attempt& attempt) { return attempt.peer == peer; });
@@ -69,16 +72,16 @@ class DialBack::Impl {
  private:
   bool dial(Attempt& attempt, Time now) {
     attempt.give_up = now + options_.patience;
-    for (const Lane lane : kBothLanes) {
-      zmq::socket_t& socket = attempt.sockets[lane];
-      socket = make_dealer(context_, lane, options_.keys, attempt.key);
-      socket.set(zmq::sockopt::linger, 0);
-      attempt.monitors[lane] = std::make_unique<SocketMonitor>(context_, socket, "back." + std::to_string(++names_));
-      try {
+    try {
+      for (const Lane lane : kBothLanes) {
+        zmq::socket_t& socket = attempt.sockets[lane];
+        socket = make_dealer(context_, lane, options_.keys, attempt.key);
+        socket.set(zmq::sockopt::linger, 0);
+        attempt.monitors[lane] = std::make_unique<SocketMonitor>(context_, socket, "back." + std::to_string(++names_));
         socket.connect(lane == kControlLane ? attempt.endpoints.control : attempt.endpoints.bulk);
-      } catch (const zmq::error_t&) {
-        return false;  // a stranger's word, and no address
       }
+    } catch (const zmq::error_t&) {
+      return false;  // a stranger's word, and no address; or no socket is left
     }
     return true;
   }

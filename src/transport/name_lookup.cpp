@@ -28,6 +28,10 @@ Result<std::vector<Address>> look_up(const Address& name) {
   const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> all(found, &::freeaddrinfo);
   std::vector<Address> addresses;
   for (const addrinfo* one = all.get(); one; one = one->ai_next) {
+    // Good on one link only, and ZeroMQ's endpoints name none.
+    if (one->ai_family == AF_INET6 &&
+        IN6_IS_ADDR_LINKLOCAL(&reinterpret_cast<const sockaddr_in6*>(one->ai_addr)->sin6_addr))
+      continue;
     char text[NI_MAXHOST];
     if (::getnameinfo(one->ai_addr, one->ai_addrlen, text, sizeof text, nullptr, 0, NI_NUMERICHOST) == 0)
       addresses.push_back({plain_address(text), name.port});

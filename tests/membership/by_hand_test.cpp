@@ -229,8 +229,8 @@ TEST_F(ByHandTest, PortsAndLimitsAreNamed) {
 // Nothing is begun, and both sides say why; the seat is free for somebody else.
 TEST_F(ByHandTest, AStageThatDoesNotFitIsNotBegun) {
   CommandLineTest::SetUp();
-  const pid_t coordinator =
-      coordinate({"--set", "model.hidden=8192", "--set", "model.layers=64", "--set", "model.heads=64"});
+  const pid_t coordinator = coordinate({"--set", "model.hidden=8192", "--set", "model.layers=64", "--set",
+                                        "model.heads=64", "--set", "boundary.factored_layers=63"});
   const auto done = end(work("one"), "one");
   EXPECT_EQ(done.code, 1);
   EXPECT_THAT(done.output, HasSubstr("GiB of memory, and"));

@@ -89,6 +89,8 @@ TEST_F(LeavingTest, AnotherTerminalAsksForItAndItComesBack) {
   EXPECT_EQ(nobody.code, 1);
   EXPECT_NE(nobody.output.find("no worker serves"), std::string::npos) << nobody.output;
   pids_["three"] = work("three");
+  // Otherwise its stage would be empty without the other, and what was not saved of it would be done again.
+  ASSERT_TRUE(eventually([&] { return count("admitted", "three") == 2; })) << events();
   // Asked twice, it goes at once, and says even that.
   ::kill(pids_["four"], SIGSTOP);
   for (const int signal : {SIGINT, SIGTERM}) ::kill(pids_["four"], signal);

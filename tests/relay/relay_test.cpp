@@ -189,8 +189,9 @@ TEST_F(RelayTest, AnotherTakesOverFromOneThatDies) {
   auto first = relay();
   const auto second = relay();
   use({address(*first), address(*second)});
+  ASSERT_TRUE(until([&] { return first->figures().registered == 2 && b_.tunnel->figures().registered == 2; }));
   dial();
-  ASSERT_TRUE(until([&] { return a_.up && b_.up && first->figures().registered == 2; }));
+  ASSERT_TRUE(until([&] { return a_.up && b_.up; }));
   b_.sockets->send(frame(a_.peer, "through the first"));
   ASSERT_TRUE(until([&] { return a_.frames.size() == 1; }));
   EXPECT_EQ(second->figures().joined, 0u);

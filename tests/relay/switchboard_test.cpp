@@ -90,6 +90,36 @@ TEST(Switchboard, ForgetsACallerThatHungUp) {
   EXPECT_EQ(verdict(board.hello(3, accepts(5, only<Switchboard::Tell>(rung)->ring.call), {})), Verdict::kGone);
 }
 
+// Every call makes the other dial the relay.
+TEST(Switchboard, LetsNobodyRingAnotherWithoutEnd) {
+  Switchboard board({});
+  board.hello(1, registers(5), {});
+  board.hello(2, registers(7), {});
+  Switchboard::Stream stream = 10;
+  int rung = 0;
+  for (int i = 0; i < 100; ++i) {
+    rung += only<Switchboard::Tell>(board.hello(++stream, calls(6, 5), {})) != nullptr;
+    board.closed(stream);
+  }
+  EXPECT_EQ(rung, 8);
+  EXPECT_TRUE(only<Switchboard::Tell>(board.hello(++stream, calls(6, 7), {}))) << "somebody else";
+  EXPECT_TRUE(only<Switchboard::Tell>(board.hello(++stream, calls(6, 5), seconds(1)))) << "later";
+}
+
+// Whoever is called has streams of its own left.
+TEST(Switchboard, ChargesBothEndsOfACallToTheCaller) {
+  Switchboard::Options options;
+  options.streams_per_peer = 2;
+  Switchboard board(options);
+  board.hello(1, registers(5), {});
+  const auto rung = board.hello(2, calls(6, 5), {});
+  ASSERT_TRUE(only<Switchboard::Join>(board.hello(3, accepts(5, only<Switchboard::Tell>(rung)->ring.call), {})));
+  EXPECT_EQ(verdict(board.hello(4, calls(6, 5), {})), Verdict::kTooMany);
+  board.closed(2);
+  board.closed(3);
+  EXPECT_TRUE(only<Switchboard::Tell>(board.hello(7, calls(6, 5), {})));
+}
+
 TEST(Switchboard, GivesEachPeerItsShareAndTakesItBack) {
   Switchboard::Options options;
   options.streams_per_peer = 2;

@@ -134,6 +134,19 @@ TEST_F(ConnectionsTest, TryTheNextWayToWhoIsNotReached) {
   EXPECT_EQ(ways_, Ways{kNetwork});
 }
 
+// Two lives would take turns, and who has left would be dialled for ever.
+TEST_F(ConnectionsTest, ForgetEarlierLivesAndWhoHasLeft) {
+  view_.live = {member_at(3, 1), member_at(4, 2), member_at(5, 2)};
+  shows();
+  EXPECT_EQ(std::exchange(ways_, {}), (Ways{kNetwork, kNetwork}));
+  view_.live = {member_at(3, 1, 1), member_at(5, 2)};
+  shows();
+  EXPECT_EQ(std::exchange(ways_, {}), Ways{kNetwork});
+  now_ += seconds(3);
+  ticks();
+  EXPECT_EQ(ways_, Ways{kRelay}) << "to the newer life of 3 alone";
+}
+
 // Whether this one dials depends on where it is itself, which the view says.
 TEST_F(ConnectionsTest, LeaveItToTheEarlierOneIfOnlyThisOneCanBeDialled) {
   view_.live = {member_at(3, 1), member_at(5, 2), member_at(7, 3)};

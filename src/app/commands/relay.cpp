@@ -1,12 +1,14 @@
 #include <spdlog/spdlog.h>
 #include <sys/poll.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <string>
 
 #include "app/commands/command_line.h"
 #include "app/commands/number_option.h"
+#include "process/open_files.h"
 #include "process/signals.h"
 #include "record/line_file.h"
 #include "relay/pass.h"
@@ -43,7 +45,9 @@ int serve_relay(const RelayOptions& options) {
   server.host = address->host;
   server.port = address->port;
   server.key = *key;
-  server.limits.streams = options.streams;
+  constexpr std::uint64_t kOthers = 64;
+  server.limits.streams = std::min<std::uint64_t>(options.streams, process::allow_most_open_files() - kOthers);
+  server.strangers = std::min<std::size_t>(server.strangers, server.limits.streams / 8);
   server.bytes_per_second = options.megabits * 1e6 / 8;
   auto opened = relay::RelayServer::open(server);
   if (!opened) return report(tl::unexpected(opened.error()));

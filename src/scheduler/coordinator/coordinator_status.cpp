@@ -36,7 +36,8 @@ void Coordinator::describe(RunStatus::Worker& worker, const protocol::Report* re
     case Standing::kSuspected:
       worker.does = liveness_.lost_since(peer) ? "its connection is lost; its work goes around it"
                                                : "is silent; its work goes around it";
-      if (const Time at = liveness_.lost_at(peer); at > liveness_.now()) worker.until = at;
+      if (const protocol::Member* member = decisions_.live_of(peer))
+        if (const Time at = liveness_.lost_at(*member); at > liveness_.now()) worker.until = at;
       return;
     case Standing::kLeaving:
       worker.does =

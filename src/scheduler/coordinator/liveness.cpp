@@ -57,10 +57,10 @@ std::optional<Time> Liveness::lost_since(PeerId peer) const {
   return contact ? contact->lost : std::nullopt;
 }
 
-Time Liveness::lost_at(PeerId peer) const {
-  const auto lost = lost_since(peer);
-  const Time silent_too_long = last_heard(peer) + options_.silence;
-  return std::max(patient_until_, lost ? std::min(*lost + options_.reconnect, silent_too_long) : silent_too_long);
+Time Liveness::lost_at(const protocol::Member& member) const {
+  const auto lost = lost_since(member.peer);
+  const Time silent_too_long = last_heard(member.peer) + silence(member);
+  return std::max(patient_until_, lost ? std::min(*lost + reconnect(member), silent_too_long) : silent_too_long);
 }
 
 bool Liveness::has_reported(PeerId peer) const {
@@ -96,7 +96,7 @@ std::vector<Liveness::Lost> Liveness::lost(std::span<const protocol::Member> liv
     const bool local = member.location.is_local();
     if (contact && contact->lost && now_ - *contact->lost >= (local ? options_.reconnect : options_.remote_reconnect))
       lost.push_back({member, "its connection is lost"});
-    else if (silent >= (local ? options_.silence : options_.remote_silence))
+    else if (silent >= silence(member))
       lost.push_back({member, fmt::format("silent for {:.1f} s", to_seconds(silent))});
   }
   if (lost.empty()) was_patient_ = false;

@@ -54,7 +54,7 @@ class Liveness {
   // When its connection was lost; nothing: it stands, or nothing was seen of it yet.
   std::optional<Time> lost_since(PeerId peer) const;
   // When a member that stays away is lost, as things are now.
-  Time lost_at(PeerId peer) const;
+  Time lost_at(const protocol::Member& member) const;
   // When it was last heard, or the start: what came before is not known.
   Time last_heard(PeerId peer) const;
   bool is_prompt(PeerId peer) const { return now_ - last_heard(peer) < options_.suspicion; }
@@ -84,6 +84,12 @@ class Liveness {
     bool reported = false;     // over this connection
   };
   const Contact* find(PeerId peer) const;
+  Duration silence(const protocol::Member& member) const {
+    return member.location.is_local() ? options_.silence : options_.remote_silence;
+  }
+  Duration reconnect(const protocol::Member& member) const {
+    return member.location.is_local() ? options_.reconnect : options_.remote_reconnect;
+  }
   bool is_disconnected(PeerId peer) const;
 
   Options options_;

@@ -48,6 +48,29 @@ TEST_F(LivenessTest, SuspectsWhoeverIsSilentOrCutOffAndTellsItOnce) {
   EXPECT_TRUE(liveness_.suspected().empty());
 }
 
+// Between them and the coordinator is somebody's Wi-Fi.
+TEST_F(LivenessTest, IsMorePatientWithMembersOnOtherMachines) {
+  live_[2].location.network = live_[3].location.network = "203.0.113.7";
+  live_[1].location.network = "127.0.0.1";
+  pass(11, {1, 2, 3, 4});
+  liveness_.disconnected(PeerId(2));
+  liveness_.disconnected(PeerId(3));
+  pass(1.5, {1, 4});
+  ASSERT_EQ(liveness_.lost(live_).size(), 1u);
+  EXPECT_EQ(liveness_.lost(live_).front().member.peer, PeerId(2)) << "on this machine";
+  live_.erase(live_.begin() + 1);
+  pass(3, {1, 4});
+  EXPECT_TRUE(liveness_.lost(live_).empty());
+  pass(.7, {1, 4});
+  ASSERT_EQ(liveness_.lost(live_).size(), 1u);
+  EXPECT_EQ(liveness_.lost(live_).front().reason, "its connection is lost");
+  live_.erase(live_.begin() + 1);
+  pass(9, {1});
+  EXPECT_TRUE(liveness_.lost(live_).empty());
+  pass(1.5, {1});
+  EXPECT_EQ(liveness_.lost(live_).size(), 1u);
+}
+
 TEST_F(LivenessTest, GivesUpWhoeverStaysAwayButNotWhileTheSilenceMayBeItsOwn) {
   pass(5, {1, 2, 3});
   EXPECT_TRUE(liveness_.lost(live_).empty());  // it has just begun

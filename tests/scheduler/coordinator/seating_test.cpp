@@ -344,5 +344,22 @@ TEST(Decisions, TakesEverybodyBackToItsSeatWhenTheRunBeginsAgain) {
   EXPECT_EQ(decisions.epoch, EpochId(3));
 }
 
+// Stage 1 is the last of two, stage 0 the first: nothing is left for a stranger.
+TEST_F(SeatingTest, GivesTheEndsToThoseWhomTheOwnerTrustsAndSaysSo) {
+  Coordinator::Options options;
+  options.trust = {2, true, 1};
+  coordinator_ = Coordinator(plan(), options);
+  hear(coordinator_.invite({{50}, 0, 0, {}, false}, now_));
+  Enrolment stranger = somebody(7);
+  stranger.invite = protocol::PublicKey{50};
+  hear(coordinator_.enrol(stranger, now_));
+  const PeerId waits = enrolled_.peer;
+  EXPECT_FALSE(coordinator_.place_of(waits));
+  EXPECT_THAT(coordinator_.queued(waits)->reason, testing::HasSubstr("isthmus invite --trusted"));
+  // Whoever waits behind it is served.
+  EXPECT_TRUE(coordinator_.place_of(enrol(8)));
+  EXPECT_FALSE(coordinator_.place_of(waits));
+}
+
 }  // namespace
 }  // namespace isthmus::coordinator
