@@ -175,6 +175,9 @@ std::string resolved_json(const spec::RunConfig& run) {
     json[section][key] = value_of(key, member);
   });
   if (run.fleet.machine.empty()) json.erase("fleet");
+  // Keys that may stay absent, because what they stand for is not one value.
+  for (const char* key : {"silence_s", "reconnect_s"})
+    if (json["recovery"][key].is_null()) json["recovery"].erase(key);
   return json.dump();
 }
 
