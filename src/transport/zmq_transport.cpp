@@ -41,6 +41,7 @@ struct Dialled {
   // room for it yet when the handshake is reported.
   std::array<bool, kLanes> greet{};
   bool watched = false;
+  bool anew = false;  // both lanes are to be dialled again
   Time since{};
   Duration patience{};
 };
@@ -251,6 +252,8 @@ class ZmqTransport::Impl {
             peer.dialled->greet[lane] = true;
             lane_up(id, peer, lane);
           } else if (event->kind == SocketEvent::Kind::kClosed) {
+            // What broke one lane broke the other, which may take half a minute to show it.
+            peer.dialled->anew = peer.dialled->anew || peer.up[lane];
             lane_down(id, peer, lane);
           } else {
             ++failed_handshakes_;
@@ -262,6 +265,10 @@ class ZmqTransport::Impl {
   void redial() {
     for (auto& [id, peer] : peers_) {
       if (!peer.dialled) continue;
+      if (peer.dialled->anew) {
+        dial(id, peer, peer.dialled->endpoints, peer.dialled->key, kPatienceMin);
+        continue;
+      }
       // Patience begins with the first look at the connection, whenever connect() was called.
       if (peer.connected || !peer.dialled->watched) peer.dialled->since = now_;
       peer.dialled->watched = true;

@@ -62,10 +62,8 @@ every = 5
     return nlohmann::json::parse(read(folder_ + "/" + out + "/summary.json"));
   }
   std::string events() const { return read(folder_ + "/out/events.jsonl"); }
-  void expect_undisturbed(const std::vector<std::string>& more = {}) {
-    std::vector<std::string> arguments = {"train", folder_ + "/run.toml", "--out", folder_ + "/whole"};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    const auto whole = run(arguments);
+  void expect_undisturbed() {
+    const auto whole = run({"train", folder_ + "/run.toml", "--out", folder_ + "/whole"});
     ASSERT_EQ(whole.code, 0) << whole.output;
     EXPECT_EQ(summary("out")["weights_hash"], summary("whole")["weights_hash"]);
     EXPECT_FALSE(summary("out")["weights_hash"].empty());

@@ -226,6 +226,35 @@ TEST_F(ByHandTest, PortsAndLimitsAreNamed) {
   EXPECT_FALSE(std::filesystem::exists(folder_ + "/few"));
 }
 
+TEST_F(ByHandTest, AnInviteMayHoldANameAndSaysWhenThereIsNone) {
+  const auto invited = [&] {
+    const auto printed = run({"invite", folder_ + "/out", "--trusted", "--uses", "0", "--json"});
+    return nlohmann::json::parse(printed.output)["invite"].get<std::string>();
+  };
+  const auto join = [&](const std::string& name, const std::string& invite, const std::string& patience) {
+    return begin(name, {"join", invite, "--home", folder_ + "/" + name, "--patience", patience});
+  };
+  const pid_t first = coordinate({"--advertise", "nobody.invalid"});
+  ASSERT_TRUE(eventually([&] { return std::filesystem::exists(folder_ + "/out/admin"); }));
+  const auto lost = end(join("lost", invited(), "4"), "lost");
+  EXPECT_EQ(lost.code, 1);
+  EXPECT_THAT(lost.output, HasSubstr("no address for the name nobody.invalid"));
+  kill_at_once(first);
+  const pid_t second = coordinate({"--advertise", "localhost"});
+  std::string invite;
+  ASSERT_TRUE(eventually([&] {
+    const auto printed = run({"invite", folder_ + "/out", "--trusted", "--uses", "0"});
+    invite = printed.code == 0 ? printed.output.substr(printed.output.rfind("isthmus1")) : "";
+    return !invite.empty();
+  }));
+  invite = invite.substr(0, invite.find('\n'));
+  const pid_t one = join("one", invite, "60"), two = join("two", invite, "60");
+  const auto done = end(second, "coordinator");
+  EXPECT_EQ(done.code, 0) << done.output << events();
+  EXPECT_EQ(end(one, "one").code, 0) << read(output("one"));
+  EXPECT_EQ(end(two, "two").code, 0) << read(output("two"));
+}
+
 // Nothing is begun, and both sides say why; the seat is free for somebody else.
 TEST_F(ByHandTest, AStageThatDoesNotFitIsNotBegun) {
   CommandLineTest::SetUp();
