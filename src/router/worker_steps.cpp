@@ -284,7 +284,6 @@ void WorkerSteps::release_held(Time now) {
 std::vector<protocol::WorkerEffect> WorkerSteps::message_received(PeerId from, protocol::Message message, Time now) {
   if (life_ >= Life::kReleased) return finish(now);
   flow_.peer_heard(from);
-  connections_.connected(from);
   dispatch(from, message, now);
   run_next(now);
   return finish(now);

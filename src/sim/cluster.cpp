@@ -158,10 +158,11 @@ void Cluster::kill_worker(PeerId peer, Duration down) {
 }
 
 void Cluster::hang_up(Worker& worker) {
-  worker.up = false;
+  // While it is up: the others had a connection with this life.
   for (const auto& seat : seats_)
     if (seat.peer != worker.peer && up(seat.peer)) lose(seat.peer, worker.peer);
   if (coordinator_.up) lose(kCoordinator, worker.peer);
+  worker.up = false;
 }
 
 // It said good-bye, and is back after a moment.
@@ -249,7 +250,8 @@ void Cluster::join(PeerId a, PeerId b) {
   for (const auto& [self, other] : {std::pair(a, b), std::pair(b, a)})
     at(now_ + 3 * options_.latency, [this, self = self, other = other, life = life_of(self),
                                      other_life = life_of(other)] {
-      if (!up(other) || life_of(other) != other_life) return;
+      // It may have broken before the handshake was over.
+      if (!up(other) || life_of(other) != other_life || !network_.connected(self, other)) return;
       if (self == kCoordinator)
         in_coordinator(life, [this, other](coordinator::Coordinator& c) {
           if (const Homes* homes = network_.homes()) c.located(other, homes->location(other));

@@ -17,6 +17,7 @@ void Cluster::cut_off(PeerId peer, bool from_the_coordinator) {
     if (seat.peer != peer) {
       lose(peer, seat.peer);
       lose(seat.peer, peer);
+      if (from_the_coordinator) network_.drop(peer, seat.peer);
     }
   if (!from_the_coordinator) return;
   lose(peer, kCoordinator);
@@ -46,7 +47,11 @@ void Cluster::begin(const Fault& fault) {
     case FaultKind::kRelay:
       for (const auto& a : workers_)
         for (const auto& b : workers_)
-          if (a.peer != b.peer && network_.broken(a.peer, b.peer)) lose(a.peer, b.peer);
+          if (a.peer < b.peer && network_.broken(a.peer, b.peer)) {
+            lose(a.peer, b.peer);
+            lose(b.peer, a.peer);
+            network_.drop(a.peer, b.peer);
+          }
       break;
     case FaultKind::kSleep:
     case FaultKind::kFreeze:

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -40,6 +41,8 @@ class SimulatedNetwork {
   // A fault that kept the two apart is over. True: they are connected (again).
   bool connect(PeerId a, PeerId b);
   bool connected(PeerId a, PeerId b) const;
+  // Their connection is no more; a dial may make another.
+  void drop(PeerId a, PeerId b) { connections_.erase(std::minmax(a, b)); }
   // They are connected, in a way that leads nowhere by now.
   bool broken(PeerId a, PeerId b) const;
   // Where the workers live; null: all on one network.
