@@ -131,7 +131,8 @@ class WorkerLife {
     if (auto ready = use_relays(); !ready) return ready;
     link_->connect(kCoordinator, course_.enrolled.coordinator, coordinator_key_);
     began_ = heard_ = process::monotonic_now();
-    renew_at_ = tunnel_ ? heard_ + kRenew : kNever;
+    // Whoever has moved may have its passes since long ago.
+    renew_at_ = !tunnel_ ? kNever : course_.moved ? heard_ : heard_ + kRenew;
     return {};
   }
 
