@@ -6,7 +6,7 @@
 
 namespace isthmus::relay {
 
-// "ADDRESS:PORT", numeric, an IPv6 address in brackets. Nothing: it is none.
+// As transport::read_address() takes it, "tcp://" included, but no name. Nothing: it is none.
 std::optional<boost::asio::ip::tcp::endpoint> numeric_endpoint(const std::string& address);
 
 }  // namespace isthmus::relay

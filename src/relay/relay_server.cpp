@@ -2,7 +2,6 @@
 
 #include <sodium.h>
 
-#include <algorithm>
 #include <array>
 #include <atomic>
 #include <boost/asio/io_context.hpp>
@@ -18,7 +17,9 @@
 #include <unordered_map>
 #include <utility>
 
+#include "process/clock.h"
 #include "relay/joint.h"
+#include "transport/address.h"
 
 namespace isthmus::relay {
 
@@ -33,25 +34,6 @@ using Stream = Switchboard::Stream;
 constexpr auto kShow = std::chrono::seconds(10), kForgotten = std::chrono::seconds(60);
 constexpr auto kTurn = std::chrono::seconds(1);
 constexpr std::size_t kUnsentMost = 4096;
-
-Time now_of(std::chrono::steady_clock::time_point point) { return point.time_since_epoch(); }
-
-std::uint64_t seconds_since_1970() {
-  return static_cast<std::uint64_t>(
-      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count());
-}
-
-std::string unbracketed(const std::string& host) {
-  return host.starts_with('[') && host.ends_with(']') ? host.substr(1, host.size() - 2) : host;
-}
-
-// One of a home's addresses is as good as another: an IPv6 one counts by its first 64 bits.
-std::string network_of(const asio::ip::address& address) {
-  if (address.is_v4()) return address.to_string();
-  auto bytes = address.to_v6().to_bytes();
-  if (!address.to_v6().is_v4_mapped()) std::fill(bytes.begin() + 8, bytes.end(), std::uint8_t{0});
-  return asio::ip::address_v6(bytes).to_string();
-}
 
 // A stream before it is joined. Whatever is under way on it keeps it alive.
 struct Visitor {
@@ -88,7 +70,7 @@ class RelayServer::Impl {
 
   Status listen() {
     Failure failure;
-    const auto address = asio::ip::make_address(unbracketed(options_.host), failure);
+    const auto address = asio::ip::make_address(transport::plain_address(options_.host), failure);
     if (failure) return fail("'{}' is no address; expected one such as 192.168.1.20", options_.host);
     const tcp::endpoint endpoint(address, options_.port);
     acceptor_.open(endpoint.protocol(), failure);
@@ -129,7 +111,8 @@ class RelayServer::Impl {
     Failure failure;
     const auto from = socket.remote_endpoint(failure);
     if (failure) return;
-    const std::string address = network_of(from.address());
+    // One of a home's addresses is as good as another.
+    const std::string address = transport::network_of(from.address().to_string());
     if (strangers_ >= options_.strangers || strangers_of_[address] >= options_.strangers_per_address) {
       if (strangers_of_[address] == 0) strangers_of_.erase(address);
       ++refused_;
@@ -156,11 +139,11 @@ class RelayServer::Impl {
   }
 
   void read_hello(Stream stream, const VisitorPtr& visitor) {
-    const Checked checked = check_hello(visitor->hello, options_.key, visitor->nonce, seconds_since_1970());
+    const Checked checked = check_hello(visitor->hello, options_.key, visitor->nonce, process::seconds_since_1970());
     if (checked.verdict != Verdict::kWelcome) return say(stream, checked.verdict);
     no_stranger(*visitor);
     visitor->registered = checked.hello.kind == Kind::kRegister;
-    carry_out(switchboard_.hello(stream, checked.hello, now()));
+    carry_out(switchboard_.hello(stream, checked.hello, process::monotonic_now()));
     if (visitors_.contains(stream) && !visitor->closing) listen_to(stream, visitor);
   }
 
@@ -285,7 +268,7 @@ class RelayServer::Impl {
     ticker_.expires_after(kTurn);
     ticker_.async_wait([this](Failure stopped) {
       if (stopped) return;
-      carry_out(switchboard_.tick(now()));
+      carry_out(switchboard_.tick(process::monotonic_now()));
       std::erase_if(allowances_, [](const auto& entry) { return entry.second.expired(); });
       tick();
     });
@@ -295,7 +278,6 @@ class RelayServer::Impl {
     registered_ = switchboard_.registered();
     streams_ = switchboard_.streams();
   }
-  static Time now() { return now_of(std::chrono::steady_clock::now()); }
 
   const Options options_;
   asio::io_context context_{1};

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <boost/asio/connect.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
@@ -16,7 +15,6 @@
 #include <map>
 #include <mutex>
 #include <optional>
-#include <set>
 #include <thread>
 #include <utility>
 
@@ -110,8 +108,7 @@ class Errand : public std::enable_shared_from_this<Errand> {
 class Tunnel::Impl {
  public:
   explicit Impl(const protocol::Endpoints& own) {
-    for (const std::string& endpoint : {own.control, own.bulk})
-      own_.push_back(numeric_endpoint(endpoint.substr(std::string_view("tcp://").size())));
+    for (const std::string& endpoint : {own.control, own.bulk}) own_.push_back(numeric_endpoint(endpoint));
     thread_ = std::thread([this] {
       const auto guard = asio::make_work_guard(context_);
       context_.run();
@@ -353,7 +350,7 @@ class Tunnel::Impl {
     const std::lock_guard lock(mutex_);
     relays_count_ = relays_.size();
     registered_ = static_cast<std::uint64_t>(
-        std::ranges::count_if(relays_, [](const RelayPtr& relay) { return (relay->socket != nullptr); }));
+        std::ranges::count_if(relays_, [](const RelayPtr& relay) { return relay->socket != nullptr; }));
   }
 
   std::vector<std::optional<tcp::endpoint>> own_;  // control, bulk

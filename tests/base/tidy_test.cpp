@@ -27,7 +27,7 @@ const std::map<std::string, Folders> kMayInclude = {
     {"protocol", {"compress", "base"}},
     {"store", {"compress", "spec", "base"}},
     {"transport", {"protocol", "base"}},
-    {"relay", {"protocol", "base"}},
+    {"relay", {"transport", "protocol", "process", "base"}},
     {"scheduler/planner", {"protocol", "compress", "config", "spec", "base"}},
     {"scheduler/coordinator", {"protocol", "spec", "base"}},
     {"scheduler/paths", {"config", "base"}},
@@ -62,6 +62,9 @@ const std::map<std::pair<std::string, std::string>, Folders> kOnly = {
     // A connection knows no message.
     {{"transport", "protocol"}, {"endpoints.h", "priority.h"}},
     {{"relay", "protocol"}, {"endpoints.h"}},
+    // Streams are TCP; ZeroMQ does not notice.
+    {{"relay", "transport"}, {"address.h"}},
+    {{"relay", "process"}, {"clock.h"}},
 };
 
 struct Line {
