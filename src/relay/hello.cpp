@@ -39,7 +39,7 @@ const char* sentence(Verdict verdict) {
     case Verdict::kNoProof:
       return "it does not take this run's passes";
     case Verdict::kExpired:
-      return "the pass has expired; is this machine's clock right?";
+      return "the pass has expired; do the relay's and the coordinator's clocks agree?";
     case Verdict::kTooMany:
       return "it has as many connections of this peer or address as it takes";
     case Verdict::kAbsent:
