@@ -255,6 +255,23 @@ TEST_F(ByHandTest, AnInviteMayHoldANameAndSaysWhenThereIsNone) {
   EXPECT_EQ(end(two, "two").code, 0) << read(output("two"));
 }
 
+TEST_F(ByHandTest, DoctorSaysWhetherTheCoordinatorAnswersAndUsesNoInviteUp) {
+  const pid_t coordinator = coordinate();
+  ASSERT_TRUE(eventually([&] { return std::filesystem::exists(folder_ + "/out/admin"); }));
+  const auto about_coordinator = [&] {
+    const auto said = run({"doctor", folder_ + "/out/join", "--home", folder_ + "/one", "--json"});
+    const auto found = nlohmann::json::parse(said.output);
+    for (const auto& finding : found["findings"])
+      if (finding["about"] == "coordinator") return finding["kind"].get<std::string>();
+    return said.output;
+  };
+  EXPECT_EQ(about_coordinator(), "good");
+  const auto peers = nlohmann::json::parse(run({"peers", folder_ + "/out", "--json"}).output);
+  EXPECT_TRUE(peers["peers"].empty());
+  kill_at_once(coordinator);
+  EXPECT_EQ(about_coordinator(), "bad");
+}
+
 // Nothing is begun, and both sides say why; the seat is free for somebody else.
 TEST_F(ByHandTest, AStageThatDoesNotFitIsNotBegun) {
   CommandLineTest::SetUp();
