@@ -12,7 +12,10 @@
 #include "app/admin.h"
 #include "app/front_desk.h"
 #include "app/process_link.h"
+#include "app/received_run.h"
 #include "app/relay_desk.h"
+#include "app/run_vault.h"
+#include "app/vault_server.h"
 #include "app/whereabouts.h"
 #include "base/digest.h"
 #include "config/load_run.h"
@@ -34,6 +37,8 @@ namespace {
 
 // A machine that loads, saves and computes at once may not look at its sockets for seconds.
 constexpr Duration kLastWord = seconds(10);
+// A run that is over waits for its last checkpoints while some of them has come within this time.
+constexpr Duration kVaultStands = seconds(60);
 
 class CoordinatorProcess {
  public:
@@ -105,6 +110,8 @@ class CoordinatorProcess {
                     run_.trust.stages_per_identity};
     if (const auto& silence = run_.recovery.silence_s) limits.silence = limits.remote_silence = seconds(*silence);
     if (const auto& back = run_.recovery.reconnect_s) limits.reconnect = limits.remote_reconnect = seconds(*back);
+    limits.vault = !options_.vault.empty();
+    if (auto ready = open_vault(); !ready) return ready;
     coordinator_.emplace(plan_, limits);
     coordinator_->replay(log->records());
     if (!options_.begin_at)
@@ -115,6 +122,21 @@ class CoordinatorProcess {
       if (!known.revoked) link_->allow(peer, known.key);
     for (const auto& member : coordinator_->decisions().live) whereabouts_->remember(member);
     return let_ask(std::move(*door), *identity);
+  }
+
+  Status open_vault() {
+    if (options_.vault.empty()) return {};
+    auto sealed = make_vault(options_.folder, options_.vault, plan_.run_id, options_.owner_key);
+    if (!sealed) return tl::unexpected(sealed.error());
+    VaultServer::Options vault;
+    vault.patience = std::max<Duration>(seconds(10), 4 * ask_after(run_, plan_));
+    vault.bytes_per_second = run_.link.bandwidth_mbps * 1e6 / 8;
+    vault.keep = run_.checkpoint.keep;
+    vault.siblings_agree = run_.sync.mode == "exact";
+    auto opened = VaultServer::open(std::move(*sealed), plan_, vault);
+    if (!opened) return tl::unexpected(opened.error());
+    vault_ = std::move(*opened);
+    return {};
   }
 
   // Whoever has an invite may ask from now on; one that never expires is in OUT/join, for this machine's workers.
@@ -148,8 +170,9 @@ class CoordinatorProcess {
     std::vector<int> descriptors = desk_->descriptors();
     descriptors.push_back(control_.fd());
     for (const int fd : admin_->descriptors()) descriptors.push_back(fd);
+    if (vault_) descriptors.push_back(vault_->descriptor());
     const Time due = std::min({coordinator_->next_due(), desk_->next_due(), tokens_.desk().next_due(),
-                               whereabouts_->next_due(process::monotonic_now())});
+                               vault_ ? vault_->next_due() : kNever, whereabouts_->next_due(process::monotonic_now())});
     auto turn = link_->turn(due, descriptors);
     const Time now = process::monotonic_now();
     if (const auto rejected = link_->messenger().rejected(); rejected != rejected_) {
@@ -167,13 +190,19 @@ class CoordinatorProcess {
         reported(arrival.from, *report, now);
       else if (const auto* request = std::get_if<protocol::TokenRequest>(&arrival.message))
         take(arrival.from, *request, now);
+      else if (const auto* wish = std::get_if<protocol::CheckpointRequest>(&arrival.message); wish && vault_)
+        vault_->asked(coordinator_->decisions(), arrival.from, *wish);
+      else if (const auto* piece = std::get_if<protocol::CheckpointPiece>(&arrival.message); piece && vault_)
+        vault_->received(arrival.from, *piece, now);
     }
     for (const auto& located : whereabouts_->poll(now)) take(located, now);
     for (const PeerId peer : turn.disconnected) {
       tokens_.desk().forget(peer);
+      if (vault_) vault_->forget(peer);
       carry_out(coordinator_->disconnected(peer, now));
     }
     for (auto& [to, ids] : tokens_.answers(coordinator_->decisions(), now)) link_->send(to, std::move(ids));
+    if (vault_) tend_vault(now);
     // Last: whoever died and was started again is not taken for two.
     for (const auto& ask : desk_->poll(now)) answer(ask, now);
     while (const auto line = control_.next()) do_as_told(*line, now);
@@ -186,6 +215,19 @@ class CoordinatorProcess {
     tell_of_strangers(now);
     show(now);
   }
+
+  void tend_vault(Time now) {
+    auto turn = vault_->turn(coordinator_->decisions(), coordinator_->checkpoint_holders(), now);
+    for (auto& [to, message] : turn.messages) link_->send(to, message);
+    for (const auto& trouble : turn.troubles)
+      carry_out({coordinator::Happened{coordinator_->decisions().step,
+                                       coordinator::events::Warning{kCoordinator, "vault: " + trouble}}});
+    if (!turn.vaulted.empty() || vault_->pieces_received() != vault_pieces_ || !is_over()) vault_moved_ = now;
+    vault_pieces_ = vault_->pieces_received();
+    coordinator_->vault_is_busy(!vault_->settled(plan_.final_step().value - 1) && now - vault_moved_ < kVaultStands);
+    for (const auto& [stage, version] : turn.vaulted) carry_out(coordinator_->vaulted(stage, version, now));
+  }
+  bool is_over() const { return coordinator_->phase() != protocol::Phase::kRunning; }
 
   // Where a worker is has to be known before it can be a member: its first report waits until it is.
   void reported(PeerId from, const protocol::Report& report, Time now) {
@@ -387,23 +429,7 @@ class CoordinatorProcess {
     const Status written = record_->ended(effect, process::monotonic_now());
     refresh_fleet(coordinator_->status(process::monotonic_now()));
     exit_code_ = effect.finished && effect.unsaved.empty() ? 0 : stop_code_.value_or(1);
-    const auto& f = record_->figures();
-    if (effect.finished) {
-      std::string line = fmt::format("finished: {} steps", f.step);
-      if (f.loss) line += fmt::format(", loss {:.4f}", *f.loss);
-      if (f.validation_loss) line += fmt::format(", validation loss {:.4f}", *f.validation_loss);
-      if (f.loss || f.validation_loss) line += " nats per token";
-      line += fmt::format("; all files are in {}", options_.folder.path);
-      progress_.say(line);
-      if (!effect.unsaved.empty())
-        progress_.say(
-            fmt::format("the final checkpoint of stage {} is not on disk (why is said above and in events.jsonl); the "
-                        "newest that is whole is of step {}; free some space and continue with --resume",
-                        effect.unsaved, coordinator_->decisions().whole));
-    } else {
-      progress_.say(fmt::format("{} after step {}: {}", effect.version >= run_.run.steps ? "ended badly" : "stopped",
-                                std::min(effect.version, run_.run.steps), effect.reason));
-    }
+    progress_.ended(effect, record_->figures(), options_.folder.path, coordinator_->decisions().whole);
     return written;
   }
 
@@ -423,11 +449,14 @@ class CoordinatorProcess {
   std::optional<process::AdminSocket> admin_;
   std::optional<Whereabouts> whereabouts_;
   std::optional<RelayDesk> relays_;
-  transport::Address door_;         // on this machine
-  Invite invite_;                   // what every invite of this run says
-  std::uint64_t version_ = 0;       // weights that the run began with, the last time it did
-  std::optional<PeerId> enrolled_;  // who asked, if it may take part
-  std::string refusal_;             // why not
+  std::unique_ptr<VaultServer> vault_;  // null: the run has none
+  std::uint64_t vault_pieces_ = 0;      // that had come
+  Time vault_moved_{};                  // since then, nothing has
+  transport::Address door_;             // on this machine
+  Invite invite_;                       // what every invite of this run says
+  std::uint64_t version_ = 0;           // weights that the run began with, the last time it did
+  std::optional<PeerId> enrolled_;      // who asked, if it may take part
+  std::string refusal_;                 // why not
   bool refused_for_a_moment_ = false;
   std::uint64_t rejected_ = 0;
   std::uint64_t told_of_strangers_ = 0;

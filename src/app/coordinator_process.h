@@ -24,6 +24,9 @@ struct CoordinatorOptions {
   std::vector<Advertised> advertise;
   bool no_relay = false;
   std::vector<relay::RelayName> relays;  // of others
+  // Where checkpoints are kept (app/run_vault.h); empty: on the workers' disks alone.
+  std::string vault;
+  std::string owner_key;     // file; empty: the one in the folder
   std::size_t expected = 0;  // so many workers are waited for, some seconds at most, before the first gets a seat
   // Lines of a supervisor: "stop CODE REASON" ends the run; "lost IDENTITY" and "gone IDENTITY WHY" say that the
   // process of the worker with this identity key, in hexadecimal, has ended, and that it will not come back. Hints:

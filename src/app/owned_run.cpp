@@ -3,8 +3,10 @@
 #include <filesystem>
 
 #include "app/owner_key.h"
+#include "app/run_vault.h"
 #include "config/load_run.h"
 #include "record/run_folder.h"
+#include "scheduler/planner/make_plan.h"
 #include "store/whole_checkpoint.h"
 
 namespace isthmus::app {
@@ -23,6 +25,9 @@ Result<OwnedRun> open_owned_run(const OwnedRunOptions& options) {
         "the run in {} has emulated devices, which have no weights; expected one with pipeline.device = \"cpu\" or "
         "\"cuda\"",
         options.path);
+  if (auto brought = bring_checkpoints(folder, *run, planner::make_plan(*run), options.owner_key, options.step);
+      !brought)
+    return tl::unexpected(brought.error());
   const auto version =
       store::choose_version(folder.checkpoints(), static_cast<std::uint32_t>(run->pipeline.stage.size()), options.step);
   if (!version) return tl::unexpected(version.error());

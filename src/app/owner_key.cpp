@@ -29,6 +29,15 @@ Status make_owner_key(const record::RunFolder& folder) {
   return record::write_whole(folder.owner_public_key(), public_half(keys));
 }
 
+Result<store::VaultSecret> vault_secret(const record::RunFolder& folder, const std::string& key_file) {
+  const auto keys = transport::read_key_file(key_file.empty() ? folder.owner_key() : key_file);
+  if (!keys) return tl::unexpected(keys.error());
+  Digest digest;
+  digest.update(bytes_of("isthmus vault secret"));
+  digest.update(keys->secret_key);
+  return digest.bytes();
+}
+
 Status check_owner(const record::RunFolder& folder, const std::string& key_file) {
   const auto expected = record::read_whole(folder.owner_public_key(), record::kSummaryBytesMax);
   if (!expected)

@@ -11,21 +11,23 @@
 #include <string>
 #include <utility>
 
+#include "app/checkpoint_courier.h"
 #include "app/compute_thread.h"
 #include "app/enroller.h"
 #include "app/home_desk.h"
 #include "app/leave_taking.h"
 #include "app/process_link.h"
 #include "app/received_run.h"
+#include "app/vaulted_checkpoints.h"
 #include "app/worker_state.h"
 #include "process/clock.h"
 #include "process/fresh_seed.h"
 #include "process/signals.h"
 #include "relay/tunnel.h"
 #include "router/worker_steps.h"
+#include "scheduler/coordinator/deposits.h"
 #include "stage/emulated_stage.h"
 #include "stage/torch_module.h"
-#include "store/disk_checkpoints.h"
 #include "transport/address.h"
 #include "transport/local_address.h"
 
@@ -55,6 +57,7 @@ class WorkerLife {
         leave_taking_(course, self_) {}
 
   ~WorkerLife() {
+    if (checkpoints_) checkpoints_->close();
     if (compute_) compute_->join();
     if (woken_ >= 0) ::close(woken_);
   }
@@ -71,6 +74,7 @@ class WorkerLife {
       course_.given.microbatches += steps_->given().microbatches;
     }
     if (exit_code_) link_->flush(process::monotonic_now() + seconds(1));
+    checkpoints_->close();
     compute_->join();
     course_.trace.note_wait("", process::monotonic_now());
     course_.trace.append(compute_->trace());
@@ -86,9 +90,14 @@ class WorkerLife {
     const auto& stage = plan_.stages[seat_.stage.value];
     ComputeThread::Options compute;
     compute.stage = seat_.stage;
-    compute.checkpoints = std::make_unique<store::DiskCheckpoints>(
+    auto checkpoints = std::make_unique<VaultedCheckpoints>(
         store::CheckpointPlace{options_.checkpoints, seat_.stage, stage.first_layer, stage.end_layer, seat_.replica},
         run_.checkpoint.keep);
+    checkpoints_ = checkpoints.get();
+    courier_.emplace(*checkpoints, CheckpointCourier::Options{run_.link.bandwidth_mbps * 1e6 / 8,
+                                                              coordinator::Deposits::bytes_max(plan_, seat_.stage),
+                                                              ask_after(run_, plan_)});
+    compute.checkpoints = std::move(checkpoints);
     compute.journal_folder = options_.home.journal(seat_.stage.value);
     // Only where it was moved to: a process that has just been started may have to learn that it serves elsewhere.
     if (course_.moved) forget_other_stages();
@@ -158,7 +167,8 @@ class WorkerLife {
   }
 
   void turn() {
-    const Time due = steps_ ? steps_->next_due() : process::monotonic_now() + std::chrono::milliseconds(200);
+    const Time due = steps_ ? std::min(steps_->next_due(), courier_->next_due())
+                            : process::monotonic_now() + std::chrono::milliseconds(200);
     std::vector<int> descriptors = course_.desk.descriptors();
     descriptors.push_back(woken_);
     auto turn = link_->turn(due, descriptors);
@@ -179,18 +189,33 @@ class WorkerLife {
       course_.trace.note_message("receive", arrival.message, now);
       if (arrival.from != kCoordinator)
         carry_out(steps_->message_received(arrival.from, std::move(arrival.message), now));
-      else if (const auto* view = std::get_if<protocol::View>(&arrival.message))
-        carry_out(steps_->view_received(*view, now));
-      else if (const auto* ids = std::get_if<protocol::TokenIds>(&arrival.message))
-        carry_out(steps_->tokens_received(*ids, now));
+      else
+        hear(std::move(arrival.message), now);
     }
     for (const PeerId peer : turn.disconnected) carry_out(steps_->peer_lost(peer, now));
     if (now >= steps_->next_due()) carry_out(steps_->tick(now));
+    for (auto& message : courier_->turn(steps_->view().timeline(), now)) link_->send(kCoordinator, message);
     course_.trace.note_wait(steps_->waiting_for(), now);
   }
 
+  // What the coordinator says.
+  void hear(protocol::Message message, Time now) {
+    if (const auto* view = std::get_if<protocol::View>(&message)) {
+      checkpoints_->offer(view->vaulted);
+      carry_out(steps_->view_received(*view, now));
+    } else if (const auto* ids = std::get_if<protocol::TokenIds>(&message)) {
+      carry_out(steps_->tokens_received(*ids, now));
+    } else if (const auto* request = std::get_if<protocol::CheckpointRequest>(&message)) {
+      courier_->received(*request);
+    } else if (const auto* piece = std::get_if<protocol::CheckpointPiece>(&message)) {
+      courier_->received(*piece);
+    }
+  }
+
   nlohmann::json state(Time now) const {
-    return serving_state(course_, run_.run.name, seat_, steps_, {began_, heard_, now});
+    auto state = serving_state(course_, run_.run.name, seat_, steps_, {began_, heard_, now});
+    if (const auto comes = courier_->progress(); !comes.empty()) state["does"] = "waits for " + comes;
+    return state;
   }
 
   // A coordinator that was started again may be found elsewhere, and one that shut this worker out says nothing over
@@ -202,6 +227,7 @@ class WorkerLife {
       heard_ = now;
       course_.enroller.rest();
     }
+    if (connects) courier_->ask_anew();
     connected_ =
         (connected_ || connects) && std::ranges::find(turn.disconnected, kCoordinator) == turn.disconnected.end();
     if (tunnel_ && (turn.slept || (connects && was_connected_))) tunnel_->again();
@@ -323,6 +349,8 @@ class WorkerLife {
   protocol::Place seat_;
   protocol::PublicKey coordinator_key_{};
   int woken_ = -1;
+  VaultedCheckpoints* checkpoints_ = nullptr;  // the compute thread's
+  std::optional<CheckpointCourier> courier_;
   std::unique_ptr<ComputeThread> compute_;
   std::unique_ptr<ProcessLink> link_;
   protocol::Endpoints endpoints_;          // of this worker, on its own network

@@ -87,8 +87,8 @@ struct RunSave {
 };
 struct RunDigests {};
 // Weights and optimizer of another version: from a checkpoint on this disk, or, if it is not there or damaged, from the
-// newest older one, or the initial ones (version 0; the result says which). Newer checkpoints of an earlier timeline
-// are removed.
+// run's vault, or from the newest older one, or the initial ones (version 0; the result says which). Newer checkpoints
+// of an earlier timeline are removed.
 struct RunLoad {
   std::uint64_t version;
   std::uint32_t timeline = 0;

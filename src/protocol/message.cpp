@@ -37,6 +37,7 @@ Traffic traffic_of(const Message& message) {
   if (std::holds_alternative<Part>(message) || std::holds_alternative<Total>(message)) return Traffic::kSync;
   if (const auto* chunk = std::get_if<Chunk>(&message))
     return chunk->piece.kind >= PieceKind::kOwnUpdate ? Traffic::kSync : Traffic::kState;
+  if (std::holds_alternative<CheckpointPiece>(message)) return Traffic::kState;
   return Traffic::kControl;
 }
 

@@ -10,6 +10,7 @@
 #include "base/ids.h"
 #include "base/result.h"
 #include "compress/encoded_tensor.h"
+#include "protocol/checkpoint_facts.h"
 #include "protocol/priority.h"
 #include "protocol/report.h"
 #include "protocol/sample.h"
@@ -283,11 +284,40 @@ struct TokenIds {
   }
 };
 
+// Asks for one piece (kPieceBytes) of a checkpoint: the coordinator a worker, for the vault; a worker whose stage is
+// empty the coordinator. …
+struct CheckpointRequest {
+  std::uint64_t version = 0;
+  std::uint32_t timeline = 0;
+  std::uint32_t index = 0;  // kFactsOnly: none of it, only what it is
+  friend bool operator==(const CheckpointRequest&, const CheckpointRequest&) = default;
+  template <class Self>
+  static void fields(Self& self, auto& visit) {
+    visit("version", self.version);
+    visit("timeline", self.timeline);
+    visit("index", self.index);
+  }
+};
+inline constexpr std::uint32_t kFactsOnly = UINT32_MAX;
+// … and the answer.
+struct CheckpointPiece {
+  CheckpointFacts facts;  // of 0 bytes: the sender has not got it
+  std::uint32_t index = 0;
+  compress::EncodedTensor tensor;  // values only
+  template <class Self>
+  static void fields(Self& self, auto& visit) {
+    visit.flat(self.facts);
+    visit("index", self.index);
+    visit("values", self.tensor.values);
+  }
+};
+
 // Sealed.
 TokenIds token_ids(const Sample& sample, Bytes ids);
 
 using Message = std::variant<View, Report, Forward, Backward, Ask, Held, Free, Cancel, Cancelled, Busy, TooLate, Probe,
-                             Receipt, Part, Total, Fetch, Chunk, Absent, Sounding, Echo, TokenRequest, TokenIds>;
+                             Receipt, Part, Total, Fetch, Chunk, Absent, Sounding, Echo, TokenRequest, TokenIds,
+                             CheckpointRequest, CheckpointPiece>;
 
 // The tensor that travels as payload behind the body; null if the message has none.
 const compress::EncodedTensor* tensor_of(const Message& message);

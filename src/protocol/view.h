@@ -125,6 +125,8 @@ struct View {
   std::vector<std::uint64_t> rollbacks;
   // Only to a joining worker whose stage has no live member: the commits that its weights miss, oldest first.
   std::vector<Commit> replay;
+  // … and the version of its stage that it can get from the vault; 0: none.
+  std::uint64_t vaulted = 0;
   // Where the receiving peer serves, if it was moved or reports from another place: it has to begin again there.
   std::optional<Place> moved;
   LinkOrder measure;             // only to the receiver: a link it is to measure
@@ -160,6 +162,7 @@ struct View {
     visit("dealt_again", self.dealt_again);
     visit("leaving", self.leaving, Most::kMembers);
     visit("released", self.released);
+    visit("vaulted", self.vaulted);
   }
 
   const Member* find(SessionId session) const {

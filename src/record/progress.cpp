@@ -119,6 +119,23 @@ void Progress::happened(const coordinator::Event& event, bool routine) {
                   coordinator::name_of(event), coordinator::text_of(event)));
 }
 
+void Progress::ended(const coordinator::RunEnded& end, const RunFigures& figures, const std::string& folder,
+                     std::uint64_t whole) {
+  if (!end.finished)
+    return say(fmt::format("{} after step {}: {}", end.version >= run_.run.steps ? "ended badly" : "stopped",
+                           std::min(end.version, run_.run.steps), end.reason));
+  std::string line = fmt::format("finished: {} steps", figures.step);
+  if (figures.loss) line += fmt::format(", loss {:.4f}", *figures.loss);
+  if (figures.validation_loss) line += fmt::format(", validation loss {:.4f}", *figures.validation_loss);
+  if (figures.loss || figures.validation_loss) line += " nats per token";
+  say(line + fmt::format("; all files are in {}", folder));
+  if (!end.unsaved.empty())
+    say(
+        fmt::format("the final checkpoint of stage {} is not saved (why is said above and in events.jsonl); the newest "
+                    "that is whole is of step {}; free some space and continue with --resume",
+                    end.unsaved, whole));
+}
+
 void Progress::say(const std::string& line) {
   erase_block();
   fmt::print(out_, "{}\n", line);

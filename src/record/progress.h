@@ -6,6 +6,7 @@
 
 #include "base/time.h"
 #include "record/run_record.h"
+#include "scheduler/coordinator/coordinator.h"
 #include "scheduler/coordinator/run_status.h"
 #include "spec/run_config.h"
 
@@ -25,6 +26,9 @@ class Progress {
   void refresh(const RunFigures& figures, const coordinator::RunStatus& status);
   // Says what whoever watches should know of; `routine`: of the run's beginning, so that members are no news.
   void happened(const coordinator::Event& event, bool routine);
+  // How the run ended, and where what it leaves behind is. `whole`: the newest version that every stage has saved.
+  void ended(const coordinator::RunEnded& end, const RunFigures& figures, const std::string& folder,
+             std::uint64_t whole);
   // A message that stays above the block.
   void say(const std::string& line);
 

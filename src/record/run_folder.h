@@ -30,6 +30,8 @@ struct RunFolder {
   std::string origin() const { return checkpoints() + "/from.json"; }
   // Lets others ask the coordinator to take part.
   std::string join_file() const { return path + "/join"; }
+  // Where the run's vault is, if it has one: a folder, from this one on, or a bucket.
+  std::string vault_place() const { return path + "/vault.place"; }
   std::string owner_key() const { return path + "/owner.key"; }
   std::string owner_public_key() const { return path + "/owner.pub"; }
   // Of the worker-th that `isthmus train` starts, from 1.

@@ -246,10 +246,20 @@ void WorkerSteps::catch_up(Time now) {
   if (!context_.own_stage().empty()) {
     rebuild_.stop();
     tokens_.clear();
+    not_in_vault_ = 0;
     fetch_.pursue(version_, now);
   } else if (!fetch_.restoring()) {
     fetch_.stop();
-    rebuild_.pursue(version_, now);
+    // Nobody has it, but the vault has less of it to repeat.
+    const std::uint64_t vaulted = context_.view.vaulted;
+    if (vaulted > version_ && vaulted <= current && vaulted != not_in_vault_) {
+      rebuild_.stop();
+      loading_ = true;
+      not_in_vault_ = vaulted;  // it is asked for once
+      context_.run(protocol::RunLoad{vaulted, timeline_});
+    } else {
+      rebuild_.pursue(version_, now);
+    }
   }
   report_changed_ = true;
 }
@@ -329,7 +339,9 @@ void WorkerSteps::dispatch(PeerId from, const protocol::Message& message, Time n
       [&](const auto& body) {
         using Body = std::decay_t<decltype(body)>;
         if constexpr (std::is_same_v<Body, protocol::View> || std::is_same_v<Body, protocol::Report> ||
-                      std::is_same_v<Body, protocol::TokenRequest> || std::is_same_v<Body, protocol::TokenIds>) {
+                      std::is_same_v<Body, protocol::TokenRequest> || std::is_same_v<Body, protocol::TokenIds> ||
+                      std::is_same_v<Body, protocol::CheckpointRequest> ||
+                      std::is_same_v<Body, protocol::CheckpointPiece>) {
           refuse();  // not between workers
         } else if constexpr (std::is_same_v<Body, protocol::Fetch>) {
           if (body.piece.kind >= protocol::PieceKind::kOwnUpdate) {

@@ -20,9 +20,6 @@ using nlohmann::json;
 
 namespace {
 
-constexpr const char* kFiles[] = {"weights.safetensors", "optimizer.safetensors"};
-constexpr std::uintmax_t kManifestMax = 1 << 20;
-
 fs::path stage_folder(const std::string& folder, StageId stage) {
   return fs::path(folder) / fmt::format("stage-{}", stage);
 }
@@ -43,7 +40,7 @@ Result<Written> write_file(const fs::path& path, const std::vector<ByteView>& pa
         "continue with --resume",
         path.string(), std::strerror(errno));
   };
-  const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
   if (fd < 0) return refuse();
   Written written;
   Digest digest;
@@ -71,13 +68,14 @@ Result<Written> write_file(const fs::path& path, const std::vector<ByteView>& pa
   return written;
 }
 
-void sync_folder(const fs::path& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+void sync_path(const fs::path& path, int flags) {
+  const int fd = ::open(path.c_str(), flags | O_CLOEXEC);
   if (fd >= 0) {
     ::fsync(fd);
     ::close(fd);
   }
 }
+void sync_folder(const fs::path& path) { sync_path(path, O_RDONLY | O_DIRECTORY); }
 
 Status write_into(const fs::path& folder, const CheckpointPlace& place, std::uint64_t version, std::uint32_t timeline,
                   const std::vector<NamedTensor>* sets[2]) {
@@ -91,9 +89,9 @@ Status write_into(const fs::path& folder, const CheckpointPlace& place, std::uin
     const Bytes header = safetensors_header(*sets[i]);
     std::vector<ByteView> parts = {header};
     for (const auto& tensor : *sets[i]) parts.push_back(tensor.bytes);
-    const auto written = write_file(folder / kFiles[i], parts);
+    const auto written = write_file(folder / kCheckpointFiles[i], parts);
     if (!written) return tl::unexpected(written.error());
-    manifest["files"][kFiles[i]] = {{"bytes", written->bytes}, {"blake2b", written->digest}};
+    manifest["files"][kCheckpointFiles[i]] = {{"bytes", written->bytes}, {"blake2b", written->digest}};
   }
   const std::string text = manifest.dump(2) + "\n";
   const ByteView bytes(reinterpret_cast<const std::uint8_t*>(text.data()), text.size());
@@ -127,7 +125,7 @@ Result<Bytes> read_checked(const fs::path& path, const json& stated) {
 Result<json> read_manifest(const fs::path& path) {
   std::error_code error;
   if (!fs::is_regular_file(path, error)) return fail("there is no checkpoint manifest {}", path.string());
-  if (fs::file_size(path, error) > kManifestMax)
+  if (fs::file_size(path, error) > kManifestBytesMax)
     return fail("{} is too large for a checkpoint manifest", path.string());
   std::ifstream in(path);
   json manifest = json::parse(in, nullptr, false);
@@ -141,7 +139,7 @@ Result<json> read_manifest(const fs::path& path) {
 bool stands(const fs::path& folder, std::uint32_t timeline) {
   const auto manifest = read_manifest(folder / "manifest.json");
   if (!manifest || manifest->value("timeline", json()) != timeline) return false;
-  for (const char* file : kFiles) {
+  for (const char* file : kCheckpointFiles) {
     std::error_code error;
     const auto size = fs::file_size(folder / file, error);
     if (error || (*manifest)["files"].value(file, json::object()).value("bytes", json()) != size) return false;
@@ -165,6 +163,32 @@ Status put_in_place(const fs::path& beside, const fs::path& final) {
   }
   return fail("cannot rename {} to {}: {}", beside.string(), final.string(),
               std::error_code(errno, std::generic_category()).message());
+}
+
+Result<LoadedCheckpoint> read_files(const fs::path& folder, const CheckpointPlace& place, std::uint64_t version) {
+  const auto manifest = read_manifest(folder / "manifest.json");
+  if (!manifest) return tl::unexpected(manifest.error());
+  const json layers = {place.first_layer, place.end_layer};
+  if (manifest->value("stage", json()) != place.stage.value || manifest->value("layers", json()) != layers ||
+      manifest->value("version", json()) != version)
+    return fail(
+        "{} is the checkpoint of another stage, layer range or step than stage {}, layers {}:{}, step {}; resume with "
+        "the layer-to-stage map it was written with",
+        folder.string(), place.stage, place.first_layer, place.end_layer, version);
+  LoadedCheckpoint loaded;
+  loaded.version = version;
+  loaded.timeline = manifest->contains("timeline") && (*manifest)["timeline"].is_number_unsigned()
+                        ? (*manifest)["timeline"].get<std::uint32_t>()
+                        : 0;
+  SafetensorsFile* files[2] = {&loaded.weights, &loaded.optimizer};
+  for (int i = 0; i < 2; ++i) {
+    auto bytes = read_checked(folder / kCheckpointFiles[i], (*manifest)["files"].value(kCheckpointFiles[i], json()));
+    if (!bytes) return tl::unexpected(bytes.error());
+    auto parsed = parse_safetensors(std::move(*bytes));
+    if (!parsed) return fail("checkpoint file {}: {}", (folder / kCheckpointFiles[i]).string(), parsed.error().message);
+    *files[i] = std::move(*parsed);
+  }
+  return loaded;
 }
 
 }  // namespace
@@ -217,31 +241,22 @@ void prune_checkpoints(const CheckpointPlace& place, std::uint32_t keep, std::ui
     fs::remove_all(version_folder(place.folder, place.stage, versions[i]), ignored);
 }
 
+std::string checkpoint_folder(const CheckpointPlace& place, std::uint64_t version) {
+  return version_folder(place.folder, place.stage, version).string();
+}
+
+Status adopt_checkpoint(const CheckpointPlace& place, std::uint64_t version, const std::string& folder) {
+  if (auto read = read_files(folder, place, version); !read) return tl::unexpected(read.error());
+  for (const auto& entry : fs::directory_iterator(folder)) sync_path(entry.path(), O_RDONLY);
+  sync_folder(folder);
+  const fs::path final = checkpoint_folder(place, version);
+  if (auto put = put_in_place(folder, final); !put) return put;
+  sync_folder(final.parent_path());
+  return {};
+}
+
 Result<LoadedCheckpoint> read_checkpoint(const CheckpointPlace& place, std::uint64_t version) {
-  const fs::path folder = version_folder(place.folder, place.stage, version);
-  const auto manifest = read_manifest(folder / "manifest.json");
-  if (!manifest) return tl::unexpected(manifest.error());
-  const json layers = {place.first_layer, place.end_layer};
-  if (manifest->value("stage", json()) != place.stage.value || manifest->value("layers", json()) != layers ||
-      manifest->value("version", json()) != version)
-    return fail(
-        "{} is the checkpoint of another stage, layer range or step than stage {}, layers {}:{}, step {}; resume with "
-        "the layer-to-stage map it was written with",
-        folder.string(), place.stage, place.first_layer, place.end_layer, version);
-  LoadedCheckpoint loaded;
-  loaded.version = version;
-  loaded.timeline = manifest->contains("timeline") && (*manifest)["timeline"].is_number_unsigned()
-                        ? (*manifest)["timeline"].get<std::uint32_t>()
-                        : 0;
-  SafetensorsFile* files[2] = {&loaded.weights, &loaded.optimizer};
-  for (int i = 0; i < 2; ++i) {
-    auto bytes = read_checked(folder / kFiles[i], (*manifest)["files"].value(kFiles[i], json()));
-    if (!bytes) return tl::unexpected(bytes.error());
-    auto parsed = parse_safetensors(std::move(*bytes));
-    if (!parsed) return fail("checkpoint file {}: {}", (folder / kFiles[i]).string(), parsed.error().message);
-    *files[i] = std::move(*parsed);
-  }
-  return loaded;
+  return read_files(version_folder(place.folder, place.stage, version), place, version);
 }
 
 void forget_checkpoints(const CheckpointPlace& place, std::uint64_t version, std::uint32_t timeline) {

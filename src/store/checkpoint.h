@@ -40,6 +40,13 @@ Status write_checkpoint(const CheckpointPlace& place, std::uint64_t version, std
 // Removes the oldest until there are `keep`, but none from version `whole` on: with what other stages have, only that
 // one is a whole checkpoint of the run.
 void prune_checkpoints(const CheckpointPlace& place, std::uint32_t keep, std::uint64_t whole);
+// Makes a checkpoint of the three files in `folder`, which is gone afterwards, once they are on the disk. Errors: they
+// are damaged, or of another place or version; then the folder stays.
+Status adopt_checkpoint(const CheckpointPlace& place, std::uint64_t version, const std::string& folder);
+// Where it is, or would be, and the names of its files beside the manifest.
+std::string checkpoint_folder(const CheckpointPlace& place, std::uint64_t version);
+inline constexpr const char* kCheckpointFiles[] = {"weights.safetensors", "optimizer.safetensors"};
+inline constexpr std::uint64_t kManifestBytesMax = 1 << 20;
 // Checks sizes and digests of both files against the manifest, and that it is of this stage and these layers.
 Result<LoadedCheckpoint> read_checkpoint(const CheckpointPlace& place, std::uint64_t version);
 // Removes those of an earlier timeline above this version: they belong to a past that did not happen.

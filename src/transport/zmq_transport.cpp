@@ -27,9 +27,16 @@ constexpr std::size_t kFramesPerPoll = 256;
 // the end of a pipeline with the largest stages (base/replicas_max.h) dials 383.
 constexpr int kSocketsMax = 16'384;
 // ZeroMQ reconnects by itself after a broken connection, but not after a refused handshake, which a peer gives until
-// it has heard of this one: then the sockets are made anew, with growing patience.
-constexpr Duration kPatienceMin = std::chrono::seconds(2);
-constexpr Duration kPatienceMax = std::chrono::seconds(8);
+// it has heard of this one: then the sockets are made anew, soon and with growing pauses. They also are when there is
+// no answer at all, with more patience, for a handshake takes several round trips.
+struct Patience {
+  Duration silence = std::chrono::seconds(2);
+  Duration refusal = std::chrono::milliseconds(100);
+  Patience doubled() const {
+    constexpr Duration kMax = std::chrono::seconds(8);
+    return {std::min(2 * silence, kMax), std::min(2 * refusal, kMax)};
+  }
+};
 
 // A connection this process made.
 struct Dialled {
@@ -43,7 +50,8 @@ struct Dialled {
   bool watched = false;
   bool anew = false;  // both lanes are to be dialled again
   Time since{};
-  Duration patience{};
+  bool refused = false;  // since then
+  Patience patience;
 };
 
 // A connection a peer made to this process's ROUTER.
@@ -122,11 +130,11 @@ class ZmqTransport::Impl {
   void connect(PeerId id, const protocol::Endpoints& endpoints, const protocol::PublicKey& key) {
     Peer& peer = peers_[id];
     if (peer.dialled && peer.dialled->endpoints == endpoints && peer.dialled->key == key) return;
-    dial(id, peer, endpoints, key, kPatienceMin);
+    dial(id, peer, endpoints, key, {});
   }
 
   void dial(PeerId id, Peer& peer, const protocol::Endpoints endpoints, const protocol::PublicKey key,
-            Duration patience) {
+            Patience patience) {
     if (peer.dialled)
       for (auto& monitor : peer.dialled->monitors) monitor.reset();
     // Whoever made the old connection: frames go over the new one only.
@@ -158,7 +166,7 @@ class ZmqTransport::Impl {
 
   void dial_again() {
     for (auto& [id, peer] : peers_)
-      if (peer.dialled) dial(id, peer, peer.dialled->endpoints, peer.dialled->key, kPatienceMin);
+      if (peer.dialled) dial(id, peer, peer.dialled->endpoints, peer.dialled->key, {});
   }
 
   void send(Frame frame) {
@@ -195,12 +203,15 @@ class ZmqTransport::Impl {
 
   // Frames that no full socket holds back can leave at once.
   Time next_due() const {
-    for (const auto& [id, peer] : peers_)
+    Time due = kNever;
+    for (const auto& [id, peer] : peers_) {
+      if (peer.dialled && peer.dialled->refused && !peer.connected) due = std::min(due, redials_at(*peer.dialled));
       for (std::size_t priority = 0; priority < peer.queues.size(); ++priority) {
         const Lane lane = lane_of(static_cast<protocol::Priority>(priority));
         if (!peer.queues[priority].empty() && peer.connected && peer.up[lane] && !peer.blocked[lane]) return Time{};
       }
-    return kNever;
+    }
+    return due;
   }
 
   void wait(Duration longest, std::span<const int> descriptors) {
@@ -257,6 +268,8 @@ class ZmqTransport::Impl {
             lane_down(id, peer, lane);
           } else {
             ++failed_handshakes_;
+            if (event->kind == SocketEvent::Kind::kRefusedKey && !std::exchange(peer.dialled->refused, true))
+              peer.dialled->since = now_;
           }
         }
     }
@@ -266,15 +279,19 @@ class ZmqTransport::Impl {
     for (auto& [id, peer] : peers_) {
       if (!peer.dialled) continue;
       if (peer.dialled->anew) {
-        dial(id, peer, peer.dialled->endpoints, peer.dialled->key, kPatienceMin);
+        dial(id, peer, peer.dialled->endpoints, peer.dialled->key, {});
         continue;
       }
       // Patience begins with the first look at the connection, whenever connect() was called.
       if (peer.connected || !peer.dialled->watched) peer.dialled->since = now_;
       peer.dialled->watched = true;
-      if (now_ - peer.dialled->since > peer.dialled->patience)
-        dial(id, peer, peer.dialled->endpoints, peer.dialled->key, std::min(2 * peer.dialled->patience, kPatienceMax));
+      if (now_ >= redials_at(*peer.dialled))
+        dial(id, peer, peer.dialled->endpoints, peer.dialled->key, peer.dialled->patience.doubled());
     }
+  }
+
+  static Time redials_at(const Dialled& dialled) {
+    return dialled.since + (dialled.refused ? dialled.patience.refusal : dialled.patience.silence);
   }
 
   void hang_up(Peer& peer) {

@@ -113,4 +113,10 @@ std::string problem(const protocol::TokenIds&, const Claimed& claimed) {
                   exactly(claimed.tokens_bytes, claimed.limits.token_bytes, "token ids"));
 }
 
+std::string problem(const protocol::CheckpointPiece& piece, const Claimed& claimed) {
+  const std::uint64_t begins = piece.index * protocol::kPieceBytes;
+  const std::uint64_t left = begins < piece.facts.bytes ? piece.facts.bytes - begins : 0;
+  return exactly(claimed.values_bytes, std::min(left, protocol::kPieceBytes), "a piece of a checkpoint");
+}
+
 }  // namespace isthmus::wire

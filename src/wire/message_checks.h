@@ -31,5 +31,6 @@ std::string problem(const protocol::Chunk& chunk, const Claimed& claimed);
 std::string problem(const protocol::Sounding& sounding, const Claimed& claimed);
 std::string problem(const protocol::Echo& echo, const Claimed& claimed);
 std::string problem(const protocol::TokenIds& ids, const Claimed& claimed);
+std::string problem(const protocol::CheckpointPiece& piece, const Claimed& claimed);
 
 }  // namespace isthmus::wire

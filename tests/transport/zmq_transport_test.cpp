@@ -26,9 +26,10 @@ struct End {
   int connected = 0;
   int disconnected = 0;
 
-  void turn() {
+  // At `time` by its own clock.
+  void turn(Time time = now()) {
     transport->wait(std::chrono::milliseconds(5), {});
-    for (auto& event : transport->poll(now())) {
+    for (auto& event : transport->poll(time)) {
       if (auto* received = std::get_if<FrameReceived>(&event)) frames.push_back(std::move(received->frame));
       if (std::holds_alternative<PeerConnected>(event)) ++connected;
       if (std::holds_alternative<PeerDisconnected>(event)) ++disconnected;
@@ -101,6 +102,25 @@ TEST_F(ZmqTransportTest, RefusesAKeyThatIsNotInTheRosterUntilItIs) {
     return !server.frames.empty();
   });
   EXPECT_FALSE(server.frames.empty());
+}
+
+// Who is called may hear a moment later of the one who calls.
+TEST_F(ZmqTransportTest, CallsSoonAgainWhenItWasRefused) {
+  End server = open(1, server_keys_, {}), client = open(2, client_keys_, {{1, server_keys_}});
+  const Time begin = now();
+  client.transport->connect(PeerId(1), server.transport->endpoints(), server_keys_.public_key);
+  const auto until_refused = [&](std::uint64_t times, Time time) {
+    until({&server}, [&] {
+      client.turn(time);
+      return client.transport->failed_handshakes() >= times;
+    });
+    EXPECT_EQ(client.transport->failed_handshakes(), times);
+  };
+  until_refused(2, begin);  // both lanes
+  EXPECT_EQ(client.transport->next_due(), begin + std::chrono::milliseconds(100));
+  until_refused(4, begin + std::chrono::milliseconds(100));
+  EXPECT_EQ(client.transport->next_due(), begin + std::chrono::milliseconds(300));
+  until_refused(6, begin + std::chrono::milliseconds(300));
 }
 
 TEST_F(ZmqTransportTest, CountsWhoComesWithAnotherMechanismOrWithoutOne) {

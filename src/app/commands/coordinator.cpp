@@ -1,3 +1,4 @@
+#include <filesystem>
 #include <string>
 #include <utility>
 #include <vector>
@@ -37,6 +38,13 @@ Status read(const Wishes& wishes, CoordinatorOptions& options) {
     if (!relay) return fail("--relay: {}", relay.error().message);
     options.relays.push_back(*relay);
   }
+  // The workers that `train` starts share a folder of checkpoints.
+  if (options.vault.empty() && options.control_fd < 0)
+    options.vault = "vault";
+  else if (options.vault == "none")
+    options.vault.clear();
+  else if (!options.vault.empty() && options.vault.find("://") == std::string::npos)
+    options.vault = std::filesystem::absolute(options.vault).string();
   return {};
 }
 
@@ -89,6 +97,12 @@ void add_coordinator(CommandLine& line) {
       ->add_option("--relay", wishes.relays,
                    "A relay of others: what `isthmus relay` printed, or a file that holds it; may be repeated")
       ->allow_extra_args(false);
+  coordinator_command->add_option("--vault", coordinator_options.vault,
+                                  "Where every stage's checkpoints are kept, sealed: a folder, s3://BUCKET/PREFIX "
+                                  "(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL_S3), or "
+                                  "none: on the workers' disks alone (default: OUT/vault)");
+  coordinator_command->add_option("--owner-key", coordinator_options.owner_key,
+                                  "The owner's key file, with which the vault is sealed (default: OUT/owner.key)");
   add_number(*coordinator_command, "--expect", coordinator_options.expected,
              "Wait for so many workers, 5 s at most, and seat them in the order of their names; "
              "0: as they come",

@@ -241,7 +241,7 @@ std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const protocol
     happened(events::Fault{from, report.fault});
     enter(protocol::Phase::kStopping, fmt::format("stage {}: {}", seat.stage, report.fault), now);
   }
-  const std::uint64_t version = durable_moved_[seat.stage.value] ? durable(seat.stage) : 0;
+  const std::uint64_t version = durable_moved_[seat.stage.value] && !options_.vault ? durable(seat.stage) : 0;
   durable_moved_[seat.stage.value] = false;
   if (version > decisions_.checkpointed[seat.stage.value]) {
     append(CheckpointRecord{seat.stage, version});
@@ -302,6 +302,27 @@ std::uint64_t Coordinator::durable(StageId stage) const {
     version = std::min(version, known ? report->second.checkpointed : 0);
   }
   return version == UINT64_MAX ? 0 : version;
+}
+
+std::vector<CoordinatorEffect> Coordinator::vaulted(StageId stage, std::uint64_t version, Time now) {
+  liveness_.turn(now);
+  if (version > decisions_.checkpointed[stage.value]) {
+    append(CheckpointRecord{stage, version});
+    happened(events::Checkpointed{kCoordinator, stage, version});
+    end_if_all_left(now);
+  }
+  return take();
+}
+
+std::vector<CheckpointHolder> Coordinator::checkpoint_holders() const {
+  std::vector<CheckpointHolder> holders;
+  for (const auto& member : decisions_.live) {
+    const auto report = reports_.find(member.peer);
+    if (report == reports_.end() || report->second.session != member.session || report->second.timeline != timeline())
+      continue;
+    holders.push_back({member.stage, member.peer, report->second.checkpointed});
+  }
+  return holders;
 }
 
 // A process that is there but not a member: it may become one once it holds the weights of the last commit. After the

@@ -17,6 +17,7 @@
 #include "protocol/view.h"
 #include "scheduler/coordinator/absence.h"
 #include "scheduler/coordinator/decisions.h"
+#include "scheduler/coordinator/deposits.h"
 #include "scheduler/coordinator/events.h"
 #include "scheduler/coordinator/join_patience.h"
 #include "scheduler/coordinator/ledger.h"
@@ -122,6 +123,8 @@ class Coordinator {
     Duration round_pause = std::chrono::milliseconds(6);
     // Every link between two members is measured once in this time at most; zero: none is.
     Duration measure{};
+    // Checkpoints count once vaulted() says so, wherever else they are.
+    bool vault = false;
   };
 
   Coordinator(const protocol::Plan& plan, Options options);
@@ -160,6 +163,12 @@ class Coordinator {
   // The peer shall serve another stage. It leaves after the running step, or at once if nobody serves that stage; not
   // at all if its own would then be without a replica. It fetches the weights of its new stage as one that joins.
   std::vector<CoordinatorEffect> move(PeerId peer, StageId to, const std::string& reason, Time now);
+  // The stage's checkpoint is whole in the vault.
+  std::vector<CoordinatorEffect> vaulted(StageId stage, std::uint64_t version, Time now);
+  // Checkpoints are on their way there: the end of the run waits for them.
+  void vault_is_busy(bool busy) { vault_busy_ = busy; }
+  // Members and the newest checkpoints on their disks, of this timeline.
+  std::vector<CheckpointHolder> checkpoint_holders() const;
   std::vector<CoordinatorEffect> tick(Time now);
   // Ends the run before its time: workers drop the step, write a checkpoint and leave.
   std::vector<CoordinatorEffect> stop(const std::string& reason, Time now);
@@ -262,7 +271,8 @@ class Coordinator {
   std::map<PeerId, protocol::Location> locations_;
   std::map<PeerId, protocol::Report> reports_;  // newest of each peer
   std::vector<protocol::Report*> newest_;       // the same by seat; null: none yet
-  std::set<PeerId> outsiders_;         // whose newest report is of no live member: all candidates are among them
+  std::set<PeerId> outsiders_;  // whose newest report is of no live member: all candidates are among them
+  bool vault_busy_ = false;
   std::vector<bool> durable_moved_;    // per stage: what it has on its disks has to be looked at again
   std::set<SessionId> joining_noted_;  // candidates whose missing versions were already reported
   JoinPatience join_patience_;

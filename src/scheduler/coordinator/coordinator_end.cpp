@@ -30,12 +30,13 @@ bool Coordinator::has_left(PeerId peer) const {
   return report != reports_.end() && report->second.left;
 }
 
-// Nobody has the final weights once the workers have left, but for their disks.
+// Nobody has the final weights once the workers have left, but for their disks, or the vault.
 std::string Coordinator::unsaved() const {
   const std::uint64_t last = plan_.final_step().value - 1;
   std::string stages;
   for (std::uint32_t s = 0; s < plan_.stages.size(); ++s) {
-    const bool saved = std::ranges::any_of(reports_, [&](const auto& report) {
+    const bool in_vault = options_.vault && decisions_.checkpointed[s] >= last;
+    const bool saved = options_.vault ? in_vault : std::ranges::any_of(reports_, [&](const auto& report) {
       return report.second.stage == StageId(s) && report.second.left && report.second.checkpointed >= last;
     });
     if (!saved) stages += fmt::format("{}{}", stages.empty() ? "" : ", ", s);
@@ -61,6 +62,7 @@ void Coordinator::end_if_all_left(Time now) {
   all_left = all_left && std::ranges::all_of(safe, [](bool s) { return s; });
   if (ends_at_ == kNever) ends_at_ = now + options_.leave;
   if (!all_left && now < ends_at_) return;
+  if (all_left && vault_busy_ && phase_ == protocol::Phase::kFinished) return;
   ended_ = true;
   RunEnded end;
   end.finished = phase_ == protocol::Phase::kFinished && all_left;

@@ -76,6 +76,7 @@ void Coordinator::send_view(const Seat& seat, SharedViews& shared) {
   }
   if (outsiders_.contains(seat.peer) && is_candidate(seat) && decisions_.stage_is_empty(seat.stage)) {
     const std::uint64_t version = report->version;
+    if (options_.vault) view.vaulted = decisions_.checkpointed[seat.stage.value];
     for (const auto& commit : decisions_.commits)
       if (commit.step.value > version && view.replay.size() < kReplayMax) view.replay.push_back(commit);
   }

@@ -1,0 +1,129 @@
+#include "app/checkpoint_courier.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace isthmus::app {
+
+namespace {
+
+constexpr double kUplinkShare = 0.25;  // as of a snapshot
+constexpr std::size_t kRequestsMax = 64;
+constexpr std::uint32_t kAhead = 16;  // pieces that are asked for and not here
+
+}  // namespace
+
+void CheckpointCourier::received(const protocol::CheckpointRequest& request) {
+  if (requests_.size() < kRequestsMax && std::ranges::find(requests_, request) == requests_.end())
+    requests_.push_back(request);
+}
+
+protocol::CheckpointPiece CheckpointCourier::answer(const protocol::CheckpointRequest& request) {
+  protocol::CheckpointPiece piece{{request.version, request.timeline, 0, ""}, request.index, {}};
+  if (!reader_ || reader_->facts().version != request.version || request.index == protocol::kFactsOnly) {
+    reader_.reset();
+    if (auto reader = store::ArchiveReader::open(checkpoints_.place(), request.version)) reader_ = std::move(*reader);
+  }
+  if (!reader_) return piece;
+  const auto& facts = reader_->facts();
+  const std::uint64_t begins = std::uint64_t{request.index} * protocol::kPieceBytes;
+  if (request.index != protocol::kFactsOnly && begins < facts.bytes) {
+    auto bytes = reader_->read(begins, std::min(protocol::kPieceBytes, facts.bytes - begins));
+    if (!bytes) return piece;
+    piece.tensor.values = share(std::move(*bytes));
+  }
+  piece.facts = facts;
+  return piece;
+}
+
+std::vector<protocol::Message> CheckpointCourier::turn(std::uint32_t timeline, Time now) {
+  std::vector<protocol::Message> messages;
+  while (!requests_.empty() && free_at_ <= now) {
+    auto piece = answer(requests_.front());
+    requests_.pop_front();
+    const double bytes = static_cast<double>(piece.tensor.bytes());
+    free_at_ = std::max(free_at_, now) + seconds(bytes / (kUplinkShare * options_.bytes_per_second));
+    messages.push_back(std::move(piece));
+  }
+  const std::uint64_t wanted = checkpoints_.wanted();
+  if (wanted == 0) fetch_.reset();
+  if (wanted != 0 && (!fetch_ || fetch_->version != wanted)) {
+    fetch_.emplace();
+    fetch_->version = wanted;
+    fetch_->timeline = timeline;
+  }
+  if (fetch_) ask(now, messages);
+  return messages;
+}
+
+void CheckpointCourier::ask(Time now, std::vector<protocol::Message>& messages) {
+  const auto want = [&](std::uint32_t index) {
+    const auto [at, fresh] = fetch_->asked.try_emplace(index, now);
+    if (!fresh && now - at->second < options_.ask_after) return;
+    at->second = now;
+    messages.push_back(protocol::CheckpointRequest{fetch_->version, fetch_->timeline, index});
+  };
+  if (!fetch_->writer) return want(protocol::kFactsOnly);
+  const std::uint32_t end = protocol::piece_count(fetch_->facts.bytes);
+  for (std::uint32_t i = fetch_->next; i < std::min(end, fetch_->next + kAhead); ++i)
+    if (!fetch_->here.contains(i)) want(i);
+}
+
+bool CheckpointCourier::received(const protocol::CheckpointPiece& piece) {
+  if (!fetch_ || piece.facts.version != fetch_->version || fetch_->asked.erase(piece.index) == 0) return false;
+  if (piece.facts.bytes == 0 || piece.facts.bytes > options_.bytes_max) {
+    end_fetch(fail("the vault does not give the checkpoint of step {}", piece.facts.version));
+    return true;
+  }
+  if (!fetch_->writer) {
+    auto writer = store::ArchiveWriter::open(checkpoints_.place(), piece.facts);
+    if (!writer) {
+      end_fetch(tl::unexpected(writer.error()));
+      return true;
+    }
+    fetch_->writer = std::move(*writer);
+    fetch_->facts = piece.facts;
+    fetch_->next = static_cast<std::uint32_t>(fetch_->writer->bytes() / protocol::kPieceBytes);
+  } else if (piece.facts != fetch_->facts) {
+    fetch_.reset();  // from the beginning, of what the vault has now
+    return true;
+  } else if (piece.tensor.values && piece.index >= fetch_->next) {
+    fetch_->here[piece.index] = piece.tensor.values;
+  }
+  while (!fetch_->here.empty() && fetch_->here.begin()->first == fetch_->next) {
+    if (auto written = fetch_->writer->append(*fetch_->here.begin()->second); !written) {
+      end_fetch(written);
+      return true;
+    }
+    fetch_->here.erase(fetch_->here.begin());
+    ++fetch_->next;
+  }
+  if (fetch_->writer->bytes() == fetch_->facts.bytes) end_fetch(fetch_->writer->unpack());
+  return true;
+}
+
+void CheckpointCourier::end_fetch(const Status& status) {
+  fetch_.reset();
+  checkpoints_.arrived(status);
+}
+
+void CheckpointCourier::ask_anew() {
+  requests_.clear();
+  if (fetch_) fetch_->asked.clear();
+}
+
+Time CheckpointCourier::next_due() const {
+  Time due = requests_.empty() ? kNever : free_at_;
+  if (fetch_)
+    for (const auto& [index, at] : fetch_->asked) due = std::min(due, at + options_.ask_after);
+  return due;
+}
+
+std::string CheckpointCourier::progress() const {
+  if (!fetch_) return {};
+  if (!fetch_->writer) return fmt::format("checkpoint {} from the vault", fetch_->version);
+  return fmt::format("checkpoint {} from the vault, {} of {} pieces here", fetch_->version, fetch_->next,
+                     protocol::piece_count(fetch_->facts.bytes));
+}
+
+}  // namespace isthmus::app

@@ -1,0 +1,65 @@
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "app/vaulted_checkpoints.h"
+#include "base/time.h"
+#include "protocol/message.h"
+#include "store/checkpoint_archive.h"
+
+namespace isthmus::app {
+
+// A worker's side of the vault: gives the coordinator the pieces of its checkpoints that it asks for, slowly, behind
+// training; and gets from it the checkpoint that its stage has lost, several pieces at a time, each asked for again
+// when it does not come. What is here of that stays, also when the process ends. All calls from one thread.
+class CheckpointCourier {
+ public:
+  struct Options {
+    double bytes_per_second = 0;  // of the uplink
+    std::uint64_t bytes_max = 0;  // of a checkpoint
+    Duration ask_after{};         // an answer that is owed is asked for again
+  };
+  CheckpointCourier(VaultedCheckpoints& checkpoints, const Options& options)
+      : checkpoints_(checkpoints), options_(options) {}
+
+  void received(const protocol::CheckpointRequest& request);
+  // False if nobody asked for it.
+  bool received(const protocol::CheckpointPiece& piece);
+  // The connection to the coordinator was made anew: what was asked is lost, and so is what it asked.
+  void ask_anew();
+  // What goes to the coordinator now.
+  std::vector<protocol::Message> turn(std::uint32_t timeline, Time now);
+  Time next_due() const;
+  // For people; empty: nothing comes.
+  std::string progress() const;
+
+ private:
+  protocol::CheckpointPiece answer(const protocol::CheckpointRequest& request);
+  void end_fetch(const Status& status);
+  void ask(Time now, std::vector<protocol::Message>& messages);
+
+  VaultedCheckpoints& checkpoints_;
+  const Options options_;
+
+  std::deque<protocol::CheckpointRequest> requests_;
+  std::optional<store::ArchiveReader> reader_;
+  Time free_at_{};  // when the next piece may leave
+
+  struct Fetch {
+    std::uint64_t version = 0;
+    std::uint32_t timeline = 0;
+    std::optional<store::ArchiveWriter> writer;  // once it is known what comes
+    protocol::CheckpointFacts facts;
+    std::uint32_t next = 0;                     // the piece that is written next
+    std::map<std::uint32_t, Time> asked;        // and when
+    std::map<std::uint32_t, SharedBytes> here;  // behind it
+  };
+  std::optional<Fetch> fetch_;
+};
+
+}  // namespace isthmus::app

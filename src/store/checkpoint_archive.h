@@ -1,0 +1,85 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <utility>
+
+#include "base/bytes.h"
+#include "base/digest.h"
+#include "base/result.h"
+#include "protocol/checkpoint_facts.h"
+#include "store/checkpoint.h"
+
+namespace isthmus::store {
+
+// A checkpoint of one stage as one row of bytes, to be sent and kept in pieces: the manifest's length (u64,
+// little-endian), the manifest, the weights' file, the optimizer's. The manifest has the digests of both files, so its
+// own digest, the one of CheckpointFacts, names the whole.
+
+// Reads one that is on the disk. It may be pruned meanwhile: reading fails then.
+class ArchiveReader {
+ public:
+  // Errors: there is no such checkpoint, or it is damaged; digests are checked by whoever puts it together again.
+  static Result<ArchiveReader> open(const CheckpointPlace& place, std::uint64_t version);
+
+  const protocol::CheckpointFacts& facts() const { return facts_; }
+  // REQUIRES: offset + count <= facts().bytes.
+  Result<Bytes> read(std::uint64_t offset, std::size_t count) const;
+
+ private:
+  ArchiveReader() = default;
+  protocol::CheckpointFacts facts_;
+  std::string folder_;
+  Bytes front_;                           // length and manifest
+  std::uint64_t weights_ = 0, rest_ = 0;  // bytes of the files
+};
+
+// Whether the bytes of an archive, as they come, are the one that the facts name, undamaged, and of this place.
+class ArchiveCheck {
+ public:
+  ArchiveCheck(const CheckpointPlace& place, const protocol::CheckpointFacts& facts) : place_(place), facts_(facts) {}
+  void update(ByteView bytes);
+  // Of all of them.
+  Status end();
+
+ private:
+  void take_front();
+  CheckpointPlace place_;
+  protocol::CheckpointFacts facts_;
+  Bytes front_;            // until the manifest is whole
+  bool manifest_ = false;  // it is
+  std::string problem_;    // what is wrong; empty: nothing so far
+  struct File {
+    std::uint64_t left = 0;
+    std::string digest;
+    Digest sum{};
+  };
+  std::array<File, 2> files_;
+};
+
+// Puts one together on the disk, piece by piece; one that was begun goes on where it was, also by another process.
+class ArchiveWriter {
+ public:
+  // What was begun of other checkpoints of the stage is removed.
+  static Result<ArchiveWriter> open(const CheckpointPlace& place, const protocol::CheckpointFacts& facts);
+
+  // How much of it is here.
+  std::uint64_t bytes() const { return bytes_; }
+  // REQUIRES: not more than is missing.
+  Status append(ByteView bytes);
+  // REQUIRES: all of it is here. Makes a checkpoint of it, if it is the one that the facts name, undamaged, and of this
+  // place. Otherwise what is here is removed.
+  Status unpack();
+
+ private:
+  ArchiveWriter(CheckpointPlace place, protocol::CheckpointFacts facts)
+      : place_(std::move(place)), facts_(std::move(facts)) {}
+  std::string file() const;
+
+  CheckpointPlace place_;
+  protocol::CheckpointFacts facts_;
+  std::uint64_t bytes_ = 0;
+};
+
+}  // namespace isthmus::store
