@@ -143,7 +143,7 @@ std::string encode_peers(const coordinator::Decisions& decisions, const coordina
 
 std::string encode_status(const spec::RunConfig& run, std::uint64_t run_id, const record::RunFigures& figures,
                           const coordinator::Decisions& decisions, const coordinator::RunStatus& status,
-                          std::uint64_t now_s) {
+                          const std::string& vault, std::uint64_t now_s) {
   json stages = json::array(), workers = json::array(), invites = json::array();
   for (std::size_t s = 0; s < status.stages.size(); ++s) {
     const auto& stage = status.stages[s];
@@ -153,6 +153,7 @@ std::string encode_status(const spec::RunConfig& run, std::uint64_t run_id, cons
                                          {"wished", stage.wished},
                                          {"seated", stage.seated},
                                          {"members", stage.members},
+                                         {"saved", decisions.checkpointed[s]},
                                          {"skipped", stage.skipped}});
     if (!stage.waits.empty()) out["waits"] = stage.waits;
     put_until(out, stage.until, status.at);
@@ -169,6 +170,7 @@ std::string encode_status(const spec::RunConfig& run, std::uint64_t run_id, cons
               {"stages", stages},
               {"workers", workers},
               {"invites", invites}};
+  if (!vault.empty()) out["vault"] = vault;
   if (!status.reason.empty()) out["reason"] = status.reason;
   if (figures.loss) out["loss"] = *figures.loss;
   if (figures.validation_loss) out["validation_loss"] = *figures.validation_loss;
@@ -181,7 +183,7 @@ std::string encode_status(const spec::RunConfig& run, std::uint64_t run_id, cons
   return out.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
-std::string encode_said(const char* what, const std::string& text) {
+std::string encode_said(const std::string& what, const std::string& text) {
   return json{{what, text}}.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 

@@ -69,11 +69,12 @@ Result<AdminAsk> decode_ask(const std::string& line);
 // Everybody who was ever enrolled, and every invite, as one JSON object. `now_s`: seconds since 1970.
 std::string encode_peers(const coordinator::Decisions& decisions, const coordinator::RunStatus& status,
                          std::uint64_t now_s);
-// The run as it is: figures, stages, workers with what they do and until when, invites. `now_s` as above.
+// The run as it is: figures, stages, workers with what they do and until when, invites. `vault`: what goes into it at
+// the moment, for people. `now_s` as above.
 std::string encode_status(const spec::RunConfig& run, std::uint64_t run_id, const record::RunFigures& figures,
                           const coordinator::Decisions& decisions, const coordinator::RunStatus& status,
-                          std::uint64_t now_s);
+                          const std::string& vault, std::uint64_t now_s);
 // {"invite": TEXT}, {"done": TEXT} or {"error": TEXT}
-std::string encode_said(const char* what, const std::string& text);
+std::string encode_said(const std::string& what, const std::string& text);
 
 }  // namespace isthmus::app

@@ -36,13 +36,13 @@ protocol::CheckpointPiece CheckpointCourier::answer(const protocol::CheckpointRe
   return piece;
 }
 
-std::vector<protocol::Message> CheckpointCourier::turn(std::uint32_t timeline, Time now) {
+std::vector<protocol::Message> CheckpointCourier::turn(std::uint32_t timeline, bool trains, Time now) {
   std::vector<protocol::Message> messages;
   while (!requests_.empty() && free_at_ <= now) {
     auto piece = answer(requests_.front());
     requests_.pop_front();
     const double bytes = static_cast<double>(piece.tensor.bytes());
-    free_at_ = std::max(free_at_, now) + seconds(bytes / (kUplinkShare * options_.bytes_per_second));
+    free_at_ = std::max(free_at_, now) + seconds(bytes / ((trains ? kUplinkShare : 1) * options_.bytes_per_second));
     messages.push_back(std::move(piece));
   }
   const std::uint64_t wanted = checkpoints_.wanted();
@@ -76,7 +76,7 @@ bool CheckpointCourier::received(const protocol::CheckpointPiece& piece) {
     return true;
   }
   if (!fetch_->writer) {
-    auto writer = store::ArchiveWriter::open(checkpoints_.place(), piece.facts);
+    auto writer = store::ArchiveWriter::open(checkpoints_.place(), piece.facts, protocol::kPieceBytes);
     if (!writer) {
       end_fetch(tl::unexpected(writer.error()));
       return true;

@@ -32,8 +32,8 @@ class CheckpointCourier {
   bool received(const protocol::CheckpointPiece& piece);
   // The connection to the coordinator was made anew: what was asked is lost, and so is what it asked.
   void ask_anew();
-  // What goes to the coordinator now.
-  std::vector<protocol::Message> turn(std::uint32_t timeline, Time now);
+  // What goes to the coordinator now. `trains`: what is given leaves most of the uplink to training.
+  std::vector<protocol::Message> turn(std::uint32_t timeline, bool trains, Time now);
   Time next_due() const;
   // For people; empty: nothing comes.
   std::string progress() const;
@@ -54,7 +54,7 @@ class CheckpointCourier {
     std::uint64_t version = 0;
     std::uint32_t timeline = 0;
     std::optional<store::ArchiveWriter> writer;  // once it is known what comes
-    protocol::CheckpointFacts facts;
+    CheckpointFacts facts;
     std::uint32_t next = 0;                     // the piece that is written next
     std::map<std::uint32_t, Time> asked;        // and when
     std::map<std::uint32_t, SharedBytes> here;  // behind it

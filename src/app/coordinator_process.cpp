@@ -9,8 +9,8 @@
 #include <utility>
 #include <vector>
 
-#include "app/admin.h"
 #include "app/front_desk.h"
+#include "app/owner_desk.h"
 #include "app/process_link.h"
 #include "app/received_run.h"
 #include "app/relay_desk.h"
@@ -130,7 +130,7 @@ class CoordinatorProcess {
     if (!sealed) return tl::unexpected(sealed.error());
     VaultServer::Options vault;
     vault.patience = std::max<Duration>(seconds(10), 4 * ask_after(run_, plan_));
-    vault.bytes_per_second = run_.link.bandwidth_mbps * 1e6 / 8;
+    vault.bytes_per_second = run_.uplink();
     vault.keep = run_.checkpoint.keep;
     vault.siblings_agree = run_.sync.mode == "exact";
     auto opened = VaultServer::open(std::move(*sealed), plan_, vault);
@@ -153,13 +153,19 @@ class CoordinatorProcess {
     if (const auto before = read_invite_file(options_.folder.join_file());
         before && before->coordinator == identity.key())
       join.key = before->key;
-    invite_ = join;
-    invite_.doors = doors_of(options_.advertise, door_);
+    Invite invite = join;
+    invite.doors = doors_of(options_.advertise, door_);
     if (!coordinator_->decisions().invites.contains(join.key.public_key))
       carry_out(coordinator_->invite({join.key.public_key, 0, 0, {}, true}, process::monotonic_now()));
     for (const auto& [key, invite] : coordinator_->decisions().invites) door->let_in(key);
     const bool known_before = !coordinator_->decisions().peers.empty();
     desk_.emplace(std::move(door), EnrolTerms{plan_.run_id, identity.key(), {}}, known_before ? 0 : options_.expected);
+    owner_.emplace(OwnerDesk::Run{run_, plan_, *record_, *coordinator_, *desk_, std::move(invite),
+                                  [this] { return vault_ ? vault_->progress() : std::string(); },
+                                  [this](auto effects) {
+                                    carry_out(std::move(effects));
+                                    return !broken_;
+                                  }});
     auto admin = process::AdminSocket::listen(options_.folder.path);
     if (!admin) return tl::unexpected(admin.error());
     admin_.emplace(std::move(*admin));
@@ -206,7 +212,7 @@ class CoordinatorProcess {
     // Last: whoever died and was started again is not taken for two.
     for (const auto& ask : desk_->poll(now)) answer(ask, now);
     while (const auto line = control_.next()) do_as_told(*line, now);
-    for (const auto& request : admin_->poll()) admin_->answer(request, asked(request.line, now));
+    for (const auto& request : admin_->poll()) admin_->answer(request, owner_->asked(request.line, now));
     if (const int signal = process::received_signal(); signal != 0 && !stop_code_) {
       stop_code_ = 130;
       carry_out(coordinator_->stop("interrupted", now));
@@ -269,51 +275,6 @@ class CoordinatorProcess {
     answer.begun = coordinator_->decisions().step.value > version_ + 1;
     if (ask.asked.with_spec) answer.spec = config::spec_toml(run_);
     desk_->answer(ask, encode_answer(answer));
-  }
-
-  // What the owner asks for, and what there is to say to it.
-  std::string asked(const std::string& line, Time now) {
-    const auto ask = decode_ask(line);
-    if (!ask) return encode_said("error", ask.error().message);
-    const std::string said = std::visit([&](const auto& a) { return carry_out(a, now); }, *ask);
-    return broken_ ? encode_said("error", "the coordinator cannot write its log any more") : said;
-  }
-  std::string carry_out(const AskInvite& ask, Time now) {
-    if (ask.stage && ask.stage->value >= plan_.stages.size())
-      return encode_said("error",
-                         fmt::format("there is no stage {}; the run has {}, from 0", *ask.stage, plan_.stages.size()));
-    const bool is_end = ask.stage && (ask.stage->value == 0 || *ask.stage == plan_.last_stage());
-    if (is_end && !ask.trusted && run_.trust.ends == "owner")
-      return encode_said("error", fmt::format("stage {} is for machines that you trust; add --trusted", *ask.stage));
-    Invite invite = invite_;
-    invite.key = transport::new_key_pair();
-    invite.stage = ask.stage;
-    if (ask.expires_in_s != 0) invite.expires_s = process::seconds_since_1970() + ask.expires_in_s;
-    carry_out(
-        coordinator_->invite({invite.key.public_key, ask.uses, invite.expires_s, invite.stage, ask.trusted}, now));
-    desk_->let_in(invite.key.public_key);
-    return encode_said("invite", invite_text(invite));
-  }
-  std::string carry_out(const AskWithdraw& ask, Time now) {
-    const auto& invites = coordinator_->decisions().invites;
-    if (!invites.contains(ask.key)) return encode_said("error", "this invite is not one of this run's");
-    carry_out(coordinator_->withdraw(ask.key, now));
-    return encode_said("done", fmt::format("withdrawn; {} enrolled with it", invites.at(ask.key).used));
-  }
-  std::string carry_out(const AskPeers&, Time now) {
-    return encode_peers(coordinator_->decisions(), coordinator_->status(now), process::seconds_since_1970());
-  }
-  std::string carry_out(const AskStatus&, Time now) {
-    return encode_status(run_, plan_.run_id, record_->figures(), coordinator_->decisions(), coordinator_->status(now),
-                         process::seconds_since_1970());
-  }
-  std::string carry_out(const AskRevoke& ask, Time now) {
-    const auto& peers = coordinator_->decisions().peers;
-    const auto known = peers.find(ask.peer);
-    if (known == peers.end()) return encode_said("error", fmt::format("there is no peer {}", ask.peer));
-    carry_out(coordinator_->revoke(ask.peer, ask.reason.empty() ? "by the owner" : ask.reason, ask.ban, now));
-    return encode_said("done", fmt::format("peer {} ({}) is {}", ask.peer, known->second.name,
-                                           known->second.banned ? "banned" : "revoked; its identity may enrol again"));
   }
 
   // A worker that was moved may not know yet that it is no head any more; so it is told at most once a minute.
@@ -446,6 +407,7 @@ class CoordinatorProcess {
   std::optional<record::DecisionLog> log_;
   std::optional<record::RunRecord> record_;
   std::optional<FrontDesk> desk_;
+  std::optional<OwnerDesk> owner_;
   std::optional<process::AdminSocket> admin_;
   std::optional<Whereabouts> whereabouts_;
   std::optional<RelayDesk> relays_;

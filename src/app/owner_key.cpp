@@ -14,9 +14,14 @@ std::string public_half(const transport::KeyPair& keys) { return fmt::format("pu
 
 }  // namespace
 
-Status make_owner_key(const record::RunFolder& folder) {
+Status make_owner_key(const record::RunFolder& folder, const std::string& key_file) {
   std::error_code error;
   if (std::filesystem::exists(folder.owner_public_key(), error)) return {};
+  if (!key_file.empty()) {
+    const auto own = transport::read_key_file(key_file);
+    if (!own) return tl::unexpected(own.error());
+    return record::write_whole(folder.owner_public_key(), public_half(*own));
+  }
   // The key file comes first: without it nobody could ever be the owner.
   transport::KeyPair keys = transport::new_key_pair();
   if (std::filesystem::exists(folder.owner_key(), error)) {

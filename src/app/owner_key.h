@@ -13,8 +13,9 @@ namespace isthmus::app {
 // from doing so; checkpoints can be read by whoever can read the disk they are on. What is in the run's vault is sealed
 // with a secret that follows from this key.
 
-// Unless the run has an owner already.
-Status make_owner_key(const record::RunFolder& folder);
+// Unless the run has an owner already. `key_file`: of somebody who has a key, which stays where it is; empty: a new
+// one.
+Status make_owner_key(const record::RunFolder& folder, const std::string& key_file = "");
 // `key_file`: empty: OUT/owner.key. An error if there is none, or it is not the owner's.
 Status check_owner(const record::RunFolder& folder, const std::string& key_file);
 // REQUIRES: the same was well.

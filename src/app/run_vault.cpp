@@ -84,15 +84,13 @@ Status bring_checkpoints(const record::RunFolder& folder, const spec::RunConfig&
     if (here && here->facts() == **facts) continue;
     spdlog::info("step {} of stage {}, {} MB, from the vault {}", **version, stage,
                  ((*facts)->bytes + (1 << 20) - 1) >> 20, sealed.place());
-    auto writer = store::ArchiveWriter::open(place, **facts);
+    auto writer = store::ArchiveWriter::open(place, **facts, store::SealedCheckpoints::kBlockBytes);
     if (!writer) return tl::unexpected(writer.error());
-    const std::size_t block_bytes = store::SealedCheckpoints::kBlockBytes;
-    for (auto block = static_cast<std::uint32_t>(writer->bytes() / block_bytes);
-         block < store::SealedCheckpoints::blocks_of(**facts); ++block) {
+    for (auto block = static_cast<std::uint32_t>(writer->bytes() / store::SealedCheckpoints::kBlockBytes);
+         writer->bytes() < (*facts)->bytes && block < store::SealedCheckpoints::blocks_of(**facts); ++block) {
       const auto bytes = sealed.block(stage, **facts, block);
       if (!bytes) return tl::unexpected(bytes.error());
-      const std::uint64_t known = writer->bytes() - std::uint64_t{block} * block_bytes;
-      if (auto written = writer->append(ByteView(*bytes).subspan(known)); !written) return written;
+      if (auto written = writer->append(*bytes); !written) return written;
     }
     if (auto unpacked = writer->unpack(); !unpacked) return unpacked;
   }

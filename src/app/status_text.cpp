@@ -86,6 +86,7 @@ std::string stage_rows(const json& stage, const json& workers) {
   const json layers = stage.value("layers", json::array({0, 0}));
   std::string text = fmt::format("stage {}  layers {}:{}  {} of {}", number(stage, "stage"), layers.at(0).dump(),
                                  layers.at(1).dump(), number(stage, "members"), number(stage, "wished"));
+  if (const auto saved = number(stage, "saved"); saved > 0) text += fmt::format("  saved {}", saved);
   if (stage.contains("waits")) text += "  " + with_time(stage.value("waits", ""), stage);
   std::string rows = line(text);
   for (const auto& worker : workers)
@@ -103,6 +104,7 @@ std::string invite_row(const json& invite) {
 std::string run_text(const json& run) {
   const json workers = run.value("workers", json::array());
   std::string text = headline(run) + pace(run);
+  if (run.contains("vault")) text += line(run.value("vault", ""));
   text += line(fmt::format("  {:>5} {:<16} {:<9} {:>8} {:>7}  {}", "peer", "name", "is", "version", "heard", "does"));
   for (const auto& stage : run.value("stages", json::array())) text += stage_rows(stage, workers);
   std::string queue;

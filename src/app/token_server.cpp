@@ -18,10 +18,7 @@ Result<TokenServer> TokenServer::open(const spec::RunConfig& run) {
 }
 
 TokenServer::TokenServer(const spec::RunConfig& run, std::optional<data::TokenSource> source)
-    : run_(run),
-      plan_(planner::make_plan(run)),
-      source_(std::move(source)),
-      desk_(plan_, run.link.bandwidth_mbps * 1e6 / 8) {}
+    : run_(run), plan_(planner::make_plan(run)), source_(std::move(source)), desk_(plan_, run.uplink()) {}
 
 Bytes TokenServer::draw(const protocol::Sample& sample) const {
   if (!source_) return stage::emulated_tokens(run_, plan_, sample);

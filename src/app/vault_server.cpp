@@ -161,7 +161,7 @@ void VaultServer::prune(StageId stage) {
   for (std::size_t i = 0; i + options_.keep < kept->size(); ++i) (void)vault_.remove(stage, (*kept)[i].version);
 }
 
-Result<Bytes> VaultServer::block(StageId stage, const protocol::CheckpointFacts& facts, std::uint32_t index) {
+Result<Bytes> VaultServer::block(StageId stage, const CheckpointFacts& facts, std::uint32_t index) {
   if (!last_block_ || last_block_->stage != stage || last_block_->version != facts.version ||
       last_block_->index != index) {
     auto bytes = vault_.block(stage, facts, index);

@@ -69,7 +69,7 @@ class VaultServer {
  private:
   struct Begin {
     StageId stage;
-    protocol::CheckpointFacts facts;
+    CheckpointFacts facts;
   };
   struct Keep {
     StageId stage;
@@ -77,7 +77,7 @@ class VaultServer {
   };
   struct Finish {
     StageId stage;
-    protocol::CheckpointFacts facts;
+    CheckpointFacts facts;
   };
   struct Read {
     coordinator::Withdrawals::Piece piece;
@@ -117,7 +117,7 @@ class VaultServer {
   Done carry_out(const Finish& job);
   Done carry_out(const Read& job);
   void prune(StageId stage);
-  Result<Bytes> block(StageId stage, const protocol::CheckpointFacts& facts, std::uint32_t index);
+  Result<Bytes> block(StageId stage, const CheckpointFacts& facts, std::uint32_t index);
 
   const protocol::Plan plan_;
   const Options options_;
@@ -131,12 +131,12 @@ class VaultServer {
   // Of the other thread alone.
   store::SealedCheckpoints vault_;
   struct Open {
-    protocol::CheckpointFacts facts;
+    CheckpointFacts facts;
     store::ArchiveCheck check;
     std::uint32_t blocks = 0;  // that are there
   };
   std::map<StageId, Open> open_;
-  std::map<StageId, protocol::CheckpointFacts> read_facts_;  // of what was read last
+  std::map<StageId, CheckpointFacts> read_facts_;  // of what was read last
   struct Block {
     StageId stage;
     std::uint64_t version = 0;

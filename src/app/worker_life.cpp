@@ -94,9 +94,9 @@ class WorkerLife {
         store::CheckpointPlace{options_.checkpoints, seat_.stage, stage.first_layer, stage.end_layer, seat_.replica},
         run_.checkpoint.keep);
     checkpoints_ = checkpoints.get();
-    courier_.emplace(*checkpoints, CheckpointCourier::Options{run_.link.bandwidth_mbps * 1e6 / 8,
-                                                              coordinator::Deposits::bytes_max(plan_, seat_.stage),
-                                                              ask_after(run_, plan_)});
+    courier_.emplace(*checkpoints,
+                     CheckpointCourier::Options{run_.uplink(), coordinator::Deposits::bytes_max(plan_, seat_.stage),
+                                                ask_after(run_, plan_)});
     compute.checkpoints = std::move(checkpoints);
     compute.journal_folder = options_.home.journal(seat_.stage.value);
     // Only where it was moved to: a process that has just been started may have to learn that it serves elsewhere.
@@ -194,7 +194,8 @@ class WorkerLife {
     }
     for (const PeerId peer : turn.disconnected) carry_out(steps_->peer_lost(peer, now));
     if (now >= steps_->next_due()) carry_out(steps_->tick(now));
-    for (auto& message : courier_->turn(steps_->view().timeline(), now)) link_->send(kCoordinator, message);
+    const bool trains = steps_->view().phase == protocol::Phase::kRunning;
+    for (auto& message : courier_->turn(steps_->view().timeline(), trains, now)) link_->send(kCoordinator, message);
     course_.trace.note_wait(steps_->waiting_for(), now);
   }
 
@@ -285,14 +286,8 @@ class WorkerLife {
   }
 
   void begin(const runner::StageReady& ready, Time now) {
-    router::WorkerIdentity identity{self_,
-                                    seat_.stage,
-                                    seat_.replica,
-                                    endpoints_,
-                                    ask_after(run_, plan_),
-                                    run_.link.bandwidth_mbps * 1e6 / 8,
-                                    ready.device,
-                                    tunnel_ != nullptr};
+    router::WorkerIdentity identity{self_,         seat_.stage,  seat_.replica,     endpoints_, ask_after(run_, plan_),
+                                    run_.uplink(), ready.device, tunnel_ != nullptr};
     steps_.emplace(plan_, identity, router::WorkerSteps::Origin{ready.version, ready.timeline}, process::fresh_seed());
     carry_out(steps_->peer_connected(kCoordinator, now));
   }

@@ -100,6 +100,7 @@ template <class Host, class Visit>
 void for_each_host_field(Host& h, Visit&& visit) {
   visit("data", "train", h.data.train);
   visit("data", "validation", h.data.validation);
+  visit("link", "uplink_mbps", h.uplink_mbps);
   visit("pipeline", "device", h.device);
   visit("pipeline", "threads", h.threads);
   visit("pipeline", "activation_mb", h.activation_mb);

@@ -6,11 +6,11 @@
 #include <variant>
 
 #include "base/bytes.h"
+#include "base/checkpoint_facts.h"
 #include "base/done_set.h"
 #include "base/ids.h"
 #include "base/result.h"
 #include "compress/encoded_tensor.h"
-#include "protocol/checkpoint_facts.h"
 #include "protocol/priority.h"
 #include "protocol/report.h"
 #include "protocol/sample.h"
@@ -306,7 +306,10 @@ struct CheckpointPiece {
   compress::EncodedTensor tensor;  // values only
   template <class Self>
   static void fields(Self& self, auto& visit) {
-    visit.flat(self.facts);
+    visit("version", self.facts.version);
+    visit("timeline", self.facts.timeline);
+    visit("bytes", self.facts.bytes);
+    visit("digest", self.facts.digest, Most::kDigest);
     visit("index", self.index);
     visit("values", self.tensor.values);
   }

@@ -16,6 +16,9 @@ struct HostConfig {
     friend bool operator==(const Data&, const Data&) = default;
   } data;
 
+  // [link]: what this machine may send, in Mb/s; 0: what the run assumes, link.bandwidth_mbps.
+  double uplink_mbps = 0;
+
   // [pipeline]
   std::string device = "cpu";  // cpu | cuda | emulated
   std::uint32_t threads = 0;   // compute threads per worker; 0: cores / workers, 1 in deterministic mode

@@ -9,6 +9,8 @@ namespace isthmus::spec {
 // needs only one of them takes only one.
 struct RunConfig : RunSpec {
   HostConfig host;
+  // What this machine may send, in bytes a second.
+  double uplink() const { return (host.uplink_mbps > 0 ? host.uplink_mbps : link.bandwidth_mbps) * 1e6 / 8; }
   friend bool operator==(const RunConfig&, const RunConfig&) = default;
 };
 

@@ -11,7 +11,6 @@
 #include "base/digest.h"
 #include "base/input_file.h"
 #include "base/little_endian.h"
-#include "protocol/message.h"
 
 namespace isthmus::store {
 
@@ -160,7 +159,8 @@ std::string ArchiveWriter::file() const {
                      facts_.digest.substr(0, 32));
 }
 
-Result<ArchiveWriter> ArchiveWriter::open(const CheckpointPlace& place, const protocol::CheckpointFacts& facts) {
+Result<ArchiveWriter> ArchiveWriter::open(const CheckpointPlace& place, const CheckpointFacts& facts,
+                                          std::uint64_t unit) {
   ArchiveWriter writer(place, facts);
   const fs::path file = writer.file();
   std::error_code error;
@@ -172,8 +172,7 @@ Result<ArchiveWriter> ArchiveWriter::open(const CheckpointPlace& place, const pr
   const auto there = fs::file_size(file, error);
   writer.bytes_ = error ? 0 : there;
   if (writer.bytes_ > facts.bytes) writer.bytes_ = 0;
-  // A piece that was torn by a crash comes again.
-  if (writer.bytes_ < facts.bytes) writer.bytes_ -= writer.bytes_ % protocol::kPieceBytes;
+  if (writer.bytes_ < facts.bytes) writer.bytes_ -= writer.bytes_ % unit;
   if (!error) fs::resize_file(file, writer.bytes_, error);
   if (error && there != static_cast<std::uintmax_t>(-1))
     return fail("cannot write {}: {}", file.string(), error.message());

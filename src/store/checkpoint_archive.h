@@ -6,9 +6,9 @@
 #include <utility>
 
 #include "base/bytes.h"
+#include "base/checkpoint_facts.h"
 #include "base/digest.h"
 #include "base/result.h"
-#include "protocol/checkpoint_facts.h"
 #include "store/checkpoint.h"
 
 namespace isthmus::store {
@@ -23,13 +23,13 @@ class ArchiveReader {
   // Errors: there is no such checkpoint, or it is damaged; digests are checked by whoever puts it together again.
   static Result<ArchiveReader> open(const CheckpointPlace& place, std::uint64_t version);
 
-  const protocol::CheckpointFacts& facts() const { return facts_; }
+  const CheckpointFacts& facts() const { return facts_; }
   // REQUIRES: offset + count <= facts().bytes.
   Result<Bytes> read(std::uint64_t offset, std::size_t count) const;
 
  private:
   ArchiveReader() = default;
-  protocol::CheckpointFacts facts_;
+  CheckpointFacts facts_;
   std::string folder_;
   Bytes front_;                           // length and manifest
   std::uint64_t weights_ = 0, rest_ = 0;  // bytes of the files
@@ -38,7 +38,7 @@ class ArchiveReader {
 // Whether the bytes of an archive, as they come, are the one that the facts name, undamaged, and of this place.
 class ArchiveCheck {
  public:
-  ArchiveCheck(const CheckpointPlace& place, const protocol::CheckpointFacts& facts) : place_(place), facts_(facts) {}
+  ArchiveCheck(const CheckpointPlace& place, const CheckpointFacts& facts) : place_(place), facts_(facts) {}
   void update(ByteView bytes);
   // Of all of them.
   Status end();
@@ -46,7 +46,7 @@ class ArchiveCheck {
  private:
   void take_front();
   CheckpointPlace place_;
-  protocol::CheckpointFacts facts_;
+  CheckpointFacts facts_;
   Bytes front_;            // until the manifest is whole
   bool manifest_ = false;  // it is
   std::string problem_;    // what is wrong; empty: nothing so far
@@ -61,8 +61,9 @@ class ArchiveCheck {
 // Puts one together on the disk, piece by piece; one that was begun goes on where it was, also by another process.
 class ArchiveWriter {
  public:
-  // What was begun of other checkpoints of the stage is removed.
-  static Result<ArchiveWriter> open(const CheckpointPlace& place, const protocol::CheckpointFacts& facts);
+  // What was begun of other checkpoints of the stage is removed. Of this one as many bytes stay as are a multiple of
+  // `unit`, in which they come: a crash may have torn the last one.
+  static Result<ArchiveWriter> open(const CheckpointPlace& place, const CheckpointFacts& facts, std::uint64_t unit);
 
   // How much of it is here.
   std::uint64_t bytes() const { return bytes_; }
@@ -73,12 +74,11 @@ class ArchiveWriter {
   Status unpack();
 
  private:
-  ArchiveWriter(CheckpointPlace place, protocol::CheckpointFacts facts)
-      : place_(std::move(place)), facts_(std::move(facts)) {}
+  ArchiveWriter(CheckpointPlace place, CheckpointFacts facts) : place_(std::move(place)), facts_(std::move(facts)) {}
   std::string file() const;
 
   CheckpointPlace place_;
-  protocol::CheckpointFacts facts_;
+  CheckpointFacts facts_;
   std::uint64_t bytes_ = 0;
 };
 

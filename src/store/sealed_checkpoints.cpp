@@ -90,8 +90,8 @@ Result<std::vector<SealedCheckpoints::Kept>> SealedCheckpoints::kept() {
   return kept;
 }
 
-Result<std::optional<protocol::CheckpointFacts>> SealedCheckpoints::read_facts(StageId stage, std::uint64_t version,
-                                                                               const char* name) {
+Result<std::optional<CheckpointFacts>> SealedCheckpoints::read_facts(StageId stage, std::uint64_t version,
+                                                                     const char* name) {
   const std::string about = folder(stage, version) + name;
   const auto sealed = vault_->get(about);
   if (!sealed) return tl::unexpected(sealed.error());
@@ -101,25 +101,25 @@ Result<std::optional<protocol::CheckpointFacts>> SealedCheckpoints::read_facts(S
   // Nobody else can have written it.
   const json facts = json::parse(bytes->begin(), bytes->end(), nullptr, false);
   if (!facts.is_object()) return fail("{} in the vault {} is of another version of isthmus", about, vault_->place());
-  return protocol::CheckpointFacts{version, facts.value("timeline", 0u), facts.value("bytes", std::uint64_t{0}),
-                                   facts.value("digest", "")};
+  return CheckpointFacts{version, facts.value("timeline", 0u), facts.value("bytes", std::uint64_t{0}),
+                         facts.value("digest", "")};
 }
 
-Status SealedCheckpoints::put_facts(StageId stage, const protocol::CheckpointFacts& facts, const char* name) {
+Status SealedCheckpoints::put_facts(StageId stage, const CheckpointFacts& facts, const char* name) {
   const std::string about = folder(stage, facts.version) + name;
   const json text = {{"timeline", facts.timeline}, {"bytes", facts.bytes}, {"digest", facts.digest}};
   return vault_->put(about, seal(stage, about, bytes_of(text.dump())));
 }
 
-Result<std::optional<protocol::CheckpointFacts>> SealedCheckpoints::facts(StageId stage, std::uint64_t version) {
+Result<std::optional<CheckpointFacts>> SealedCheckpoints::facts(StageId stage, std::uint64_t version) {
   return read_facts(stage, version, kWhole);
 }
 
-std::uint32_t SealedCheckpoints::blocks_of(const protocol::CheckpointFacts& facts) {
+std::uint32_t SealedCheckpoints::blocks_of(const CheckpointFacts& facts) {
   return static_cast<std::uint32_t>((facts.bytes + kBlockBytes - 1) / kBlockBytes);
 }
 
-Result<std::uint32_t> SealedCheckpoints::begin(StageId stage, const protocol::CheckpointFacts& facts) {
+Result<std::uint32_t> SealedCheckpoints::begin(StageId stage, const CheckpointFacts& facts) {
   const auto before = read_facts(stage, facts.version, kBegun);
   if (!before || *before != facts) {
     if (auto removed = remove(stage, facts.version); !removed) return tl::unexpected(removed.error());
@@ -133,17 +133,16 @@ Result<std::uint32_t> SealedCheckpoints::begin(StageId stage, const protocol::Ch
   return std::min(there, blocks_of(facts));
 }
 
-Status SealedCheckpoints::put(StageId stage, const protocol::CheckpointFacts& facts, std::uint32_t block,
-                              ByteView bytes) {
+Status SealedCheckpoints::put(StageId stage, const CheckpointFacts& facts, std::uint32_t block, ByteView bytes) {
   const std::string name = folder(stage, facts.version) + block_name(block);
   return vault_->put(name, seal(stage, name + "/" + facts.digest, bytes));
 }
 
-Status SealedCheckpoints::finish(StageId stage, const protocol::CheckpointFacts& facts) {
+Status SealedCheckpoints::finish(StageId stage, const CheckpointFacts& facts) {
   return put_facts(stage, facts, kWhole);
 }
 
-Result<Bytes> SealedCheckpoints::block(StageId stage, const protocol::CheckpointFacts& facts, std::uint32_t block) {
+Result<Bytes> SealedCheckpoints::block(StageId stage, const CheckpointFacts& facts, std::uint32_t block) {
   const std::string name = folder(stage, facts.version) + block_name(block);
   const auto sealed = vault_->get(name);
   if (!sealed) return tl::unexpected(sealed.error());

@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "base/checkpoint_facts.h"
 #include "base/ids.h"
 #include "base/result.h"
-#include "protocol/checkpoint_facts.h"
 #include "store/vault.h"
 
 namespace isthmus::store {
@@ -38,25 +38,25 @@ class SealedCheckpoints {
   };
   Result<std::vector<Kept>> kept();
   // Nothing: it is not there, or not whole. Errors: the vault cannot be read, or another secret sealed it.
-  Result<std::optional<protocol::CheckpointFacts>> facts(StageId stage, std::uint64_t version);
+  Result<std::optional<CheckpointFacts>> facts(StageId stage, std::uint64_t version);
 
-  static std::uint32_t blocks_of(const protocol::CheckpointFacts& facts);
+  static std::uint32_t blocks_of(const CheckpointFacts& facts);
   // Begins to keep one, or goes on: how many of its blocks, from the first on, are there. What is there of another one
   // of that version is removed.
-  Result<std::uint32_t> begin(StageId stage, const protocol::CheckpointFacts& facts);
+  Result<std::uint32_t> begin(StageId stage, const CheckpointFacts& facts);
   // REQUIRES: kBlockBytes of it, the last one what is left.
-  Status put(StageId stage, const protocol::CheckpointFacts& facts, std::uint32_t block, ByteView bytes);
+  Status put(StageId stage, const CheckpointFacts& facts, std::uint32_t block, ByteView bytes);
   // REQUIRES: all blocks are there. It is whole from now on.
-  Status finish(StageId stage, const protocol::CheckpointFacts& facts);
-  Result<Bytes> block(StageId stage, const protocol::CheckpointFacts& facts, std::uint32_t block);
+  Status finish(StageId stage, const CheckpointFacts& facts);
+  Result<Bytes> block(StageId stage, const CheckpointFacts& facts, std::uint32_t block);
   Status remove(StageId stage, std::uint64_t version);
 
   std::string place() const { return vault_->place(); }
 
  private:
   std::string folder(StageId stage, std::uint64_t version) const;
-  Status put_facts(StageId stage, const protocol::CheckpointFacts& facts, const char* name);
-  Result<std::optional<protocol::CheckpointFacts>> read_facts(StageId stage, std::uint64_t version, const char* name);
+  Status put_facts(StageId stage, const CheckpointFacts& facts, const char* name);
+  Result<std::optional<CheckpointFacts>> read_facts(StageId stage, std::uint64_t version, const char* name);
   Bytes seal(StageId stage, const std::string& about, ByteView bytes) const;
   Result<Bytes> open(StageId stage, const std::string& about, ByteView sealed) const;
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "membership/by_hand.h"
+#include "membership/marks.h"
 #include "membership/namespaces.h"
 
 namespace {
@@ -41,6 +42,7 @@ TEST_F(FourHomesTest, TrainTheSameWeightsAsOneMachine) {
     net_.add_home(names[i], 11 + static_cast<int>(i));
     net_.shape(names[i], 80, 20);
   }
+  net_.record("coordinator", folder_ + "/seen");
   auto serve = of_the_run({"coordinator"}, "out");
   serve.insert(serve.end(), {"--listen", "203.0.113.1"});
   const pid_t coordinator = begin("coordinator", serve, net_.within("coordinator"));
@@ -58,6 +60,19 @@ TEST_F(FourHomesTest, TrainTheSameWeightsAsOneMachine) {
   for (std::size_t i = 0; i < names.size(); ++i) EXPECT_EQ(end(workers[i], names[i]).code, 0) << read(output(names[i]));
   EXPECT_EQ(summary("out")["weights_hash"], summary("whole")["weights_hash"]);
   EXPECT_FALSE(summary("out")["weights_hash"].empty());
+  // Whoever sees all that passes the coordinator, which is their relay and keeps their vault, sees none of it.
+  Marks marks;
+  marks.add_file(folder_ + "/text", 1000);
+  for (const auto& name : names)
+    for (const auto& file : fs::recursive_directory_iterator(folder_ + "/home-" + name)) {
+      if (file.path().extension() == ".safetensors") marks.add_tensors(file.path(), 4096 + 32);
+      if (file.is_regular_file() && file.path().string().find("/journal/") != std::string::npos)
+        marks.add_file(file.path(), 4096 + 32);
+    }
+  EXPECT_GT(marks.size(), 10'000u);
+  EXPECT_GT(fs::file_size(folder_ + "/seen"), 1'000'000u);
+  EXPECT_FALSE(marks.are_in(folder_ + "/seen"));
+  EXPECT_EQ(marks.holder(folder_ + "/out/vault"), "");
   // Nobody holds another's stage, and the coordinator none at all.
   std::set<std::string> stages;
   for (const auto& name : names)

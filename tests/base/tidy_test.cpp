@@ -25,7 +25,7 @@ const std::map<std::string, Folders> kMayInclude = {
     {"compress", {"spec", "base"}},
     {"data", {"spec", "base"}},
     {"protocol", {"compress", "base"}},
-    {"store", {"protocol", "compress", "spec", "base"}},
+    {"store", {"compress", "spec", "base"}},
     {"transport", {"protocol", "base"}},
     {"relay", {"transport", "protocol", "process", "base"}},
     {"scheduler/planner", {"protocol", "compress", "config", "spec", "base"}},

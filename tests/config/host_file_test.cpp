@@ -52,7 +52,7 @@ TEST(HostFile, LeavesTheRunWhatItIs) {
   const auto elsewhere = run_with_host(kShortest,
                                        "[data]\ntrain = \"/d/t\"\nvalidation = \"v\"\n[pipeline]\ndevice = \"cuda\"\n"
                                        "threads = 5\nactivation_mb = 1\nrecompute = \"never\"\n"
-                                       "[recovery]\njournal_mb = 0\nreplace = false\n");
+                                       "[recovery]\njournal_mb = 0\nreplace = false\n[link]\nuplink_mbps = 5\n");
   EXPECT_NE(plain.host, elsewhere.host);
   EXPECT_EQ(spec_digest(plain), spec_digest(elsewhere));
   auto other = plain;
@@ -69,11 +69,11 @@ TEST(HostFile, AndTheSpecAreTheTwoHalvesOfARun) {
   auto run =
       run_with_host(kShortest,
                     "[data]\ntrain = \"/d/t\"\nvalidation = \"/d/v\"\n[pipeline]\nthreads = 5\nactivation_mb = 7\n"
-                    "[recovery]\njournal_mb = 3\n");
+                    "[recovery]\njournal_mb = 3\n[link]\nuplink_mbps = 20\n");
   run.data.train = {std::string(64, 'a'), 9};
   run.data.validation = {std::string(64, 'b'), 8};
   const std::string sent = spec_toml(run);
-  for (const char* own : {"/d/t", "/d/v", "device", "threads", "activation_mb", "journal_mb", "replace"})
+  for (const char* own : {"/d/t", "/d/v", "device", "threads", "activation_mb", "journal_mb", "replace", "uplink"})
     EXPECT_EQ(sent.find(own), std::string::npos) << own;
   const auto received = parse_run(sent, "the run's spec");
   ASSERT_TRUE(received) << received.error().front().text();

@@ -2,10 +2,16 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/if_ether.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -43,6 +49,10 @@ Namespaces::Namespaces() {
 }
 
 Namespaces::~Namespaces() {
+  for (const pid_t pid : recorders_) {
+    ::kill(pid, SIGKILL);
+    ::waitpid(pid, nullptr, 0);
+  }
   for (const auto& name : spaces_) (void)succeeds("ip netns del " + space(name));
   (void)succeeds("ip netns del " + space("internet"));
 }
@@ -131,6 +141,33 @@ void Namespaces::plug(const std::string& name, bool in) {
         "ip -n " + space(name) + " -4 -o addr show dev uplink | grep -o '192[.]168[.][0-9]*' | head -n1";
     run("ip -n " + space(name) + " route replace default via $(" + find + ").1");
   }
+}
+
+// A socket that sees every frame is open, and has room for a burst, before this returns.
+void Namespaces::record(const std::string& name, const std::string& file) {
+  int ready[2];
+  ASSERT_EQ(::pipe2(ready, O_CLOEXEC), 0);
+  const auto go_there = within(name);
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    go_there();
+    const int seen = ::socket(AF_PACKET, SOCK_RAW, htons(ETH_P_ALL));
+    const int room = 64 << 20;
+    const int out = ::open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND, 0600);
+    if (seen < 0 || out < 0 || ::setsockopt(seen, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof room) != 0 ||
+        ::write(ready[1], "!", 1) != 1)
+      ::_exit(1);
+    std::array<char, 1 << 16> frame;
+    for (ssize_t n; (n = ::recv(seen, frame.data(), frame.size(), 0)) > 0;)
+      if (::write(out, frame.data(), static_cast<std::size_t>(n)) != n) ::_exit(1);
+    ::_exit(0);
+  }
+  ::close(ready[1]);
+  char go = 0;
+  EXPECT_EQ(::read(ready[0], &go, 1), 1) << "cannot see what passes " << name;
+  ::close(ready[0]);
+  recorders_.push_back(pid);
 }
 
 std::function<void()> Namespaces::within(const std::string& name) const {

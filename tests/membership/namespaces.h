@@ -1,5 +1,7 @@
 #pragma once
 
+#include <sys/types.h>
+
 #include <functional>
 #include <string>
 #include <vector>
@@ -29,6 +31,9 @@ class Namespaces {
   // Pulls the machine's cable, or puts it back.
   void plug(const std::string& name, bool in);
 
+  // Writes whatever passes this machine's link into a file, from now on, until the end.
+  void record(const std::string& name, const std::string& file);
+
   // Runs in a child before it becomes the program: moves it to the machine.
   std::function<void()> within(const std::string& name) const;
   // A command on the machine; whether it succeeded.
@@ -42,4 +47,5 @@ class Namespaces {
 
   std::string missing_;
   std::vector<std::string> spaces_;
+  std::vector<pid_t> recorders_;
 };

@@ -12,7 +12,9 @@
 #include "config/load_run.h"
 #include "record/run_folder.h"
 #include "scheduler/planner/make_plan.h"
+#include "store/vault.h"
 #include "transport/address.h"
+#include "transport/keys.h"
 
 namespace isthmus::app {
 
@@ -21,6 +23,21 @@ namespace {
 struct Wishes {
   std::vector<std::string> advertise, relays;
 };
+
+// What cannot be used should leave no run behind.
+Status read_vault(CoordinatorOptions& options) {
+  if (!options.owner_key.empty())
+    if (const auto key = transport::read_key_file(options.owner_key); !key)
+      return fail("{}; --owner-key FILE names the owner.key of the run, or a key that owns it from now on",
+                  key.error().message);
+  // The workers that `train` starts share a folder of checkpoints.
+  if (options.vault.empty() && options.control_fd < 0) options.vault = "vault";
+  if (options.vault == "none") options.vault.clear();
+  if (options.vault.empty() || options.vault == "vault") return {};
+  if (options.vault.find("://") == std::string::npos) options.vault = std::filesystem::absolute(options.vault).string();
+  const auto there = store::open_vault(options.vault);
+  return there ? Status() : tl::unexpected(there.error());
+}
 
 // Where it is reached, and through which relays, as it was written on the command line.
 Status read(const Wishes& wishes, CoordinatorOptions& options) {
@@ -38,14 +55,7 @@ Status read(const Wishes& wishes, CoordinatorOptions& options) {
     if (!relay) return fail("--relay: {}", relay.error().message);
     options.relays.push_back(*relay);
   }
-  // The workers that `train` starts share a folder of checkpoints.
-  if (options.vault.empty() && options.control_fd < 0)
-    options.vault = "vault";
-  else if (options.vault == "none")
-    options.vault.clear();
-  else if (!options.vault.empty() && options.vault.find("://") == std::string::npos)
-    options.vault = std::filesystem::absolute(options.vault).string();
-  return {};
+  return read_vault(options);
 }
 
 // A new run's folder is made; one that holds a run has to hold this one, and to be free.
@@ -55,7 +65,7 @@ Status prepare(CoordinatorOptions& options, const spec::RunConfig& run, record::
     if (!start) return tl::unexpected(start.error());
     options.begin_at = start->version;
     claim = std::move(start->claim);
-    return make_owner_key(options.folder);
+    return make_owner_key(options.folder, options.owner_key);
   }
   auto mine = record::FolderClaim::take(options.folder.path);
   if (!mine) return tl::unexpected(mine.error());

@@ -1,3 +1,4 @@
+#include <optional>
 #include <string>
 
 #include "app/commands/command_line.h"
@@ -14,6 +15,7 @@ namespace {
 struct JoinOptions {
   std::string invite;
   WorkerOptions worker;
+  std::optional<double> up_mbps;
 };
 
 int join(JoinOptions& options) {
@@ -21,6 +23,7 @@ int join(JoinOptions& options) {
   auto source = invite_source(options.invite, options.worker.home);
   if (!source) return report(tl::unexpected(source.error()));
   options.worker.invite = std::move(*source);
+  if (options.up_mbps) options.worker.overrides.push_back(fmt::format("link.uplink_mbps={}", *options.up_mbps));
   return serve_worker(options.worker);
 }
 
@@ -45,6 +48,8 @@ void add_join(CommandLine& line) {
                    "section.key=value: what this machine has otherwise than the run file says, its device or the paths "
                    "of its data; may be repeated")
       ->allow_extra_args(false);
+  add_number(*command, "--up", options.up_mbps, "Uplink of this machine, in Mb/s (default: what the run assumes)", 0,
+             1e6);
   add_listen(*command, worker.listen,
              "Address at which other workers reach it (default: the one from which it reaches the coordinator)");
   add_number(*command, "--patience", worker.patience_s,

@@ -30,7 +30,7 @@ struct AskForPiece {  // of a worker
 };
 struct BeginDeposit {  // answered by begun()
   StageId stage;
-  protocol::CheckpointFacts facts;
+  CheckpointFacts facts;
 };
 struct KeepPieces {  // answered by kept(); of the running deposit, the next ones
   StageId stage;
@@ -38,7 +38,7 @@ struct KeepPieces {  // answered by kept(); of the running deposit, the next one
 };
 struct FinishDeposit {  // answered by finished()
   StageId stage;
-  protocol::CheckpointFacts facts;
+  CheckpointFacts facts;
 };
 struct DepositTrouble {  // for people
   std::string what;
@@ -93,7 +93,7 @@ class Deposits {
   struct Deposit {
     State state = State::kAsks;
     PeerId from = kCoordinator;  // nobody
-    std::optional<protocol::CheckpointFacts> facts;
+    std::optional<CheckpointFacts> facts;
     std::uint32_t next = 0;   // the piece that comes next
     std::uint32_t asked = 0;  // pieces before this one were asked for
     std::vector<SharedBytes> here;
