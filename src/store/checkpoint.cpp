@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/digest.h"
+#include "store/manifest.h"
 
 namespace isthmus::store {
 
@@ -127,9 +128,9 @@ Result<json> read_manifest(const fs::path& path) {
   if (!fs::is_regular_file(path, error)) return fail("there is no checkpoint manifest {}", path.string());
   if (fs::file_size(path, error) > kManifestBytesMax)
     return fail("{} is too large for a checkpoint manifest", path.string());
-  std::ifstream in(path);
-  json manifest = json::parse(in, nullptr, false);
-  if (!manifest.is_object() || !manifest.contains("files") || !manifest["files"].is_object())
+  std::ifstream in(path, std::ios::binary);
+  json manifest = parse_manifest(std::string(std::istreambuf_iterator<char>(in), {}));
+  if (manifest.is_discarded())
     return fail("{} is not a checkpoint manifest: damaged JSON; remove this checkpoint to resume from an earlier one",
                 path.string());
   return manifest;
@@ -177,9 +178,7 @@ Result<LoadedCheckpoint> read_files(const fs::path& folder, const CheckpointPlac
         folder.string(), place.stage, place.first_layer, place.end_layer, version);
   LoadedCheckpoint loaded;
   loaded.version = version;
-  loaded.timeline = manifest->contains("timeline") && (*manifest)["timeline"].is_number_unsigned()
-                        ? (*manifest)["timeline"].get<std::uint32_t>()
-                        : 0;
+  loaded.timeline = manifest->value("timeline", 0u);
   SafetensorsFile* files[2] = {&loaded.weights, &loaded.optimizer};
   for (int i = 0; i < 2; ++i) {
     auto bytes = read_checked(folder / kCheckpointFiles[i], (*manifest)["files"].value(kCheckpointFiles[i], json()));
@@ -247,7 +246,8 @@ std::string checkpoint_folder(const CheckpointPlace& place, std::uint64_t versio
 
 Status adopt_checkpoint(const CheckpointPlace& place, std::uint64_t version, const std::string& folder) {
   if (auto read = read_files(folder, place, version); !read) return tl::unexpected(read.error());
-  for (const auto& entry : fs::directory_iterator(folder)) sync_path(entry.path(), O_RDONLY);
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(folder, error)) sync_path(entry.path(), O_RDONLY);
   sync_folder(folder);
   const fs::path final = checkpoint_folder(place, version);
   if (auto put = put_in_place(folder, final); !put) return put;

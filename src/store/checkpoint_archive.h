@@ -61,8 +61,8 @@ class ArchiveCheck {
 // Puts one together on the disk, piece by piece; one that was begun goes on where it was, also by another process.
 class ArchiveWriter {
  public:
-  // What was begun of other checkpoints of the stage is removed. Of this one as many bytes stay as are a multiple of
-  // `unit`, in which they come: a crash may have torn the last one.
+  // What the replica began of other checkpoints of the stage is removed. Of this one as many bytes stay as are a
+  // multiple of `unit`, in which they come: a crash may have torn the last one.
   static Result<ArchiveWriter> open(const CheckpointPlace& place, const CheckpointFacts& facts, std::uint64_t unit);
 
   // How much of it is here.
@@ -75,6 +75,7 @@ class ArchiveWriter {
 
  private:
   ArchiveWriter(CheckpointPlace place, CheckpointFacts facts) : place_(std::move(place)), facts_(std::move(facts)) {}
+  std::string own() const;  // how the names of what this replica fetches begin
   std::string file() const;
 
   CheckpointPlace place_;

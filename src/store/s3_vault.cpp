@@ -9,16 +9,22 @@
 #include <cstdlib>
 #include <mutex>
 #include <sstream>
+#include <string_view>
 #include <thread>
 #include <utility>
 
 #include "base/digest.h"
+#include "base/plain_text.h"
 
 namespace isthmus::store {
 
 namespace {
 
 constexpr std::size_t kAnswerBytesMax = 64 << 20;
+// Of one list, which a server may make as long as it likes.
+constexpr std::size_t kNamesMax = 1'000'000, kPagesMax = 10'000;
+constexpr int kDeepest = 8;
+constexpr std::size_t kSaidMax = 200;
 constexpr long kConnectSeconds = 10;
 // A transfer of fewer bytes a second, for so many seconds, has stalled.
 constexpr long kSlow = 1000, kSlowSeconds = 20;
@@ -51,19 +57,58 @@ std::string sha256_hex(ByteView bytes) {
   return to_hex(hash);
 }
 
-// What the server says is wrong; its errors are XML with a code and a sentence.
-std::string said(const Answer& answer) {
-  if (!answer.trouble.empty()) return answer.trouble;
+// An answer is a few elements deep. The reader calls itself for each, so a stranger could use the stack up. Comments,
+// types and CDATA could hide elements from this count, and no answer has them.
+bool is_shallow(std::string_view xml) {
+  int depth = 0;
+  for (std::size_t at = xml.find('<'); at != xml.npos; at = xml.find('<', at)) {
+    const char next = at + 1 < xml.size() ? xml[at + 1] : '!';
+    if (next == '!' || (next != '/' && next != '?' && ++depth > kDeepest)) return false;
+    if (next == '/') --depth;
+    if (next == '?') {
+      at = xml.find("?>", at);
+      if (at == xml.npos) return true;
+      continue;
+    }
+    char quote = 0;
+    while (++at < xml.size() && (quote != 0 || xml[at] != '>'))
+      if (xml[at] == quote)
+        quote = 0;
+      else if (quote == 0 && (xml[at] == '"' || xml[at] == '\''))
+        quote = xml[at];
+    if (at < xml.size() && next != '/' && xml[at - 1] == '/') --depth;
+  }
+  return true;
+}
+
+boost::property_tree::ptree read_answer(const std::string& xml) {
+  if (!is_shallow(xml)) throw boost::property_tree::ptree_error("it is nested too deep");
+  std::istringstream text(xml);
+  boost::property_tree::ptree tree;
+  boost::property_tree::read_xml(text, tree);
+  return tree;
+}
+
+// Its errors are XML with a code and a sentence; empty: this is none.
+std::string error_code(const Answer& answer) {
   try {
-    std::istringstream text(answer.body);
-    boost::property_tree::ptree tree;
-    boost::property_tree::read_xml(text, tree);
-    const auto code = tree.get<std::string>("Error.Code");
-    return fmt::format("{} ({})", code, tree.get<std::string>("Error.Message", ""));
+    return read_answer(answer.body).get<std::string>("Error.Code");
   } catch (const boost::property_tree::ptree_error&) {
-    return fmt::format("status {}", answer.code);
+    return "";
   }
 }
+
+// What the server says is wrong.
+std::string said(const Answer& answer) {
+  if (!answer.trouble.empty()) return answer.trouble;
+  const std::string code = error_code(answer);
+  if (code.empty()) return fmt::format("status {}", answer.code);
+  const auto message = read_answer(answer.body).get<std::string>("Error.Message", "");
+  return fmt::format("{} ({})", plain_text(code, kSaidMax), plain_text(message, kSaidMax));
+}
+
+// Nothing has that name; without the bucket nobody knows.
+bool is_missing(const Answer& answer) { return answer.code == 404 && error_code(answer) != "NoSuchBucket"; }
 
 }  // namespace
 
@@ -140,10 +185,11 @@ class S3Vault::Client {
     curl_easy_setopt(curl_, CURLOPT_LOW_SPEED_TIME, kSlowSeconds);
     curl_easy_setopt(curl_, CURLOPT_WRITEFUNCTION, take);
     curl_easy_setopt(curl_, CURLOPT_WRITEDATA, &answer.body);
-    // libcurl hashes what is posted, so a body is posted whatever the method.
-    if (!body.empty()) {
+    // libcurl hashes what is posted, so a body is posted whatever the method. Servers want to know the length of an
+    // empty one, too.
+    if (std::string_view(method) == "PUT") {
       curl_easy_setopt(curl_, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(body.size()));
-      curl_easy_setopt(curl_, CURLOPT_POSTFIELDS, body.data());
+      curl_easy_setopt(curl_, CURLOPT_POSTFIELDS, body.empty() ? "" : reinterpret_cast<const char*>(body.data()));
     }
     const CURLcode done = curl_easy_perform(curl_);
     curl_slist_free_all(headers);
@@ -193,7 +239,7 @@ Status S3Vault::put(const std::string& name, ByteView bytes) {
 Result<std::optional<Bytes>> S3Vault::get(const std::string& name) {
   if (!is_vault_name(name)) return fail("\"{}\" is no name for a vault", name);
   const Answer answer = client_->ask("GET", path_of(name));
-  if (answer.code == 404) return std::nullopt;
+  if (is_missing(answer)) return std::nullopt;
   if (!answer.found()) return fail("cannot get {} from {} at {}: {}", name, place_, client_->endpoint(), said(answer));
   const ByteView bytes = bytes_of(answer.body);
   return Bytes(bytes.begin(), bytes.end());
@@ -201,41 +247,38 @@ Result<std::optional<Bytes>> S3Vault::get(const std::string& name) {
 
 Result<std::vector<std::string>> S3Vault::list(const std::string& prefix) {
   const auto encoded = [](const std::string& text) {
-    std::string out;
-    for (const char c : text) out += c == '/' ? "%2F" : std::string(1, c);
-    return out;
-  };
-  const auto fully_encoded = [](const std::string& text) {
     char* escaped = curl_easy_escape(nullptr, text.data(), static_cast<int>(text.size()));
     std::string out = escaped ? escaped : "";
     curl_free(escaped);
     return out;
   };
+  const auto cannot = [&](const std::string& why) {
+    return fail("cannot list {} at {}: {}", place_, client_->endpoint(), why);
+  };
   std::vector<std::string> names;
   std::string token;
-  do {
-    const std::string from = token.empty() ? "" : "continuation-token=" + fully_encoded(token) + "&";
+  for (std::size_t pages = 1;; ++pages) {
+    const std::string from = token.empty() ? "" : "continuation-token=" + encoded(token) + "&";
     const Answer answer =
         client_->ask("GET", "/" + bucket_ + "?" + from + "list-type=2&prefix=" + encoded(prefix_ + prefix));
-    if (!answer.found()) return fail("cannot list {} at {}: {}", place_, client_->endpoint(), said(answer));
-    token.clear();
+    if (!answer.found()) return cannot(said(answer));
     try {
-      std::istringstream text(answer.body);
-      boost::property_tree::ptree tree;
-      boost::property_tree::read_xml(text, tree);
+      const auto tree = read_answer(answer.body);
       for (const auto& [kind, entry] : tree.get_child("ListBucketResult")) {
         if (kind != "Contents") continue;
         const auto key = entry.get<std::string>("Key");
-        if (key.starts_with(prefix_) && is_vault_name(key.substr(prefix_.size())))
+        if (key.starts_with(prefix_ + prefix) && is_vault_name(key.substr(prefix_.size())))
           names.push_back(key.substr(prefix_.size()));
       }
-      if (tree.get<std::string>("ListBucketResult.IsTruncated", "false") == "true")
-        token = tree.get<std::string>("ListBucketResult.NextContinuationToken");
+      if (tree.get<std::string>("ListBucketResult.IsTruncated", "false") != "true") break;
+      token = tree.get<std::string>("ListBucketResult.NextContinuationToken");
     } catch (const boost::property_tree::ptree_error& error) {
-      return fail("cannot list {} at {}: its answer is no list of a bucket: {}", place_, client_->endpoint(),
-                  error.what());
+      return cannot(fmt::format("its answer is no list of a bucket: {}", plain_text(error.what(), kSaidMax)));
     }
-  } while (!token.empty());
+    if (token.empty()) return cannot("its answer does not say where it goes on");
+    if (names.size() > kNamesMax || pages >= kPagesMax)
+      return cannot(fmt::format("it does not end; expected at most {} names", kNamesMax));
+  }
   std::ranges::sort(names);
   return names;
 }
@@ -243,7 +286,7 @@ Result<std::vector<std::string>> S3Vault::list(const std::string& prefix) {
 Status S3Vault::remove(const std::string& name) {
   if (!is_vault_name(name)) return fail("\"{}\" is no name for a vault", name);
   const Answer answer = client_->ask("DELETE", path_of(name));
-  if (answer.found() || answer.code == 404) return {};
+  if (answer.found() || is_missing(answer)) return {};
   return fail("cannot remove {} from {} at {}: {}", name, place_, client_->endpoint(), said(answer));
 }
 

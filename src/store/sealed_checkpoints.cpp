@@ -85,18 +85,16 @@ Result<std::vector<SealedCheckpoints::Kept>> SealedCheckpoints::kept() {
   if (!names) return tl::unexpected(names.error());
   std::vector<Kept> kept;
   for (const auto& name : *names)
-    if (const auto read = read_name(std::string_view(name).substr(run_.size() + 1))) kept.push_back(*read);
+    if (const auto read = read_name(std::string_view(name).substr(run_.size() + 1));
+        read && name == folder(read->stage, read->version) + kWhole)
+      kept.push_back(*read);
   std::ranges::sort(kept, {}, [](const Kept& k) { return std::pair(k.stage, k.version); });
   return kept;
 }
 
-Result<std::optional<CheckpointFacts>> SealedCheckpoints::read_facts(StageId stage, std::uint64_t version,
-                                                                     const char* name) {
-  const std::string about = folder(stage, version) + name;
-  const auto sealed = vault_->get(about);
-  if (!sealed) return tl::unexpected(sealed.error());
-  if (!*sealed) return std::nullopt;
-  const auto bytes = open(stage, about, **sealed);
+Result<CheckpointFacts> SealedCheckpoints::open_facts(StageId stage, std::uint64_t version, const std::string& about,
+                                                      ByteView sealed) const {
+  const auto bytes = open(stage, about, sealed);
   if (!bytes) return tl::unexpected(bytes.error());
   // Nobody else can have written it.
   const json facts = json::parse(bytes->begin(), bytes->end(), nullptr, false);
@@ -112,7 +110,11 @@ Status SealedCheckpoints::put_facts(StageId stage, const CheckpointFacts& facts,
 }
 
 Result<std::optional<CheckpointFacts>> SealedCheckpoints::facts(StageId stage, std::uint64_t version) {
-  return read_facts(stage, version, kWhole);
+  const std::string about = folder(stage, version) + kWhole;
+  const auto sealed = vault_->get(about);
+  if (!sealed) return tl::unexpected(sealed.error());
+  if (!*sealed) return std::nullopt;
+  return open_facts(stage, version, about, **sealed);
 }
 
 std::uint32_t SealedCheckpoints::blocks_of(const CheckpointFacts& facts) {
@@ -120,7 +122,10 @@ std::uint32_t SealedCheckpoints::blocks_of(const CheckpointFacts& facts) {
 }
 
 Result<std::uint32_t> SealedCheckpoints::begin(StageId stage, const CheckpointFacts& facts) {
-  const auto before = read_facts(stage, facts.version, kBegun);
+  const std::string about = folder(stage, facts.version) + kBegun;
+  const auto sealed = vault_->get(about);
+  if (!sealed) return tl::unexpected(sealed.error());
+  const auto before = *sealed ? open_facts(stage, facts.version, about, **sealed) : fail("{} is not there", about);
   if (!before || *before != facts) {
     if (auto removed = remove(stage, facts.version); !removed) return tl::unexpected(removed.error());
     if (auto put = put_facts(stage, facts, kBegun); !put) return tl::unexpected(put.error());

@@ -56,7 +56,8 @@ class SealedCheckpoints {
  private:
   std::string folder(StageId stage, std::uint64_t version) const;
   Status put_facts(StageId stage, const CheckpointFacts& facts, const char* name);
-  Result<std::optional<CheckpointFacts>> read_facts(StageId stage, std::uint64_t version, const char* name);
+  Result<CheckpointFacts> open_facts(StageId stage, std::uint64_t version, const std::string& about,
+                                     ByteView sealed) const;
   Bytes seal(StageId stage, const std::string& about, ByteView bytes) const;
   Result<Bytes> open(StageId stage, const std::string& about, ByteView sealed) const;
 
