@@ -48,7 +48,7 @@ std::vector<protocol::Message> CheckpointCourier::turn(std::uint32_t timeline, b
   const std::uint64_t wanted = checkpoints_.wanted();
   if (wanted == 0) fetch_.reset();
   if (wanted != 0 && (!fetch_ || fetch_->version != wanted)) {
-    fetch_.emplace();
+    fetch_ = Fetch{};
     fetch_->version = wanted;
     fetch_->timeline = timeline;
   }
