@@ -169,6 +169,7 @@ TEST_F(VaultedWeights, CountForNothingIfTheRunGoesBackMeanwhile) {
   EXPECT_EQ(loads_[0].timeline, 1u);
   loads_.clear();
   loaded(40);
+  EXPECT_EQ(worker_.version(), 0u) << "with 40 it would overlook views of the steps before";
   sees();
   EXPECT_EQ(report_.version, protocol::kNoVersion);
   EXPECT_EQ(asked_for(), Versions());
