@@ -11,6 +11,11 @@ constexpr double kUplinkShare = 0.25;  // as of a snapshot
 constexpr std::size_t kRequestsMax = 64;
 constexpr std::uint32_t kAhead = 16;  // pieces that are asked for and not here
 
+// It becomes part of a file's name.
+bool is_digest(const std::string& text) {
+  return !text.empty() && text.find_first_not_of("0123456789abcdef") == std::string::npos;
+}
+
 }  // namespace
 
 void CheckpointCourier::received(const protocol::CheckpointRequest& request) {
@@ -20,7 +25,9 @@ void CheckpointCourier::received(const protocol::CheckpointRequest& request) {
 
 protocol::CheckpointPiece CheckpointCourier::answer(const protocol::CheckpointRequest& request) {
   protocol::CheckpointPiece piece{{request.version, request.timeline, 0, ""}, request.index, {}};
-  if (!reader_ || reader_->facts().version != request.version || request.index == protocol::kFactsOnly) {
+  // The run may have written this version again, since it went back.
+  if (!reader_ || reader_->facts().version != request.version || reader_->facts().timeline != request.timeline ||
+      request.index == protocol::kFactsOnly) {
     reader_.reset();
     if (auto reader = store::ArchiveReader::open(checkpoints_.place(), request.version)) reader_ = std::move(*reader);
   }
@@ -47,11 +54,7 @@ std::vector<protocol::Message> CheckpointCourier::turn(std::uint32_t timeline, b
   }
   const std::uint64_t wanted = checkpoints_.wanted();
   if (wanted == 0) fetch_.reset();
-  if (wanted != 0 && (!fetch_ || fetch_->version != wanted)) {
-    fetch_ = Fetch{};
-    fetch_->version = wanted;
-    fetch_->timeline = timeline;
-  }
+  if (wanted != 0 && (!fetch_ || fetch_->version != wanted)) fetch_.emplace(wanted, timeline);
   if (fetch_) ask(now, messages);
   return messages;
 }
@@ -71,8 +74,15 @@ void CheckpointCourier::ask(Time now, std::vector<protocol::Message>& messages) 
 
 bool CheckpointCourier::received(const protocol::CheckpointPiece& piece) {
   if (!fetch_ || piece.facts.version != fetch_->version || fetch_->asked.erase(piece.index) == 0) return false;
-  if (piece.facts.bytes == 0 || piece.facts.bytes > options_.bytes_max) {
+  if (piece.facts.bytes == 0) {
     end_fetch(fail("the vault does not give the checkpoint of step {}", piece.facts.version));
+    return true;
+  }
+  if (piece.facts.bytes > options_.bytes_max || !is_digest(piece.facts.digest)) {
+    end_fetch(
+        fail("the vault says that the checkpoint of step {} has {} bytes and the digest \"{}\"; expected at most "
+             "{}, and hexadecimal digits",
+             piece.facts.version, piece.facts.bytes, piece.facts.digest, options_.bytes_max));
     return true;
   }
   if (!fetch_->writer) {

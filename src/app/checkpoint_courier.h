@@ -51,8 +51,9 @@ class CheckpointCourier {
   Time free_at_{};  // when the next piece may leave
 
   struct Fetch {
-    std::uint64_t version = 0;
-    std::uint32_t timeline = 0;
+    Fetch(std::uint64_t wanted, std::uint32_t as_timeline) : version(wanted), timeline(as_timeline) {}
+    std::uint64_t version;
+    std::uint32_t timeline;
     std::optional<store::ArchiveWriter> writer;  // once it is known what comes
     CheckpointFacts facts;
     std::uint32_t next = 0;                     // the piece that is written next

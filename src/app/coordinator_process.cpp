@@ -196,8 +196,8 @@ class CoordinatorProcess {
         reported(arrival.from, *report, now);
       else if (const auto* request = std::get_if<protocol::TokenRequest>(&arrival.message))
         take(arrival.from, *request, now);
-      else if (const auto* wish = std::get_if<protocol::CheckpointRequest>(&arrival.message); wish && vault_)
-        vault_->asked(coordinator_->decisions(), arrival.from, *wish);
+      else if (const auto* wish = std::get_if<protocol::CheckpointRequest>(&arrival.message))
+        take(arrival.from, *wish);
       else if (const auto* piece = std::get_if<protocol::CheckpointPiece>(&arrival.message); piece && vault_)
         vault_->received(arrival.from, *piece, now);
     }
@@ -275,6 +275,12 @@ class CoordinatorProcess {
     answer.begun = coordinator_->decisions().step.value > version_ + 1;
     if (ask.asked.with_spec) answer.spec = config::spec_toml(run_);
     desk_->answer(ask, encode_answer(answer));
+  }
+
+  // A coordinator that was started again may have no vault any more.
+  void take(PeerId from, const protocol::CheckpointRequest& request) {
+    if (vault_) return vault_->asked(coordinator_->decisions(), from, request);
+    link_->send(from, protocol::CheckpointPiece{{request.version, request.timeline, 0, ""}, request.index, {}});
   }
 
   // A worker that was moved may not know yet that it is no head any more; so it is told at most once a minute.

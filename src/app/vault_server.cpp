@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <ranges>
 
 namespace isthmus::app {
 
@@ -44,13 +45,12 @@ void VaultServer::received(PeerId from, const protocol::CheckpointPiece& piece, 
   carry_out(deposits_.received(from, piece, now));
 }
 
-bool VaultServer::asked(const coordinator::Decisions& decisions, PeerId from,
+void VaultServer::asked(const coordinator::Decisions& decisions, PeerId from,
                         const protocol::CheckpointRequest& request) {
-  if (withdrawals_.asked(decisions, from, request)) return true;
+  if (withdrawals_.asked(decisions, from, request)) return;
   // So that it does not wait for it.
   turn_.messages.emplace_back(from,
                               protocol::CheckpointPiece{{request.version, request.timeline, 0, ""}, request.index, {}});
-  return false;
 }
 
 VaultServer::Turn VaultServer::turn(const coordinator::Decisions& decisions,
@@ -111,6 +111,9 @@ void VaultServer::work() {
 
 // What is there of it is read once more: only the digests of all of it say whether it is good.
 VaultServer::Done VaultServer::carry_out(const Begin& job) {
+  // Another one may have the version of what was read.
+  read_facts_.erase(job.stage);
+  last_block_.reset();
   const auto there = vault_.begin(job.stage, job.facts);
   if (!there) return Failed{job.stage, there.error().message};
   const auto& stage = plan_.stages[job.stage.value];
@@ -149,16 +152,18 @@ VaultServer::Done VaultServer::carry_out(const Finish& job) {
   }
   if (auto finished = vault_.finish(job.stage, job.facts); !finished)
     return Failed{job.stage, finished.error().message};
-  prune(job.stage);
+  prune(job.stage, job.facts.version);
   return Finished{job.stage};
 }
 
-// A run goes back to none that is older than the newest few. What cannot be removed is so the next time.
-void VaultServer::prune(StageId stage) {
-  auto kept = vault_.kept();
+// A run goes back to none that is older than the newest few, and what is newer than the newest belongs to a past that
+// did not happen. What cannot be removed is so the next time.
+void VaultServer::prune(StageId stage, std::uint64_t newest) {
+  const auto kept = vault_.kept();
   if (!kept) return;
-  std::erase_if(*kept, [&](const auto& k) { return k.stage != stage; });
-  for (std::size_t i = 0; i + options_.keep < kept->size(); ++i) (void)vault_.remove(stage, (*kept)[i].version);
+  std::uint32_t stay = 0;
+  for (const auto& k : *kept | std::views::reverse)
+    if (k.stage == stage && (k.version > newest || ++stay > options_.keep)) (void)vault_.remove(stage, k.version);
 }
 
 Result<Bytes> VaultServer::block(StageId stage, const CheckpointFacts& facts, std::uint32_t index) {

@@ -46,8 +46,7 @@ class VaultServer {
   Time next_due() const { return std::min(deposits_.next_due(), withdrawals_.next_due()); }
 
   void received(PeerId from, const protocol::CheckpointPiece& piece, Time now);
-  // False: the peer may not have it.
-  bool asked(const coordinator::Decisions& decisions, PeerId from, const protocol::CheckpointRequest& request);
+  void asked(const coordinator::Decisions& decisions, PeerId from, const protocol::CheckpointRequest& request);
   void forget(PeerId peer) { withdrawals_.forget(peer); }
 
   // What came of all that.
@@ -116,7 +115,7 @@ class VaultServer {
   Done carry_out(const Keep& job);
   Done carry_out(const Finish& job);
   Done carry_out(const Read& job);
-  void prune(StageId stage);
+  void prune(StageId stage, std::uint64_t newest);
   Result<Bytes> block(StageId stage, const CheckpointFacts& facts, std::uint32_t index);
 
   const protocol::Plan plan_;

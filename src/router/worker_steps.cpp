@@ -138,13 +138,13 @@ void WorkerSteps::roll_back(const protocol::View& view) {
   rebuild_.stop();
   if (missed == view.rollbacks.end()) return;
   const std::uint64_t version = *std::min_element(missed, view.rollbacks.end());
-  // A snapshot of that past may be on its way into the weights.
-  if (version_ <= version && !fetch_.restoring()) return;
+  // A snapshot or a checkpoint of that past may be on its way into the weights.
+  if (version_ <= version && !fetch_.restoring() && loading_ == 0) return;
   version_ = std::min(version_, version);
   checkpointed_ = std::min(checkpointed_, version);
   save_started_ = checkpointed_;
   trimmed_ = std::min(trimmed_, version);
-  loading_ = true;
+  ++loading_;
   context_.run(protocol::RunLoad{version_, timeline_});
 }
 
@@ -199,7 +199,7 @@ void WorkerSteps::leave() {
 
 void WorkerSteps::leave_phase(Time now) {
   if (context_.view.phase == protocol::Phase::kEnded) return leave();
-  const bool behind = version_ + 1 != context_.view.step.value || loading_ || fetch_.restoring();
+  const bool behind = version_ + 1 != context_.view.step.value || loading_ > 0 || fetch_.restoring();
   if (behind && context_.view.phase == protocol::Phase::kFinished && life_ == Life::kServing) {
     // The stage's final weights may be nowhere else.
     catch_up(now);
@@ -224,7 +224,7 @@ void WorkerSteps::leave_phase(Time now) {
 
 // Not a member: gets the weights of the last commit, to be admitted.
 void WorkerSteps::catch_up(Time now) {
-  if (loading_ || context_.view.step == StepId(0)) return;
+  if (loading_ > 0 || context_.view.step == StepId(0)) return;
   if (is_leaving() && context_.view.phase == protocol::Phase::kRunning) {
     // Nobody will admit it.
     fetch_.stop();
@@ -254,7 +254,7 @@ void WorkerSteps::catch_up(Time now) {
     const std::uint64_t vaulted = context_.view.vaulted;
     if (vaulted > version_ && vaulted <= current && vaulted != not_in_vault_) {
       rebuild_.stop();
-      loading_ = true;
+      ++loading_;
       not_in_vault_ = vaulted;  // it is asked for once
       context_.run(protocol::RunLoad{vaulted, timeline_});
     } else {
@@ -346,7 +346,7 @@ void WorkerSteps::dispatch(PeerId from, const protocol::Message& message, Time n
         } else if constexpr (std::is_same_v<Body, protocol::Fetch>) {
           if (body.piece.kind >= protocol::PieceKind::kOwnUpdate) {
             if (!context_.local() || !exchange_.received(body, from, version_, now)) refuse();
-          } else if (!loading_) {
+          } else if (loading_ == 0) {
             donor_.received(body, from, version_, now);
           }
         } else if constexpr (std::is_same_v<Body, protocol::Chunk>) {

@@ -151,7 +151,7 @@ class WorkerSteps {
   std::uint64_t version_;
   std::uint32_t timeline_;
   Life life_ = Life::kServing;
-  bool loading_ = false;            // another version is being read from the disk, or the vault
+  std::uint32_t loading_ = 0;       // so many times another version is to be read from the disk, or the vault
   std::uint64_t not_in_vault_ = 0;  // what the vault was asked for; if it had it, the weights are newer now
   std::uint64_t checkpointed_;
   std::uint64_t save_started_;

@@ -8,7 +8,8 @@
 namespace isthmus::router {
 
 void WorkerSteps::run_next(Time now) {
-  if (running_ || life_ != Life::kServing || loading_ || !context_.live() || context_.view.step.value != version_ + 1)
+  if (running_ || life_ != Life::kServing || loading_ > 0 || !context_.live() ||
+      context_.view.step.value != version_ + 1)
     return;
   auto run = flow_.next(now);
   if (!run) return;
@@ -51,15 +52,15 @@ std::vector<protocol::WorkerEffect> WorkerSteps::job_done(protocol::JobResult re
     if (fetch_.restoring()) {
       fetch_.restored(loaded->error.empty());
       if (!loaded->error.empty()) warning_ = loaded->error;
-      if (loaded->error.empty() && !loading_) version_ = loaded->version;
+      if (loaded->error.empty() && loading_ == 0) version_ = loaded->version;
     } else {
-      loading_ = false;
-      if (loaded->error.empty()) {
+      if (loading_ > 0) --loading_;
+      if (!loaded->error.empty()) {
+        fault_ = loaded->error;
+      } else if (loading_ == 0) {  // else the run went back meanwhile, and what counts is read next
         version_ = loaded->version;
         // What could not be loaded is not there, whatever was thought.
         checkpointed_ = save_started_ = std::min(checkpointed_, version_);
-      } else {
-        fault_ = loaded->error;
       }
     }
     report(now);

@@ -41,7 +41,7 @@ void WorkerSteps::be_released(const protocol::View& view, Time now) {
       preparation_.ready_in(view.last_commit->epoch))
     apply_commit(*view.last_commit, now);
   life_ = Life::kReleased;
-  if (alone && fault_.empty() && !loading_) save(version_);
+  if (alone && fault_.empty() && loading_ == 0) save(version_);
   if (saves_ == 0) leave();
 }
 

@@ -15,7 +15,7 @@ void WorkerSteps::report(Time now) {
   report.stage = context_.identity.stage;
   report.replica = context_.identity.replica;
   report.endpoints = context_.identity.endpoints;
-  report.version = loading_ || fetch_.restoring() ? protocol::kNoVersion : version_;
+  report.version = loading_ > 0 || fetch_.restoring() ? protocol::kNoVersion : version_;
   report.step = context_.view.step;
   report.attempt = context_.view.attempt;
   report.epoch = context_.view.epoch;
@@ -59,7 +59,7 @@ void WorkerSteps::report(Time now) {
 std::string WorkerSteps::waiting_for() const {
   if (running_ || preparation_.closing_alone() || saves_ > 0) return "";
   if (life_ != Life::kServing) return "the others to leave";
-  if (loading_) return "its checkpoint";
+  if (loading_ > 0) return "its checkpoint";
   if (!context_.live()) {
     if (version_ + 1 >= context_.view.step.value) return "admission";
     return context_.own_stage().empty() ? rebuild_.progress() : fetch_.progress();

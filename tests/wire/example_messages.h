@@ -52,6 +52,7 @@ inline protocol::View example_view() {
   v.dealt_again = EpochId(299);
   v.leaving = {SessionId(UINT64_MAX - 1)};
   v.released = true;
+  v.vaulted = 41;
   v.absent = {StageId(1), StageId(2)};
   v.last_commit = protocol::Commit{StepId(2), 1, EpochId(8), 0.125, false, {StageId(1)}};
   v.preparing = true;
@@ -139,7 +140,9 @@ inline std::vector<protocol::Message> examples() {
           Sounding{from, to, 5, 300, {filled(70'000, 1), nullptr}},
           Echo{to, from, 5, {filled(300, 0), nullptr}},
           TokenRequest{StepId(9), example_done()},
-          TokenIds{{StepId(9), MicrobatchId(69)}, {nullptr, filled(10, 4), {0, 0, {7}}}}};
+          TokenIds{{StepId(9), MicrobatchId(69)}, {nullptr, filled(10, 4), {0, 0, {7}}}},
+          CheckpointRequest{1ull << 33, 2, 70'000},
+          CheckpointPiece{{1ull << 33, 2, kPieceBytes + 300, "0123abcd"}, 1, {filled(300, 6), nullptr}}};
 }
 
 }  // namespace isthmus::wire

@@ -66,6 +66,11 @@ TEST(MessageCodec, BringsEveryMessageBack) {
       EXPECT_EQ(s->reply_bytes, 300u);
       EXPECT_EQ(s->tensor.values->size(), 70'000u);
     }
+    if (const auto* c = std::get_if<protocol::CheckpointPiece>(&*back)) {
+      const auto& sent = std::get<protocol::CheckpointPiece>(message);
+      EXPECT_EQ(c->facts, sent.facts);
+      EXPECT_EQ(c->tensor.values, sent.tensor.values);
+    }
     EXPECT_EQ(receiver.rejected(), 0u);
   }
 }
@@ -123,6 +128,43 @@ TEST(MessageCodec, LetsTokenIdsStandBehindNoState) {
   EXPECT_EQ(protocol::priority_of(protocol::TokenRequest()), protocol::Priority::kControl);
   EXPECT_EQ(protocol::priority_of(protocol::token_ids({StepId(1), MicrobatchId(0)}, Bytes(10))),
             protocol::Priority::kActivation);
+}
+
+TEST(MessageCodec, RefusesPiecesOfACheckpointOfAnotherSizeThanItsFactsSay) {
+  constexpr std::uint64_t kBytes = 2 * protocol::kPieceBytes + 300;
+  const auto taken = [](std::uint64_t bytes, std::uint32_t index, std::size_t values) {
+    const protocol::Message piece =
+        protocol::CheckpointPiece{{7, 1, bytes, "abc"}, index, {filled(values, 1), nullptr}};
+    return decode_body(static_cast<std::uint8_t>(piece.index()), encode_body(piece), example_limits()).has_value();
+  };
+  EXPECT_TRUE(taken(kBytes, 0, protocol::kPieceBytes));
+  EXPECT_TRUE(taken(kBytes, 1, protocol::kPieceBytes));
+  EXPECT_TRUE(taken(kBytes, 2, 300));
+  for (const std::size_t values : {std::size_t{0}, std::size_t{299}, std::size_t{301}, std::size_t{600},
+                                   static_cast<std::size_t>(protocol::kPieceBytes)})
+    EXPECT_FALSE(taken(kBytes, 2, values)) << values;
+  EXPECT_FALSE(taken(kBytes, 0, protocol::kPieceBytes - 1));
+  EXPECT_FALSE(taken(kBytes, 0, protocol::kPieceBytes + 1));
+  EXPECT_FALSE(taken(kBytes, 0, 0));
+  // Behind the end there is nothing, nor of what the sender has not got.
+  for (const std::uint32_t index : {3u, 1u << 30, protocol::kFactsOnly}) {
+    EXPECT_TRUE(taken(kBytes, index, 0)) << index;
+    EXPECT_FALSE(taken(kBytes, index, 1)) << index;
+    EXPECT_TRUE(taken(0, index, 0)) << index;
+    EXPECT_FALSE(taken(0, index, 300)) << index;
+  }
+}
+
+// A run goes on while it is saved.
+TEST(MessageCodec, LetsPiecesOfACheckpointWaitForTraining) {
+  const protocol::CheckpointPiece piece{{7, 1, 300, "abc"}, 0, {filled(300, 1), nullptr}};
+  const protocol::CheckpointPiece facts{{7, 1, 300, "abc"}, protocol::kFactsOnly, {}};
+  for (const auto& message : {piece, facts}) {
+    EXPECT_EQ(protocol::priority_of(message), protocol::Priority::kState);
+    EXPECT_EQ(protocol::traffic_of(message), protocol::Traffic::kState);
+  }
+  EXPECT_EQ(protocol::priority_of(protocol::CheckpointRequest()), protocol::Priority::kControl);
+  EXPECT_EQ(protocol::traffic_of(protocol::CheckpointRequest()), protocol::Traffic::kControl);
 }
 
 TEST(MessageCodec, CostsLittleBesideAPayload) {
@@ -200,7 +242,7 @@ TEST(MessageCodec, RefusesWhatFollowsAMessage) {
 }
 
 TEST(MessageCodec, RefusesKindsAndValuesThatItDoesNotKnow) {
-  EXPECT_FALSE(decode_body(22, encode_body(examples()[4]), example_limits()));
+  EXPECT_FALSE(decode_body(24, encode_body(examples()[4]), example_limits()));
   EXPECT_FALSE(decode_body(255, {}, example_limits()));
   protocol::View view;
   view.phase = static_cast<protocol::Phase>(4);

@@ -309,8 +309,8 @@ std::vector<CoordinatorEffect> Coordinator::vaulted(StageId stage, std::uint64_t
   if (version > decisions_.checkpointed[stage.value]) {
     append(CheckpointRecord{stage, version});
     happened(events::Checkpointed{kCoordinator, stage, version});
-    end_if_all_left(now);
   }
+  // It is the next tick that may end the run: other stages can have been vaulted in the same turn.
   return take();
 }
 

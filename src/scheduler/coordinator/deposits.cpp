@@ -15,7 +15,11 @@ constexpr Duration kVaultRests = seconds(10);
 }  // namespace
 
 Deposits::Deposits(const protocol::Plan& plan, bool siblings_agree, Duration patience)
-    : plan_(plan), siblings_agree_(siblings_agree), patience_(patience), vaulted_(plan.stages.size(), 0) {}
+    : plan_(plan),
+      siblings_agree_(siblings_agree),
+      patience_(patience),
+      vaulted_(plan.stages.size(), 0),
+      owed_(plan.stages.size()) {}
 
 void Deposits::went_back(std::uint64_t version, std::uint32_t timeline) {
   if (timeline == timeline_) return;
@@ -120,8 +124,42 @@ void Deposits::keep(StageId stage, Deposit& deposit, std::vector<DepositEffect>&
   if (deposit.keeps || (count < kPiecesKept && !last)) return;
   const auto end = deposit.here.begin() + static_cast<std::ptrdiff_t>(count);
   effects.push_back(KeepPieces{stage, {deposit.here.begin(), end}});
+  ++owed_[stage.value].answers;
   deposit.here.erase(deposit.here.begin(), end);
   deposit.keeps = true;
+}
+
+void Deposits::begin(StageId stage, Deposit& deposit, PeerId from, const CheckpointFacts& facts,
+                     std::vector<DepositEffect>& effects) {
+  Owed& owed = owed_[stage.value];
+  owed.void_answers = owed.answers;  // it may still keep pieces of another one
+  ++owed.answers;
+  deposit.state = State::kBegins;
+  deposit.facts = facts;
+  deposit.said = from;
+  deposit.here.clear();
+  deposit.keeps = false;
+  effects.push_back(BeginDeposit{stage, facts});
+}
+
+void Deposits::finish(StageId stage, Deposit& deposit, std::vector<DepositEffect>& effects) {
+  deposit.state = State::kFinishes;
+  ++owed_[stage.value].answers;
+  effects.push_back(FinishDeposit{stage, *deposit.facts});
+}
+
+// The deposit that the vault's answer is about; null: it is not under way any more.
+Deposits::Deposit* Deposits::answered(StageId stage) {
+  Owed& owed = owed_[stage.value];
+  if (owed.answers == 0) return nullptr;
+  --owed.answers;
+  if (owed.void_answers > 0) {
+    --owed.void_answers;
+    return nullptr;
+  }
+  const auto at = deposits_.find(stage);
+  if (at == deposits_.end() || is_over(at->second) || at->second.state == State::kAsks) return nullptr;
+  return &at->second;
 }
 
 void Deposits::ask(Deposit& deposit, std::vector<DepositEffect>& effects) const {
@@ -145,8 +183,7 @@ std::vector<DepositEffect> Deposits::received(PeerId from, const protocol::Check
         deposit.confirms.reset();
         confirm(stage, deposit, now, effects);
       } else if (piece.facts == *deposit.facts) {
-        deposit.state = State::kFinishes;
-        effects.push_back(FinishDeposit{stage, *deposit.facts});
+        finish(stage, deposit, effects);
       } else {
         effects.push_back(DepositTrouble{
             fmt::format("workers {} and {} have different checkpoints of step {} of stage {}; the vault takes neither",
@@ -162,18 +199,16 @@ std::vector<DepositEffect> Deposits::received(PeerId from, const protocol::Check
         facts.digest.empty()) {
       deposit.cannot.insert(from);
     } else if (deposit.state == State::kAsks) {
-      deposit.facts = facts;
-      deposit.state = State::kBegins;
       deposit.heard = now;
-      effects.push_back(BeginDeposit{stage, facts});
+      begin(stage, deposit, from, facts, effects);
+    } else if (facts != *deposit.facts && deposit.said == from) {
+      deposit.cannot.insert(from);  // it says now this, now that: that would go on for ever
     } else if (facts != *deposit.facts) {
-      // From the beginning, of this one's.
-      deposit.here.clear();
-      deposit.facts = facts;
-      deposit.state = State::kBegins;
-      effects.push_back(BeginDeposit{stage, facts});
-    } else if (piece.index == deposit.next && piece.tensor.values) {
+      begin(stage, deposit, from, facts, effects);  // from the beginning, of this one's
+    } else if (piece.index == deposit.next && piece.index < deposit.asked && piece.tensor.values) {
       deposit.heard = now;
+      deposit.said = from;
+      deposit.gave.insert(from);
       deposit.here.push_back(piece.tensor.values);
       ++deposit.next;
       ++received_;
@@ -188,10 +223,13 @@ std::vector<DepositEffect> Deposits::received(PeerId from, const protocol::Check
 
 std::vector<DepositEffect> Deposits::begun(StageId stage, std::uint32_t pieces_there, Time now) {
   std::vector<DepositEffect> effects;
-  Deposit& deposit = deposits_[stage];
-  if (deposit.state != State::kBegins) return effects;
+  Deposit* const under_way = answered(stage);
+  if (!under_way || under_way->state != State::kBegins) return effects;
+  Deposit& deposit = *under_way;
   deposit.state = State::kGets;
   deposit.next = deposit.asked = std::min(pieces_there, pieces(deposit));
+  deposit.gave.clear();
+  if (deposit.next > 0) deposit.gave.insert(kCoordinator);
   deposit.heard = now;
   if (deposit.next == pieces(deposit)) {
     deposit.state = State::kConfirms;
@@ -204,8 +242,9 @@ std::vector<DepositEffect> Deposits::begun(StageId stage, std::uint32_t pieces_t
 
 std::vector<DepositEffect> Deposits::kept(StageId stage, Time now) {
   std::vector<DepositEffect> effects;
-  Deposit& deposit = deposits_[stage];
-  if (deposit.state != State::kGets || !std::exchange(deposit.keeps, false)) return effects;
+  Deposit* const under_way = answered(stage);
+  if (!under_way || under_way->state != State::kGets || !std::exchange(under_way->keeps, false)) return effects;
+  Deposit& deposit = *under_way;
   deposit.heard = now;
   if (deposit.next == pieces(deposit) && deposit.here.empty()) {
     deposit.state = State::kConfirms;
@@ -220,12 +259,12 @@ std::vector<DepositEffect> Deposits::kept(StageId stage, Time now) {
 // By a sibling that has it; if none does, nobody can.
 void Deposits::confirm(StageId stage, Deposit& deposit, Time now, std::vector<DepositEffect>& effects) {
   if (deposit.confirms && has(*deposit.confirms, stage) && now - deposit.heard < patience_) return;
-  if (deposit.confirms) deposit.cannot.insert(*deposit.confirms);
+  if (deposit.confirms) deposit.neither.insert(*deposit.confirms);
   deposit.confirms.reset();
   if (siblings_agree_)
     for (const auto& holder : holders_)
       if (holder.stage == stage && holder.peer != deposit.from && has(holder.peer, stage) &&
-          !deposit.cannot.contains(holder.peer)) {
+          !deposit.cannot.contains(holder.peer) && !deposit.neither.contains(holder.peer)) {
         deposit.confirms = holder.peer;
         break;
       }
@@ -234,27 +273,33 @@ void Deposits::confirm(StageId stage, Deposit& deposit, Time now, std::vector<De
     effects.push_back(AskForPiece{*deposit.confirms, {version_, timeline_, protocol::kFactsOnly}});
     return;
   }
-  deposit.state = State::kFinishes;
-  effects.push_back(FinishDeposit{stage, *deposit.facts});
+  finish(stage, deposit, effects);
 }
 
 std::uint64_t Deposits::finished(StageId stage) {
-  Deposit& deposit = deposits_[stage];
-  if (deposit.state != State::kFinishes) return 0;
-  deposit = Deposit{};
-  deposit.state = State::kDone;
+  Deposit* const deposit = answered(stage);
+  if (!deposit || deposit->state != State::kFinishes) return 0;
+  *deposit = Deposit{};
+  deposit->state = State::kDone;
   vaulted_[stage.value] = std::max(vaulted_[stage.value], version_);
   return version_;
 }
 
 std::vector<DepositEffect> Deposits::failed(StageId stage, const std::string& why, bool wrong, Time now) {
-  Deposit& deposit = deposits_[stage];
-  if (is_over(deposit)) return {};
+  Deposit* const under_way = answered(stage);
+  if (!under_way) return {};
+  Deposit& deposit = *under_way;
   std::vector<DepositEffect> effects = {DepositTrouble{why}};
-  std::set<PeerId> cannot = std::move(deposit.cannot);
-  if (wrong) cannot.insert(deposit.from);
-  deposit = Deposit{};
-  deposit.cannot = std::move(cannot);
+  Deposit again;
+  again.cannot = std::move(deposit.cannot);
+  again.was_mixed = deposit.was_mixed;
+  if (wrong) {
+    // Of several, any may be to blame: once more, of one alone if it stays.
+    const bool mixed = deposit.gave.size() > 1;
+    deposit.gave.erase(kCoordinator);
+    if (!mixed || std::exchange(again.was_mixed, true)) again.cannot.merge(deposit.gave);
+  }
+  deposit = std::move(again);
   if (!wrong) deposit.rests_until = now + kVaultRests;
   pursue_all(now, effects);
   return effects;

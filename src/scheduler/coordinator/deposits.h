@@ -50,6 +50,9 @@ using DepositEffect = std::variant<AskForPiece, BeginDeposit, KeepPieces, Finish
 // stage gives it; another goes on when that one is lost. Where replicas hold the same bits, a sibling has to confirm it
 // by its digest before it counts. The coordinator asks, a few pieces ahead, and only of kStagesAtOnce stages; so nobody
 // fills its memory. Pure; one thread.
+//
+// The vault does what it is given in this order, stage by stage, and answers each of BeginDeposit, KeepPieces and
+// FinishDeposit once: with begun(), kept(), finished() or failed().
 class Deposits {
  public:
   static constexpr std::size_t kStagesAtOnce = 4;
@@ -94,11 +97,15 @@ class Deposits {
     State state = State::kAsks;
     PeerId from = kCoordinator;  // nobody
     std::optional<CheckpointFacts> facts;
+    PeerId said{};            // whose those facts are
     std::uint32_t next = 0;   // the piece that comes next
     std::uint32_t asked = 0;  // pieces before this one were asked for
     std::vector<SharedBytes> here;
-    bool keeps = false;       // the vault has not said that it has kept what it was given
-    std::set<PeerId> cannot;  // have it not, or have shown it to be wrong
+    bool keeps = false;        // the vault has not said that it has kept what it was given
+    std::set<PeerId> cannot;   // have it not, or have shown it to be wrong
+    std::set<PeerId> gave;     // parts of what is in the vault; kCoordinator: what was there before
+    bool was_mixed = false;    // what several had given was wrong: the next time all of them are to blame
+    std::set<PeerId> neither;  // were asked to confirm it, and neither did nor denied it
     std::optional<PeerId> confirms;
     Time heard{};        // of whoever gives it, or is asked to confirm it
     Time rests_until{};  // the vault failed
@@ -111,9 +118,13 @@ class Deposits {
   void choose_version();
   void pursue(StageId stage, Deposit& deposit, Time now, std::vector<DepositEffect>& effects);
   void ask(Deposit& deposit, std::vector<DepositEffect>& effects) const;
-  static void keep(StageId stage, Deposit& deposit, std::vector<DepositEffect>& effects);
+  void begin(StageId stage, Deposit& deposit, PeerId from, const CheckpointFacts& facts,
+             std::vector<DepositEffect>& effects);
+  void finish(StageId stage, Deposit& deposit, std::vector<DepositEffect>& effects);
+  void keep(StageId stage, Deposit& deposit, std::vector<DepositEffect>& effects);
   void confirm(StageId stage, Deposit& deposit, Time now, std::vector<DepositEffect>& effects);
   void pursue_all(Time now, std::vector<DepositEffect>& effects);
+  Deposit* answered(StageId stage);
 
   const protocol::Plan plan_;
   const bool siblings_agree_;
@@ -124,6 +135,13 @@ class Deposits {
   std::vector<std::uint64_t> vaulted_;  // per stage
   std::vector<CheckpointHolder> holders_;
   std::map<StageId, Deposit> deposits_;
+  // What the vault has not answered yet, per stage, and how many of these answers, the first ones, are about something
+  // that was given up.
+  struct Owed {
+    std::uint32_t answers = 0;
+    std::uint32_t void_answers = 0;
+  };
+  std::vector<Owed> owed_;
 };
 
 }  // namespace isthmus::coordinator

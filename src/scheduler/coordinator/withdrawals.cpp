@@ -24,9 +24,7 @@ Withdrawals::Withdrawals(double bytes_per_second) : bytes_per_second_(bytes_per_
 bool Withdrawals::asked(const Decisions& decisions, PeerId from, const protocol::CheckpointRequest& request) {
   if (!stage_for(decisions, from, request.version)) return false;
   auto& waiting = waiting_[from];
-  if (std::ranges::find(waiting, request) != waiting.end()) return true;
-  if (waiting.size() >= kWaitingMax) return false;
-  waiting.push_back(request);
+  if (std::ranges::find(waiting, request) == waiting.end() && waiting.size() < kWaitingMax) waiting.push_back(request);
   return true;
 }
 

@@ -17,12 +17,13 @@ namespace isthmus::coordinator {
 // that is said to be there. Pure; one thread.
 class Withdrawals {
  public:
-  // Pieces that may wait for one peer.
+  // Pieces that may wait for one peer. What is beyond is left out without a word, for to hear that the vault has not
+  // got it ends a fetch: it asks again.
   static constexpr std::size_t kWaitingMax = 16;
 
   explicit Withdrawals(double bytes_per_second);
 
-  // False: it is refused.
+  // False: it may not have that.
   bool asked(const Decisions& decisions, PeerId from, const protocol::CheckpointRequest& request);
   // Its connection is gone: it asks again.
   void forget(PeerId peer) { waiting_.erase(peer); }
