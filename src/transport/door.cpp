@@ -51,7 +51,7 @@ class Door::Impl {
                                                               return invites_.contains(key) ? std::optional(to_hex(key))
                                                                                             : std::nullopt;
                                                             },
-                                                            "400", "nobody invited this key"});
+                                                            "nobody invited this key"});
     router_ = zmq::socket_t(context_, zmq::socket_type::router);
     set_keys(router_, options_.keys);
     router_.set(zmq::sockopt::curve_server, 1);

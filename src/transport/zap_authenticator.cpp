@@ -9,6 +9,13 @@
 
 namespace isthmus::transport {
 
+namespace {
+
+// Said at once. After 300, "not now", the other end would wait for the end of the handshake's time without a word.
+constexpr const char* kRefused = "400";
+
+}  // namespace
+
 ZapAuthenticator::ZapAuthenticator(zmq::context_t& context, Rule rule)
     : socket_(context, zmq::socket_type::rep), rule_(std::move(rule)) {
   socket_.set(zmq::sockopt::linger, 0);
@@ -28,7 +35,7 @@ void ZapAuthenticator::answer() {
     if (!user) ++refused_;
     const std::array<std::string, 6> reply = {"1.0",
                                               parts > 1 ? request[1].to_string() : "",
-                                              user ? "200" : rule_.refusal,
+                                              user ? "200" : kRefused,
                                               user ? "OK" : rule_.why,
                                               user.value_or(""),
                                               ""};

@@ -17,9 +17,7 @@ class ZapAuthenticator {
   struct Rule {
     // The User-Id under which messages of this key arrive; nothing: it is refused.
     std::function<std::optional<std::string>(const protocol::PublicKey&)> user_of;
-    // What the refused are told. After 300, "not now", a client tries again; after 400 it never comes back.
-    const char* refusal = "300";
-    const char* why = "";
+    const char* why = "";  // what the refused are told
   };
   ZapAuthenticator(zmq::context_t& context, Rule rule);
 

@@ -11,6 +11,7 @@
 #include <zmq.hpp>
 
 #include "transport/curve_sockets.h"
+#include "transport/dial_patience.h"
 #include "transport/frame_parts.h"
 #include "transport/listen_error.h"
 #include "transport/socket_monitor.h"
@@ -26,18 +27,6 @@ constexpr std::size_t kFramesPerPoll = 256;
 // ZeroMQ's own limit is 1,023. A peer that was dialled takes three for each lane, two of them to watch it: a worker at
 // the end of a pipeline with the largest stages (base/replicas_max.h) dials 383.
 constexpr int kSocketsMax = 16'384;
-// ZeroMQ reconnects by itself after a broken connection, but not after a refused handshake, which a peer gives until
-// it has heard of this one: then the sockets are made anew, soon and with growing pauses. They also are when there is
-// no answer at all, with more patience, for a handshake takes several round trips.
-struct Patience {
-  Duration silence = std::chrono::seconds(2);
-  Duration refusal = std::chrono::milliseconds(100);
-  Patience doubled() const {
-    constexpr Duration kMax = std::chrono::seconds(8);
-    return {std::min(2 * silence, kMax), std::min(2 * refusal, kMax)};
-  }
-};
-
 // A connection this process made.
 struct Dialled {
   protocol::Endpoints endpoints;
@@ -51,7 +40,7 @@ struct Dialled {
   bool anew = false;  // both lanes are to be dialled again
   Time since{};
   bool refused = false;  // since then
-  Patience patience;
+  DialPatience patience;
 };
 
 // A connection a peer made to this process's ROUTER.
@@ -92,13 +81,13 @@ class ZmqTransport::Impl {
       files.rlim_cur = files.rlim_max;
       ::setrlimit(RLIMIT_NOFILE, &files);
     }
-    // "Not now": the view that names the other side may still be on its way here.
+    // The view that names the other side may still be on its way here; who is refused comes again (DialPatience).
     authenticator_.emplace(context_, ZapAuthenticator::Rule{[this](const protocol::PublicKey& key) {
                                                               const auto peer = options_.roster.peer_of(key);
                                                               return peer ? std::optional(fmt::format("{}", *peer))
                                                                           : std::nullopt;
                                                             },
-                                                            "300", "key is not in the roster"});
+                                                            "key is not in the roster"});
     for (const Lane lane : kBothLanes) {
       zmq::socket_t router = make_router(context_, lane, options_.keys);
       binding_ = {options_.bind_host, options_.port == 0 ? 0 : options_.port + static_cast<std::uint32_t>(lane)};
@@ -134,7 +123,7 @@ class ZmqTransport::Impl {
   }
 
   void dial(PeerId id, Peer& peer, const protocol::Endpoints endpoints, const protocol::PublicKey key,
-            Patience patience) {
+            DialPatience patience) {
     if (peer.dialled)
       for (auto& monitor : peer.dialled->monitors) monitor.reset();
     // Whoever made the old connection: frames go over the new one only.
@@ -268,8 +257,7 @@ class ZmqTransport::Impl {
             lane_down(id, peer, lane);
           } else {
             ++failed_handshakes_;
-            if (event->kind == SocketEvent::Kind::kRefusedKey && !std::exchange(peer.dialled->refused, true))
-              peer.dialled->since = now_;
+            if (!std::exchange(peer.dialled->refused, true)) peer.dialled->since = now_;
           }
         }
     }

@@ -54,13 +54,13 @@ TEST(RunFields, ListEveryMemberOfARun) {
   EXPECT_EQ(host["data"], member_count<spec::HostConfig::Data>());
   EXPECT_EQ(fields["data"].size() - host["data"],
             member_count<spec::RunSpec::Data>() * member_count<spec::RunSpec::Shard>());
-  EXPECT_EQ(host["pipeline"] + host["recovery"] + 1, member_count<spec::HostConfig>());  // data
-  EXPECT_EQ(fields.size() + 1, member_count<spec::RunSpec>());                           // with fleet
+  EXPECT_EQ(host["link"] + host["pipeline"] + host["recovery"] + 1, member_count<spec::HostConfig>());  // data
+  EXPECT_EQ(fields.size() + 1, member_count<spec::RunSpec>());                                          // with fleet
   EXPECT_EQ(fields["run"].size(), member_count<spec::RunSpec::Run>());
   EXPECT_EQ(fields["model"].size(), member_count<spec::RunSpec::Model>());
   EXPECT_EQ(fields["train"].size(), member_count<spec::RunSpec::Train>());
   EXPECT_EQ(fields["boundary"].size(), member_count<spec::RunSpec::Boundary>());
-  EXPECT_EQ(fields["link"].size(), member_count<spec::RunSpec::Link>());
+  EXPECT_EQ(fields["link"].size() - host["link"], member_count<spec::RunSpec::Link>());
   EXPECT_EQ(fields["pipeline"].size() - host["pipeline"] + 1, member_count<spec::RunSpec::Pipeline>());  // stage
   EXPECT_EQ(fields["emulated"].size() + 1, member_count<spec::RunSpec::Emulated>());                     // devices
   EXPECT_EQ(fields["checkpoint"].size(), member_count<spec::RunSpec::Checkpoint>());

