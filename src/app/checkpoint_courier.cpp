@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/digest.h"
+
 namespace isthmus::app {
 
 namespace {
@@ -10,11 +12,6 @@ namespace {
 constexpr double kUplinkShare = 0.25;  // as of a snapshot
 constexpr std::size_t kRequestsMax = 64;
 constexpr std::uint32_t kAhead = 16;  // pieces that are asked for and not here
-
-// It becomes part of a file's name.
-bool is_digest(const std::string& text) {
-  return !text.empty() && text.find_first_not_of("0123456789abcdef") == std::string::npos;
-}
 
 }  // namespace
 
@@ -78,7 +75,7 @@ bool CheckpointCourier::received(const protocol::CheckpointPiece& piece) {
     end_fetch(fail("the vault does not give the checkpoint of step {}", piece.facts.version));
     return true;
   }
-  if (piece.facts.bytes > options_.bytes_max || !is_digest(piece.facts.digest)) {
+  if (piece.facts.bytes > options_.bytes_max || !is_digest_hex(piece.facts.digest)) {
     end_fetch(
         fail("the vault says that the checkpoint of step {} has {} bytes and the digest \"{}\"; expected at most "
              "{}, and hexadecimal digits",
@@ -102,19 +99,19 @@ bool CheckpointCourier::received(const protocol::CheckpointPiece& piece) {
   }
   while (!fetch_->here.empty() && fetch_->here.begin()->first == fetch_->next) {
     if (auto written = fetch_->writer->append(*fetch_->here.begin()->second); !written) {
-      end_fetch(written);
+      end_fetch(tl::unexpected(written.error()));
       return true;
     }
     fetch_->here.erase(fetch_->here.begin());
     ++fetch_->next;
   }
-  if (fetch_->writer->bytes() == fetch_->facts.bytes) end_fetch(fetch_->writer->unpack());
+  if (fetch_->writer->bytes() == fetch_->facts.bytes) end_fetch(std::move(*fetch_->writer));
   return true;
 }
 
-void CheckpointCourier::end_fetch(const Status& status) {
+void CheckpointCourier::end_fetch(Result<store::ArchiveWriter> archive) {
   fetch_.reset();
-  checkpoints_.arrived(status);
+  checkpoints_.arrived(std::move(archive));
 }
 
 void CheckpointCourier::ask_anew() {

@@ -40,7 +40,7 @@ class CheckpointCourier {
 
  private:
   protocol::CheckpointPiece answer(const protocol::CheckpointRequest& request);
-  void end_fetch(const Status& status);
+  void end_fetch(Result<store::ArchiveWriter> archive);
   void ask(Time now, std::vector<protocol::Message>& messages);
 
   VaultedCheckpoints& checkpoints_;

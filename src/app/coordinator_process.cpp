@@ -113,6 +113,9 @@ class CoordinatorProcess {
     limits.vault = !options_.vault.empty();
     if (auto ready = open_vault(); !ready) return ready;
     coordinator_.emplace(plan_, limits);
+    if (vault_)
+      for (const auto& [stage, version] : vault_->newest())
+        if (stage.value < plan_.stages.size()) coordinator_->vault_has(stage, version);
     coordinator_->replay(log->records());
     if (!options_.begin_at)
       if (auto repaired = record->take_up(log->records()); !repaired) return repaired;
@@ -126,7 +129,7 @@ class CoordinatorProcess {
 
   Status open_vault() {
     if (options_.vault.empty()) return {};
-    auto sealed = make_vault(options_.folder, options_.vault, plan_.run_id, options_.owner_key);
+    auto sealed = open_run_vault(options_.folder, options_.vault, plan_.run_id, options_.owner_key);
     if (!sealed) return tl::unexpected(sealed.error());
     VaultServer::Options vault;
     vault.patience = std::max<Duration>(seconds(10), 4 * ask_after(run_, plan_));
@@ -136,7 +139,7 @@ class CoordinatorProcess {
     auto opened = VaultServer::open(std::move(*sealed), plan_, vault);
     if (!opened) return tl::unexpected(opened.error());
     vault_ = std::move(*opened);
-    return {};
+    return keep_vault_place(options_.folder, options_.vault);
   }
 
   // Whoever has an invite may ask from now on; one that never expires is in OUT/join, for this machine's workers.
@@ -230,6 +233,7 @@ class CoordinatorProcess {
                                        coordinator::events::Warning{kCoordinator, "vault: " + trouble}}});
     if (!turn.vaulted.empty() || vault_->pieces_received() != vault_pieces_ || !is_over()) vault_moved_ = now;
     vault_pieces_ = vault_->pieces_received();
+    coordinator_->vault_takes(vault_->takes());
     coordinator_->vault_is_busy(!vault_->settled(plan_.final_step().value - 1) && now - vault_moved_ < kVaultStands);
     for (const auto& [stage, version] : turn.vaulted) carry_out(coordinator_->vaulted(stage, version, now));
   }
@@ -421,7 +425,6 @@ class CoordinatorProcess {
   std::uint64_t vault_pieces_ = 0;      // that had come
   Time vault_moved_{};                  // since then, nothing has
   transport::Address door_;             // on this machine
-  Invite invite_;                       // what every invite of this run says
   std::uint64_t version_ = 0;           // weights that the run began with, the last time it did
   std::optional<PeerId> enrolled_;      // who asked, if it may take part
   std::string refusal_;                 // why not

@@ -36,7 +36,7 @@ Result<ReceivedRun> receive_run(const std::string& spec, std::uint64_t run_id, c
 Duration ask_after(const spec::RunConfig& run, const protocol::Plan& plan) {
   const double bytes = static_cast<double>(plan.token_bytes + plan.forward_bytes + plan.backward_bytes) *
                        (plan.microbatches + plan.evaluation_microbatches);
-  return seconds(std::max(2.0, 2.0 * bytes / run.uplink()));
+  return seconds(std::max(2.0, 2.0 * bytes * 8e-6 / run.link.bandwidth_mbps));
 }
 
 }  // namespace isthmus::app

@@ -18,17 +18,6 @@ namespace {
 
 constexpr std::uint64_t kPlaceBytesMax = 4096;
 
-Result<store::SealedCheckpoints> open(const record::RunFolder& folder, const std::string& place, std::uint64_t run_id,
-                                      const std::string& owner_key) {
-  if (auto owner = check_owner(folder, owner_key); !owner) return tl::unexpected(owner.error());
-  const auto secret = vault_secret(folder, owner_key);
-  if (!secret) return tl::unexpected(secret.error());
-  const bool within = place.find("://") == std::string::npos && !place.starts_with('/');
-  auto vault = store::open_vault(within ? folder.path + "/" + place : place);
-  if (!vault) return tl::unexpected(vault.error());
-  return store::SealedCheckpoints(std::move(*vault), fmt::format("{:016x}", run_id), *secret);
-}
-
 // The newest version, or this one, that the vault has of so many stages.
 Result<std::optional<std::uint64_t>> common_version(store::SealedCheckpoints& vault, std::size_t stages,
                                                     std::optional<std::uint64_t> step) {
@@ -42,49 +31,40 @@ Result<std::optional<std::uint64_t>> common_version(store::SealedCheckpoints& va
   return newest;
 }
 
-}  // namespace
-
-Result<store::SealedCheckpoints> make_vault(const record::RunFolder& folder, const std::string& place,
-                                            std::uint64_t run_id, const std::string& owner_key) {
-  auto vault = open(folder, place, run_id, owner_key);
-  if (!vault) return vault;
-  if (auto kept = record::write_whole(folder.vault_place(), place + "\n"); !kept) return tl::unexpected(kept.error());
-  return vault;
+// The coordinator's key is in the first line of its log.
+Result<std::string> name_in_vault(const record::RunFolder& folder, std::uint64_t run_id) {
+  const auto identity = Identity::keep(folder.coordinator_identity());
+  if (!identity) return tl::unexpected(identity.error());
+  return fmt::format("{:016x}-{}", run_id, to_hex(identity->key()).substr(0, 16));
 }
 
-Result<std::optional<store::SealedCheckpoints>> find_vault(const record::RunFolder& folder, std::uint64_t run_id,
-                                                           const std::string& owner_key) {
-  std::error_code error;
-  if (!std::filesystem::exists(folder.vault_place(), error)) return std::nullopt;
-  auto place = record::read_whole(folder.vault_place(), kPlaceBytesMax);
-  if (!place) return tl::unexpected(place.error());
-  while (place->ends_with('\n')) place->pop_back();
-  auto vault = open(folder, *place, run_id, owner_key);
+Status bring(const record::RunFolder& folder, const protocol::Plan& plan, const std::string& place,
+             const std::string& owner_key, std::optional<std::uint64_t> step, std::uint64_t here) {
+  auto vault = open_run_vault(folder, place, plan.run_id, owner_key);
   if (!vault) return tl::unexpected(vault.error());
-  return std::optional<store::SealedCheckpoints>(std::move(*vault));
-}
-
-Status bring_checkpoints(const record::RunFolder& folder, const spec::RunConfig& run, const protocol::Plan& plan,
-                         const std::string& owner_key, std::optional<std::uint64_t> step) {
-  auto vault = find_vault(folder, plan.run_id, owner_key);
-  if (!vault) return tl::unexpected(vault.error());
-  if (!*vault) return {};
-  store::SealedCheckpoints& sealed = **vault;
-  const auto version = common_version(sealed, run.pipeline.stage.size(), step);
+  store::SealedCheckpoints& sealed = *vault;
+  const auto version = common_version(sealed, plan.stages.size(), step);
   if (!version) return tl::unexpected(version.error());
-  if (!*version) return {};
+  if (!*version || (!step && **version <= here)) return {};
+  std::optional<std::uint32_t> timeline;
   for (std::uint32_t s = 0; s < plan.stages.size(); ++s) {
     const StageId stage(s);
-    const store::CheckpointPlace place{folder.checkpoints(), stage, plan.stages[s].first_layer,
-                                       plan.stages[s].end_layer, ReplicaId(0)};
+    const store::CheckpointPlace own{folder.checkpoints(), stage, plan.stages[s].first_layer, plan.stages[s].end_layer,
+                                     ReplicaId(0)};
     const auto facts = sealed.facts(stage, **version);
     if (!facts) return tl::unexpected(facts.error());
     if (!*facts) return fail("the vault {} has just lost step {} of stage {}", sealed.place(), **version, stage);
-    const auto here = store::ArchiveReader::open(place, **version);
-    if (here && here->facts() == **facts) continue;
+    if (timeline.value_or((*facts)->timeline) != (*facts)->timeline)
+      return fail(
+          "the run went back while the vault {} got step {}, of which it has stages from before and after; it has "
+          "others soon, --step takes one",
+          sealed.place(), **version);
+    timeline = (*facts)->timeline;
+    const auto there = store::ArchiveReader::open(own, **version);
+    if (there && there->facts() == **facts) continue;
     spdlog::info("step {} of stage {}, {} MB, from the vault {}", **version, stage,
                  ((*facts)->bytes + (1 << 20) - 1) >> 20, sealed.place());
-    auto writer = store::ArchiveWriter::open(place, **facts, store::SealedCheckpoints::kBlockBytes);
+    auto writer = store::ArchiveWriter::open(own, **facts, store::SealedCheckpoints::kBlockBytes);
     if (!writer) return tl::unexpected(writer.error());
     for (auto block = static_cast<std::uint32_t>(writer->bytes() / store::SealedCheckpoints::kBlockBytes);
          writer->bytes() < (*facts)->bytes && block < store::SealedCheckpoints::blocks_of(**facts); ++block) {
@@ -94,6 +74,43 @@ Status bring_checkpoints(const record::RunFolder& folder, const spec::RunConfig&
     }
     if (auto unpacked = writer->unpack(); !unpacked) return unpacked;
   }
+  return {};
+}
+
+}  // namespace
+
+Result<store::SealedCheckpoints> open_run_vault(const record::RunFolder& folder, const std::string& place,
+                                                std::uint64_t run_id, const std::string& owner_key) {
+  if (auto owner = check_owner(folder, owner_key); !owner) return tl::unexpected(owner.error());
+  const auto secret = vault_secret(folder, owner_key);
+  if (!secret) return tl::unexpected(secret.error());
+  const auto name = name_in_vault(folder, run_id);
+  if (!name) return tl::unexpected(name.error());
+  const bool within = place.find("://") == std::string::npos && !place.starts_with('/');
+  auto vault = store::open_vault(within ? folder.path + "/" + place : place);
+  if (!vault) return tl::unexpected(vault.error());
+  return store::SealedCheckpoints(std::move(*vault), *name, *secret);
+}
+
+std::string vault_place_of(const record::RunFolder& folder) {
+  auto place = record::read_whole(folder.vault_place(), kPlaceBytesMax).value_or("");
+  while (place.ends_with('\n')) place.pop_back();
+  return place;
+}
+
+Status keep_vault_place(const record::RunFolder& folder, const std::string& place) {
+  return record::write_whole(folder.vault_place(), place + "\n");
+}
+
+Status bring_checkpoints(const record::RunFolder& folder, const spec::RunConfig& run, const protocol::Plan& plan,
+                         const std::string& owner_key, std::optional<std::uint64_t> step) {
+  const auto stages = static_cast<std::uint32_t>(run.pipeline.stage.size());
+  const std::string place = vault_place_of(folder);
+  const auto here = store::common_versions(folder.checkpoints(), stages);
+  if (place.empty() || (step && std::ranges::find(here, *step) != here.end())) return {};
+  auto brought = bring(folder, plan, place, owner_key, step, here.empty() ? 0 : here.back());
+  if (brought || here.empty()) return brought;
+  spdlog::warn("{}; the newest checkpoint that is here is of step {}", brought.error().message, here.back());
   return {};
 }
 

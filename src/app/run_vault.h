@@ -13,12 +13,13 @@ namespace isthmus::app {
 
 // The vault of a run: where it is stands in OUT/vault.place, and its secret follows from the owner's key.
 
-// `place`: what store::open_vault takes, or "vault", the folder OUT/vault. Kept in OUT/vault.place.
-Result<store::SealedCheckpoints> make_vault(const record::RunFolder& folder, const std::string& place,
-                                            std::uint64_t run_id, const std::string& owner_key);
-// Nothing: the run has none.
-Result<std::optional<store::SealedCheckpoints>> find_vault(const record::RunFolder& folder, std::uint64_t run_id,
-                                                           const std::string& owner_key);
+// `place`: what store::open_vault takes, or "vault", the folder OUT/vault. In it the run is named by its id and its
+// coordinator's key, so that two runs of one run file may share it.
+Result<store::SealedCheckpoints> open_run_vault(const record::RunFolder& folder, const std::string& place,
+                                                std::uint64_t run_id, const std::string& owner_key);
+// Where it was opened last; empty: nowhere.
+std::string vault_place_of(const record::RunFolder& folder);
+Status keep_vault_place(const record::RunFolder& folder, const std::string& place);
 
 // Brings a version of every stage, `step` or the newest that the vault has of all, into the run's checkpoints, where
 // the other commands read them; what is there already stays. Goes on where it was interrupted. No effect without a

@@ -11,6 +11,8 @@ namespace isthmus::app {
 namespace {
 
 constexpr std::uint64_t kPiecesInBlock = store::SealedCheckpoints::kBlockBytes / protocol::kPieceBytes;
+// Pieces that are read, and wait to be, at a time.
+constexpr std::size_t kReadAtOnce = 32;
 static_assert(kPiecesInBlock == coordinator::Deposits::kPiecesKept);
 
 }  // namespace
@@ -23,19 +25,24 @@ Result<std::unique_ptr<VaultServer>> VaultServer::open(store::SealedCheckpoints 
   if (!kept->empty())
     if (auto facts = vault.facts(kept->back().stage, kept->back().version); !facts)
       return tl::unexpected(facts.error());
-  return std::unique_ptr<VaultServer>(new VaultServer(std::move(vault), plan, options));
+  std::map<StageId, std::uint64_t> newest;
+  for (const auto& k : *kept) newest[k.stage] = k.version;
+  return std::unique_ptr<VaultServer>(new VaultServer(std::move(vault), plan, options, std::move(newest)));
 }
 
-VaultServer::VaultServer(store::SealedCheckpoints vault, const protocol::Plan& plan, const Options& options)
+VaultServer::VaultServer(store::SealedCheckpoints vault, const protocol::Plan& plan, const Options& options,
+                         std::map<StageId, std::uint64_t> newest)
     : plan_(plan),
       options_(options),
       woken_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
       deposits_(plan, options.siblings_agree, options.patience),
       withdrawals_(options.bytes_per_second),
+      newest_(std::move(newest)),
       vault_(std::move(vault)),
       thread_([this] { work(); }) {}
 
 VaultServer::~VaultServer() {
+  stop_ = true;
   jobs_.close();
   thread_.join();
   if (woken_ >= 0) ::close(woken_);
@@ -47,7 +54,8 @@ void VaultServer::received(PeerId from, const protocol::CheckpointPiece& piece, 
 
 void VaultServer::asked(const coordinator::Decisions& decisions, PeerId from,
                         const protocol::CheckpointRequest& request) {
-  if (withdrawals_.asked(decisions, from, request)) return;
+  const auto is_it = [&](const auto& piece) { return piece.to == from && piece.request == request; };
+  if (std::ranges::any_of(under_way_, is_it) || withdrawals_.asked(decisions, from, request)) return;
   // So that it does not wait for it.
   turn_.messages.emplace_back(from,
                               protocol::CheckpointPiece{{request.version, request.timeline, 0, ""}, request.index, {}});
@@ -57,13 +65,21 @@ VaultServer::Turn VaultServer::turn(const coordinator::Decisions& decisions,
                                     const std::vector<coordinator::CheckpointHolder>& holders, Time now) {
   std::uint64_t count;
   [[maybe_unused]] const auto n = ::read(woken_, &count, sizeof count);
-  deposits_.went_back(decisions.rollbacks.empty() ? 0 : decisions.rollbacks.back(),
-                      static_cast<std::uint32_t>(decisions.rollbacks.size()));
-  for (StageId stage(0); stage.value < decisions.checkpointed.size(); stage = StageId(stage.value + 1))
-    deposits_.has_vaulted(stage, decisions.checkpointed[stage.value]);
+  whole_ = decisions.whole;
+  if (const std::size_t timelines = decisions.rollbacks.size(); timelines_ != timelines) {
+    const bool begins = !timelines_;
+    timelines_ = timelines;
+    deposits_.went_back(timelines == 0 ? 0 : decisions.rollbacks.back(), static_cast<std::uint32_t>(timelines));
+    for (const auto& [stage, version] : newest_)
+      if (begins && stage.value < plan_.stages.size()) deposits_.has_vaulted(stage, version);
+    if (timelines > 0) jobs_.push(Forget{decisions.rollbacks});
+  }
   while (auto done = done_.try_pop()) std::visit([&](const auto& d) { take(d, now); }, *done);
   carry_out(deposits_.look(holders, now));
-  for (auto& piece : withdrawals_.next(decisions, now)) jobs_.push(Read{piece});
+  for (const auto& piece : withdrawals_.next(decisions, kReadAtOnce - std::min(kReadAtOnce, under_way_.size()), now)) {
+    under_way_.push_back(piece);
+    jobs_.push(Read{piece});
+  }
   return std::exchange(turn_, {});
 }
 
@@ -76,7 +92,7 @@ void VaultServer::carry_out(std::vector<coordinator::DepositEffect> effects) {
     else if (auto* keep = std::get_if<coordinator::KeepPieces>(&effect))
       jobs_.push(Keep{keep->stage, std::move(keep->pieces)});
     else if (auto* finish = std::get_if<coordinator::FinishDeposit>(&effect))
-      jobs_.push(Finish{finish->stage, finish->facts});
+      jobs_.push(Finish{finish->stage, finish->facts, whole_});
     else
       turn_.troubles.push_back(std::get<coordinator::DepositTrouble>(effect).what);
   }
@@ -93,8 +109,9 @@ void VaultServer::take(const Done& done, Time now) {
   } else if (const auto* failed = std::get_if<Failed>(&done)) {
     carry_out(deposits_.failed(failed->stage, failed->why, failed->wrong, now));
   } else if (const auto* read = std::get_if<WasRead>(&done)) {
+    std::erase(under_way_, read->asked);
     if (!read->trouble.empty()) turn_.troubles.push_back(read->trouble);
-    turn_.messages.emplace_back(read->to, read->piece);
+    turn_.messages.emplace_back(read->asked.to, read->piece);
   }
 }
 
@@ -102,6 +119,7 @@ void VaultServer::take(const Done& done, Time now) {
 
 void VaultServer::work() {
   while (auto job = jobs_.pop()) {
+    if (stop_) return;
     Done done = std::visit([&](const auto& j) { return carry_out(j); }, *job);
     done_.push(std::move(done));
     const std::uint64_t one = 1;
@@ -113,7 +131,7 @@ void VaultServer::work() {
 VaultServer::Done VaultServer::carry_out(const Begin& job) {
   // Another one may have the version of what was read.
   read_facts_.erase(job.stage);
-  last_block_.reset();
+  last_block_.erase(job.stage);
   const auto there = vault_.begin(job.stage, job.facts);
   if (!there) return Failed{job.stage, there.error().message};
   const auto& stage = plan_.stages[job.stage.value];
@@ -135,6 +153,11 @@ VaultServer::Done VaultServer::carry_out(const Keep& job) {
   if (open == open_.end()) return Failed{job.stage, "nothing was begun"};
   const SharedBytes block = joined(job.pieces);
   open->second.check.update(*block);
+  // What is not good is known at its first block.
+  if (const auto& why = open->second.check.problem(); !why.empty()) {
+    open_.erase(open);
+    return Failed{job.stage, why, true};
+  }
   if (auto put = vault_.put(job.stage, open->second.facts, open->second.blocks, *block); !put)
     return Failed{job.stage, put.error().message};
   ++open->second.blocks;
@@ -152,33 +175,51 @@ VaultServer::Done VaultServer::carry_out(const Finish& job) {
   }
   if (auto finished = vault_.finish(job.stage, job.facts); !finished)
     return Failed{job.stage, finished.error().message};
-  prune(job.stage, job.facts.version);
+  prune(job);
   return Finished{job.stage};
 }
 
-// A run goes back to none that is older than the newest few, and what is newer than the newest belongs to a past that
-// did not happen. What cannot be removed is so the next time.
-void VaultServer::prune(StageId stage, std::uint64_t newest) {
+// The newest few stay, and what is not older than the newest version of all stages: a run goes back to no other. What
+// cannot be removed is so the next time.
+void VaultServer::prune(const Finish& job) {
   const auto kept = vault_.kept();
   if (!kept) return;
   std::uint32_t stay = 0;
   for (const auto& k : *kept | std::views::reverse)
-    if (k.stage == stage && (k.version > newest || ++stay > options_.keep)) (void)vault_.remove(stage, k.version);
+    if (k.stage == job.stage && ++stay > options_.keep && k.version < job.whole)
+      (void)vault_.remove(k.stage, k.version);
+}
+
+VaultServer::Done VaultServer::carry_out(const Forget& job) {
+  read_facts_.clear();
+  last_block_.clear();
+  open_.clear();
+  const auto kept = vault_.kept();
+  if (!kept) return Forgotten{};
+  for (const auto& k : *kept) {
+    const auto facts = vault_.facts(k.stage, k.version);
+    if (!facts || !*facts) continue;
+    const auto since = std::min<std::size_t>((*facts)->timeline, job.rollbacks.size());
+    if (std::any_of(job.rollbacks.begin() + static_cast<std::ptrdiff_t>(since), job.rollbacks.end(),
+                    [&](std::uint64_t version) { return version < k.version; }))
+      (void)vault_.remove(k.stage, k.version);
+  }
+  return Forgotten{};
 }
 
 Result<Bytes> VaultServer::block(StageId stage, const CheckpointFacts& facts, std::uint32_t index) {
-  if (!last_block_ || last_block_->stage != stage || last_block_->version != facts.version ||
-      last_block_->index != index) {
+  Block& last = last_block_[stage];
+  if (last.bytes.empty() || last.version != facts.version || last.index != index) {
     auto bytes = vault_.block(stage, facts, index);
     if (!bytes) return bytes;
-    last_block_ = Block{stage, facts.version, index, std::move(*bytes)};
+    last = Block{facts.version, index, std::move(*bytes)};
   }
-  return last_block_->bytes;
+  return last.bytes;
 }
 
 VaultServer::Done VaultServer::carry_out(const Read& job) {
   const auto& [to, stage, request] = job.piece;
-  WasRead read{to, {{request.version, request.timeline, 0, ""}, request.index, {}}, ""};
+  WasRead read{job.piece, {{request.version, request.timeline, 0, ""}, request.index, {}}, ""};
   auto& facts = read_facts_[stage];
   if (facts.version != request.version) {
     const auto there = vault_.facts(stage, request.version);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -41,6 +42,11 @@ class VaultServer {
   VaultServer(const VaultServer&) = delete;
   VaultServer& operator=(const VaultServer&) = delete;
 
+  // The newest version of every stage that it had when it was opened.
+  const std::map<StageId, std::uint64_t>& newest() const { return newest_; }
+  // That is on its way; 0: none.
+  std::uint64_t takes() const { return deposits_.takes(); }
+
   // Readable when the other thread has done something.
   int descriptor() const { return woken_; }
   Time next_due() const { return std::min(deposits_.next_due(), withdrawals_.next_due()); }
@@ -77,11 +83,15 @@ class VaultServer {
   struct Finish {
     StageId stage;
     CheckpointFacts facts;
+    std::uint64_t whole = 0;  // the newest version that the run has of all stages
   };
   struct Read {
     coordinator::Withdrawals::Piece piece;
   };
-  using Job = std::variant<Begin, Keep, Finish, Read>;
+  struct Forget {  // what belongs to a past that did not happen
+    std::vector<std::uint64_t> rollbacks;
+  };
+  using Job = std::variant<Begin, Keep, Finish, Read, Forget>;
 
   struct Begun {
     StageId stage;
@@ -99,13 +109,15 @@ class VaultServer {
     bool wrong = false;
   };
   struct WasRead {
-    PeerId to;
+    coordinator::Withdrawals::Piece asked;
     protocol::CheckpointPiece piece;
     std::string trouble;
   };
-  using Done = std::variant<Begun, Kept, Finished, Failed, WasRead>;
+  struct Forgotten {};
+  using Done = std::variant<Begun, Kept, Finished, Failed, WasRead, Forgotten>;
 
-  VaultServer(store::SealedCheckpoints vault, const protocol::Plan& plan, const Options& options);
+  VaultServer(store::SealedCheckpoints vault, const protocol::Plan& plan, const Options& options,
+              std::map<StageId, std::uint64_t> newest);
   void carry_out(std::vector<coordinator::DepositEffect> effects);
   void take(const Done& done, Time now);
 
@@ -115,7 +127,8 @@ class VaultServer {
   Done carry_out(const Keep& job);
   Done carry_out(const Finish& job);
   Done carry_out(const Read& job);
-  void prune(StageId stage, std::uint64_t newest);
+  Done carry_out(const Forget& job);
+  void prune(const Finish& job);
   Result<Bytes> block(StageId stage, const CheckpointFacts& facts, std::uint32_t index);
 
   const protocol::Plan plan_;
@@ -123,8 +136,13 @@ class VaultServer {
   int woken_ = -1;
   coordinator::Deposits deposits_;
   coordinator::Withdrawals withdrawals_;
+  const std::map<StageId, std::uint64_t> newest_;
   Turn turn_;
-  BoundedQueue<Job> jobs_{256};
+  std::uint64_t whole_ = 0;
+  std::optional<std::size_t> timelines_;                    // that were told of
+  std::vector<coordinator::Withdrawals::Piece> under_way_;  // pieces that are being read
+  // A deposit has one job at a time, and of pieces few are read at once: nobody waits to put one in.
+  BoundedQueue<Job> jobs_{SIZE_MAX};
   BoundedQueue<Done> done_{SIZE_MAX};
 
   // Of the other thread alone.
@@ -135,14 +153,14 @@ class VaultServer {
     std::uint32_t blocks = 0;  // that are there
   };
   std::map<StageId, Open> open_;
-  std::map<StageId, CheckpointFacts> read_facts_;  // of what was read last
   struct Block {
-    StageId stage;
     std::uint64_t version = 0;
     std::uint32_t index = 0;
     Bytes bytes;
   };
-  std::optional<Block> last_block_;
+  std::map<StageId, CheckpointFacts> read_facts_;  // of what was read last
+  std::map<StageId, Block> last_block_;
+  std::atomic<bool> stop_ = false;  // what waits is left undone
   std::thread thread_;
 };
 

@@ -22,8 +22,10 @@ Result<store::LoadedCheckpoint> VaultedCheckpoints::read(std::uint64_t version) 
   changed_.wait(lock, [&] { return closed_ || came_; });
   wanted_ = 0;
   if (!came_) return here;
-  if (!*came_) return tl::unexpected(came_->error());
+  auto archive = std::move(*came_);
   lock.unlock();
+  const auto unpacked = archive.and_then([](store::ArchiveWriter& writer) { return writer.unpack(); });
+  if (!unpacked) return tl::unexpected(unpacked.error());
   return DiskCheckpoints::read(version);
 }
 
@@ -37,9 +39,9 @@ std::uint64_t VaultedCheckpoints::wanted() const {
   return came_ ? 0 : wanted_;
 }
 
-void VaultedCheckpoints::arrived(const Status& status) const {
+void VaultedCheckpoints::arrived(Result<store::ArchiveWriter> archive) const {
   const std::lock_guard lock(mutex_);
-  came_ = status;
+  came_ = std::move(archive);
   changed_.notify_all();
 }
 

@@ -30,8 +30,8 @@ class VaultedCheckpoints : public store::DiskCheckpoints {
   void offer(std::uint64_t version);
   // What somebody waits for; 0: nothing.
   std::uint64_t wanted() const;
-  // It is on the disk now, or why not.
-  void arrived(const Status& status) const;
+  // All of it is here, for whoever waits to unpack, which takes as long as the disk does; or why it is not.
+  void arrived(Result<store::ArchiveWriter> archive) const;
   // Nobody waits any longer.
   void close();
 
@@ -41,7 +41,7 @@ class VaultedCheckpoints : public store::DiskCheckpoints {
   mutable std::condition_variable changed_;
   std::uint64_t offered_ = 0;
   mutable std::uint64_t wanted_ = 0;
-  mutable std::optional<Status> came_;
+  mutable std::optional<Result<store::ArchiveWriter>> came_;
   bool closed_ = false;
 };
 

@@ -29,6 +29,10 @@ std::array<std::uint8_t, 32> Digest::bytes() {
 
 std::string Digest::hex() { return to_hex(bytes()); }
 
+bool is_digest_hex(std::string_view text) {
+  return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
+}
+
 std::string digest_hex(ByteView bytes) {
   Digest digest;
   digest.update(bytes);

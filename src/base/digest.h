@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "base/bytes.h"
 
@@ -22,6 +23,8 @@ class Digest {
 };
 
 std::string digest_hex(ByteView bytes);
+// Whether the text can be one of these.
+bool is_digest_hex(std::string_view text);
 // Non-adversarial checksum (XXH3, 64 bit) of frames, log records and shards.
 std::uint64_t checksum(ByteView bytes, std::uint64_t seed = 0);
 

@@ -79,7 +79,7 @@ struct RunTake {
 };
 struct RunDropStep {};
 // Copies weights and optimizer, and writes the copy while the jobs behind this one go on; they wait only if they are a
-// RunSave or a RunLoad. Older checkpoints make room, but none from `whole` on, the newest that every stage has.
+// RunSave or a RunLoad. Older checkpoints make room, but for version `whole`, which every stage has or the vault takes.
 struct RunSave {
   std::uint64_t version;
   std::uint32_t timeline = 0;

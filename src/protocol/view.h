@@ -111,7 +111,8 @@ struct View {
   SessionId last_session = kNoSession;  // newest session of the receiving peer that was ever admitted
   std::vector<std::uint64_t>
       checkpointed;  // per stage: newest version that is durable on every live replica; 0 out of reach
-  // The newest version whose checkpoint all stages have, within reach or not; 0: none. Older ones may go.
+  // The newest version whose checkpoint all stages have, within reach or not, or that is on its way into the vault; 0:
+  // none. It stays on the disks.
   std::uint64_t whole = 0;
   Phase phase = Phase::kRunning;
   std::string reason;  // why the run stops, for people

@@ -28,6 +28,8 @@ class StageRebuild {
   bool operation_done(const protocol::OperationDone& done);
   void forget_asked(PeerId peer);
   Time next_due() const;
+  // A step is being repeated, as far as anybody knows.
+  bool works() const { return commit_ && impossible_.empty(); }
   // Why it cannot be done; empty while it may.
   const std::string& impossible() const { return impossible_; }
   std::string progress() const;

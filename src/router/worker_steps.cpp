@@ -13,6 +13,8 @@ namespace {
 constexpr Duration kHeartbeat = std::chrono::milliseconds(250);
 // The coordinator says when the run is over; one that has died for good does not.
 constexpr Duration kGiveUp = seconds(60);
+// A vault that could not give a checkpoint may be able to later.
+constexpr Duration kAskVaultAgain = seconds(60);
 // A neighbour may be a step ahead of our view by all it can have in flight, and not more.
 constexpr std::size_t kHeldPerMicrobatch = 4;
 
@@ -140,6 +142,10 @@ void WorkerSteps::roll_back(const protocol::View& view) {
   const std::uint64_t version = *std::min_element(missed, view.rollbacks.end());
   // A snapshot or a checkpoint of that past may be on its way into the weights.
   if (version_ <= version && !fetch_.restoring() && loading_ == 0) return;
+  // What is on its way from the vault is not newer: it still is what the stage begins again with.
+  if (version_ <= version && !fetch_.restoring() && loading_ == 1 && asked_vault_ != 0 && asked_vault_ <= version)
+    return;
+  asked_vault_ = 0;
   version_ = std::min(version_, version);
   checkpointed_ = std::min(checkpointed_, version);
   save_started_ = checkpointed_;
@@ -246,16 +252,18 @@ void WorkerSteps::catch_up(Time now) {
   if (!context_.own_stage().empty()) {
     rebuild_.stop();
     tokens_.clear();
-    not_in_vault_ = 0;
+    asked_vault_ = 0;
     fetch_.pursue(version_, now);
   } else if (!fetch_.restoring()) {
     fetch_.stop();
     // Nobody has it, but the vault has less of it to repeat.
     const std::uint64_t vaulted = context_.view.vaulted;
-    if (vaulted > version_ && vaulted <= current && vaulted != not_in_vault_) {
+    const bool again = now - asked_vault_at_ >= kAskVaultAgain && !rebuild_.works();
+    if (vaulted > version_ && vaulted <= current && (vaulted != asked_vault_ || again)) {
       rebuild_.stop();
       ++loading_;
-      not_in_vault_ = vaulted;  // it is asked for once
+      asked_vault_ = vaulted;
+      asked_vault_at_ = now;
       context_.run(protocol::RunLoad{vaulted, timeline_});
     } else {
       rebuild_.pursue(version_, now);

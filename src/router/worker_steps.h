@@ -151,8 +151,9 @@ class WorkerSteps {
   std::uint64_t version_;
   std::uint32_t timeline_;
   Life life_ = Life::kServing;
-  std::uint32_t loading_ = 0;       // so many times another version is to be read from the disk, or the vault
-  std::uint64_t not_in_vault_ = 0;  // what the vault was asked for; if it had it, the weights are newer now
+  std::uint32_t loading_ = 0;      // so many times another version is to be read from the disk, or the vault
+  std::uint64_t asked_vault_ = 0;  // for this version; if it had it, the weights are as new now
+  Time asked_vault_at_{};
   std::uint64_t checkpointed_;
   std::uint64_t save_started_;
   std::uint64_t trimmed_ = 0;

@@ -37,7 +37,9 @@ void SimulatedCheckpoints::write(const Mark& mark, store::StageTensors tensors, 
   writing_([this, mark, tensors = std::move(tensors), done = std::move(done)] {
     const bool full = full_();
     if (!full) written_[mark.version] = {mark.timeline, tensors};
-    while (written_.size() > kKeep && written_.begin()->first < mark.whole) written_.erase(written_.begin());
+    std::size_t more = written_.size() - std::min(written_.size(), kKeep);
+    for (auto at = written_.begin(); more > 0; --more)
+      at = at->first == mark.whole ? std::next(at) : written_.erase(at);
     done(full ? Status(fail("disk full")) : Status());
   });
 }

@@ -236,8 +236,8 @@ Status write_checkpoint(const CheckpointPlace& place, std::uint64_t version, std
 void prune_checkpoints(const CheckpointPlace& place, std::uint32_t keep, std::uint64_t whole) {
   const auto versions = checkpoint_versions(place.folder, place.stage);
   std::error_code ignored;
-  for (std::size_t i = 0; i + keep < versions.size() && versions[i] < whole; ++i)
-    fs::remove_all(version_folder(place.folder, place.stage, versions[i]), ignored);
+  for (std::size_t i = 0; i + std::max(keep, 2u) < versions.size(); ++i)
+    if (versions[i] != whole) fs::remove_all(version_folder(place.folder, place.stage, versions[i]), ignored);
 }
 
 std::string checkpoint_folder(const CheckpointPlace& place, std::uint64_t version) {

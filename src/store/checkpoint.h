@@ -37,8 +37,9 @@ std::uint64_t optimizer_steps(const NamedTensor& numbers);
 // left alone: replicas hold the same weights.
 Status write_checkpoint(const CheckpointPlace& place, std::uint64_t version, std::uint32_t timeline,
                         const std::vector<NamedTensor>& weights, const std::vector<NamedTensor>& optimizer);
-// Removes the oldest until there are `keep`, but none from version `whole` on: with what other stages have, only that
-// one is a whole checkpoint of the run.
+// Removes all but the newest `keep`, two at least, and version `whole`: with what other stages have, only that one is a
+// whole checkpoint of the run, or is to become one. A stage that is late by one checkpoint makes the one before the
+// newest whole; what lies between can never be.
 void prune_checkpoints(const CheckpointPlace& place, std::uint32_t keep, std::uint64_t whole);
 // Makes a checkpoint of the three files in `folder`, which is gone afterwards, once they are on the disk. Errors: they
 // are damaged, or of another place or version; then the folder stays.

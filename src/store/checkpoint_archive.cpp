@@ -24,7 +24,6 @@ using nlohmann::json;
 namespace {
 
 constexpr std::size_t kCopied = 1 << 20;
-constexpr std::size_t kDigestLetters = 64;
 
 // What a manifest says of its files, in their order; 0 bytes: nothing.
 struct Stated {
@@ -207,8 +206,7 @@ Result<ArchiveWriter> ArchiveWriter::open(const CheckpointPlace& place, const Ch
                                           std::uint64_t unit) {
   ArchiveWriter writer(place, facts);
   // It becomes a part of a path.
-  if (facts.digest.size() != kDigestLetters || facts.digest.find_first_not_of("0123456789abcdef") != std::string::npos)
-    return not_good(place, facts, "what names it is no digest");
+  if (!is_digest_hex(facts.digest)) return not_good(place, facts, "what names it is no digest");
   const fs::path file = writer.file();
   std::error_code error;
   fs::create_directories(file.parent_path(), error);

@@ -40,6 +40,8 @@ class ArchiveCheck {
  public:
   ArchiveCheck(const CheckpointPlace& place, const CheckpointFacts& facts) : place_(place), facts_(facts) {}
   void update(ByteView bytes);
+  // What is wrong with those that came; empty: nothing so far.
+  const std::string& problem() const { return problem_; }
   // Of all of them.
   Status end();
 

@@ -31,7 +31,7 @@ class CheckpointStore {
 
   // Begins to write a checkpoint and returns; `done` is called once, from any thread. One is written at a time: this
   // waits for the one before. On error the earlier ones are untouched.
-  // Once it is there, older ones make room, but none from `whole` on.
+  // Once it is there, older ones make room, but not `whole`.
   struct Mark {
     std::uint64_t version = 0;
     std::uint32_t timeline = 0;

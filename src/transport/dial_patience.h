@@ -13,9 +13,10 @@ namespace isthmus::transport {
 struct DialPatience {
   Duration silence = std::chrono::seconds(2);
   Duration refusal = std::chrono::milliseconds(100);
-  DialPatience doubled() const {
+  // After one or the other.
+  DialPatience longer(bool refused) const {
     constexpr Duration kMax = std::chrono::seconds(8);
-    return {std::min(2 * silence, kMax), std::min(2 * refusal, kMax)};
+    return {refused ? silence : std::min(2 * silence, kMax), refused ? std::min(2 * refusal, kMax) : refusal};
   }
 };
 

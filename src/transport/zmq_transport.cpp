@@ -274,7 +274,8 @@ class ZmqTransport::Impl {
       if (peer.connected || !peer.dialled->watched) peer.dialled->since = now_;
       peer.dialled->watched = true;
       if (now_ >= redials_at(*peer.dialled))
-        dial(id, peer, peer.dialled->endpoints, peer.dialled->key, peer.dialled->patience.doubled());
+        dial(id, peer, peer.dialled->endpoints, peer.dialled->key,
+             peer.dialled->patience.longer(peer.dialled->refused));
     }
   }
 

@@ -262,6 +262,7 @@ TEST_F(Courier, AsksAFewPiecesAheadAndAgainForWhatDoesNotCome) {
   }
   EXPECT_EQ(getter.courier.progress(), "");
   EXPECT_EQ(getter.courier.next_due(), kNever);
+  reader.thread.join();
   expect_equal();
 }
 

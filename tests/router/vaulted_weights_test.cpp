@@ -111,7 +111,10 @@ TEST_F(VaultedWeights, AreNotAskedForAgainIfTheVaultDoesNotGiveThem) {
   EXPECT_EQ(report_.unrecoverable, "nobody is left of stage 2");
   EXPECT_EQ(report_.version, 20u);
   EXPECT_EQ(asked_for(), Versions());
-  // It may have a newer one by then.
+  // It may be able to later, or have a newer one.
+  for (int i = 0; i < 30; ++i) sees();
+  EXPECT_EQ(asked_for(), Versions({40}));
+  loaded(20);
   view_.vaulted = 60;
   sees();
   EXPECT_EQ(asked_for(), Versions({60}));
@@ -180,6 +183,21 @@ TEST_F(VaultedWeights, CountForNothingIfTheRunGoesBackMeanwhile) {
   loaded(20);
   EXPECT_EQ(worker_.version(), 20u);
   EXPECT_EQ(report_.version, 20u);
+}
+
+// Another stage, lost as well, cannot be repeated, so that all go back to the version that is on its way here.
+TEST_F(VaultedWeights, CountIfTheRunGoesBackToThemMeanwhile) {
+  sees();
+  EXPECT_EQ(asked_for(), Versions({40}));
+  view_.rollbacks = {40};
+  view_.step = StepId(41);
+  sees();
+  EXPECT_EQ(asked_for(), Versions()) << "it would remove what comes";
+  loaded(40);
+  EXPECT_EQ(worker_.version(), 40u);
+  sees();
+  EXPECT_EQ(report_.version, 40u);
+  EXPECT_EQ(report_.timeline, 1u);
 }
 
 }  // namespace

@@ -48,13 +48,14 @@ TEST_F(CheckpointTest, ComesBackAndKeepsTheNewest) {
 }
 
 // A stage whose disk is full would be left alone with its old version, and the run without a checkpoint.
-TEST_F(CheckpointTest, KeepsTheOneThatIsWholeOnEveryStageAndAllNewerOnes) {
+TEST_F(CheckpointTest, KeepsTheOneThatIsWholeOnEveryStageAndTheNewest) {
   for (std::uint64_t v : {5, 10, 15, 20}) ASSERT_TRUE(write(v, 0, 9));
-  prune_checkpoints(place(), 2, 0);
+  prune_checkpoints(place(), 3, 5);
   EXPECT_EQ(checkpoint_versions(folder_, StageId(0)), std::vector<std::uint64_t>({5, 10, 15, 20}));
-  prune_checkpoints(place(), 2, 10);
-  EXPECT_EQ(checkpoint_versions(folder_, StageId(0)), std::vector<std::uint64_t>({10, 15, 20}));
-  prune_checkpoints(place(), 2, 20);
+  prune_checkpoints(place(), 2, 5);
+  EXPECT_EQ(checkpoint_versions(folder_, StageId(0)), std::vector<std::uint64_t>({5, 15, 20}));
+  // Another stage may be one behind.
+  prune_checkpoints(place(), 1, 0);
   EXPECT_EQ(checkpoint_versions(folder_, StageId(0)), std::vector<std::uint64_t>({15, 20}));
 }
 

@@ -8,6 +8,7 @@
 #include "app/commands/number_option.h"
 #include "app/coordinator_process.h"
 #include "app/owner_key.h"
+#include "app/run_vault.h"
 #include "base/input_file.h"
 #include "config/load_run.h"
 #include "record/run_folder.h"
@@ -31,6 +32,7 @@ Status read_vault(CoordinatorOptions& options) {
       return fail("{}; --owner-key FILE names the owner.key of the run, or a key that owns it from now on",
                   key.error().message);
   // The workers that `train` starts share a folder of checkpoints.
+  if (options.vault.empty() && options.control_fd < 0) options.vault = vault_place_of(options.folder);
   if (options.vault.empty() && options.control_fd < 0) options.vault = "vault";
   if (options.vault == "none") options.vault.clear();
   if (options.vault.empty() || options.vault == "vault") return {};
@@ -70,6 +72,7 @@ Status prepare(CoordinatorOptions& options, const spec::RunConfig& run, record::
   auto mine = record::FolderClaim::take(options.folder.path);
   if (!mine) return tl::unexpected(mine.error());
   claim = std::move(*mine);
+  if (auto owned = make_owner_key(options.folder, options.owner_key); !owned) return owned;
   const auto there = config::load_run(options.folder.run_file());
   if (!there) return fail("{}; restore it", there.error().front().text());
   const auto digest = [](const spec::RunConfig& config) { return planner::make_plan(config).run_id; };

@@ -28,6 +28,7 @@ Coordinator::Coordinator(const protocol::Plan& plan, Options options)
       absence_(plan),
       verdicts_(plan, {options.guard, options.checkpoints_kept}),
       survey_(options.measure),
+      vault_has_(plan.stages.size(), 0),
       durable_moved_(plan.stages.size(), true),
       join_patience_(options.join_wait) {
   if (options_.rebalance) rebalance_.emplace(*options_.rebalance, plan_.run_id);
@@ -306,6 +307,7 @@ std::uint64_t Coordinator::durable(StageId stage) const {
 
 std::vector<CoordinatorEffect> Coordinator::vaulted(StageId stage, std::uint64_t version, Time now) {
   liveness_.turn(now);
+  vault_has(stage, version);
   if (version > decisions_.checkpointed[stage.value]) {
     append(CheckpointRecord{stage, version});
     happened(events::Checkpointed{kCoordinator, stage, version});
@@ -371,7 +373,9 @@ void Coordinator::consider_rollback(const Seat& seat, const protocol::Report& re
   if (!decisions_.stage_is_empty(seat.stage) || report.timeline != timeline()) return;
   std::uint64_t version = decisions_.checkpointed_by_all();
   if (version + 1 >= decisions_.step.value) {
-    // The run stands there already and the stage has not got that version: back to what it has.
+    // The run stands there already. Who has not got it may get it from the vault, now or later.
+    if (version > 0 && vault_has_[seat.stage.value] >= version) return;
+    // Back to what the stage has.
     std::uint64_t newest = 0;
     for (const PeerId peer : outsiders_)
       if (const Seat& other = *seating_.find(peer); other.stage == seat.stage && is_candidate(other))
@@ -385,6 +389,7 @@ void Coordinator::consider_rollback(const Seat& seat, const protocol::Report& re
 
 void Coordinator::roll_back(RollbackRecord record, PeerId peer) {
   events::RolledBack event{peer, record.version, record.reason};
+  for (auto& version : vault_has_) version = std::min(version, record.version);
   append(std::move(record));
   // Also after the last commit: the stage's final weights are lost, so the run is not over.
   phase_ = protocol::Phase::kRunning;

@@ -165,6 +165,10 @@ class Coordinator {
   std::vector<CoordinatorEffect> move(PeerId peer, StageId to, const std::string& reason, Time now);
   // The stage's checkpoint is whole in the vault.
   std::vector<CoordinatorEffect> vaulted(StageId stage, std::uint64_t version, Time now);
+  // The newest one there, as it is found when the coordinator begins.
+  void vault_has(StageId stage, std::uint64_t version) { vault_has_[stage.value] = version; }
+  // The version that is on its way there, which workers are to keep for it; 0: none.
+  void vault_takes(std::uint64_t version) { vault_takes_ = version; }
   // Checkpoints are on their way there: the end of the run waits for them.
   void vault_is_busy(bool busy) { vault_busy_ = busy; }
   // Members and the newest checkpoints on their disks, of this timeline.
@@ -273,8 +277,10 @@ class Coordinator {
   std::vector<protocol::Report*> newest_;       // the same by seat; null: none yet
   std::set<PeerId> outsiders_;  // whose newest report is of no live member: all candidates are among them
   bool vault_busy_ = false;
-  std::vector<bool> durable_moved_;    // per stage: what it has on its disks has to be looked at again
-  std::set<SessionId> joining_noted_;  // candidates whose missing versions were already reported
+  std::uint64_t vault_takes_ = 0;
+  std::vector<std::uint64_t> vault_has_;  // per stage
+  std::vector<bool> durable_moved_;       // per stage: what it has on its disks has to be looked at again
+  std::set<SessionId> joining_noted_;     // candidates whose missing versions were already reported
   JoinPatience join_patience_;
   Time next_tick_{};
   Time next_repeat_{};

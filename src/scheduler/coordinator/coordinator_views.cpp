@@ -30,7 +30,7 @@ protocol::View Coordinator::view_of(StageId stage, EpochId known) const {
   view.absent = decisions_.absent;
   view.last_commit = decisions_.last_commit;
   view.preparing = preparing_;
-  view.whole = decisions_.whole;
+  view.whole = vault_takes_ != 0 ? vault_takes_ : decisions_.whole;
   view.checkpointed.assign(decisions_.checkpointed.size(), 0);
   for (std::uint32_t s = first.value; s <= last.value; ++s) view.checkpointed[s] = decisions_.checkpointed[s];
   view.phase = phase_;
@@ -76,7 +76,7 @@ void Coordinator::send_view(const Seat& seat, SharedViews& shared) {
   }
   if (outsiders_.contains(seat.peer) && is_candidate(seat) && decisions_.stage_is_empty(seat.stage)) {
     const std::uint64_t version = report->version;
-    if (options_.vault) view.vaulted = decisions_.checkpointed[seat.stage.value];
+    view.vaulted = std::min(vault_has_[seat.stage.value], decisions_.checkpointed[seat.stage.value]);
     for (const auto& commit : decisions_.commits)
       if (commit.step.value > version && view.replay.size() < kReplayMax) view.replay.push_back(commit);
   }

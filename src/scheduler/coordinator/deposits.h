@@ -86,6 +86,8 @@ class Deposits {
 
   // Whether it was so that this version of all stages is in the vault, or cannot get there from whoever is here.
   bool settled(std::uint64_t version) const;
+  // The version that is on its way; 0: none.
+  std::uint64_t takes() const { return all_over() ? 0 : version_; }
   // For people; empty: nothing is under way.
   std::string progress() const;
   std::uint64_t pieces_received() const { return received_; }

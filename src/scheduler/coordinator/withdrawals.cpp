@@ -28,10 +28,10 @@ bool Withdrawals::asked(const Decisions& decisions, PeerId from, const protocol:
   return true;
 }
 
-std::vector<Withdrawals::Piece> Withdrawals::next(const Decisions& decisions, Time now) {
+std::vector<Withdrawals::Piece> Withdrawals::next(const Decisions& decisions, std::size_t most, Time now) {
   std::vector<Piece> pieces;
   free_at_ = std::max(free_at_, now);
-  while (!waiting_.empty() && free_at_ < now + kBurst) {
+  while (!waiting_.empty() && pieces.size() < most && free_at_ < now + kBurst) {
     auto next = waiting_.upper_bound(last_);
     if (next == waiting_.end()) next = waiting_.begin();
     last_ = next->first;

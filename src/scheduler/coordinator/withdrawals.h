@@ -34,8 +34,8 @@ class Withdrawals {
     protocol::CheckpointRequest request;
     friend bool operator==(const Piece&, const Piece&) = default;
   };
-  // What leaves now. Who may not have it any more gets nothing.
-  std::vector<Piece> next(const Decisions& decisions, Time now);
+  // What leaves now, `most` pieces at most. Who may not have it any more gets nothing.
+  std::vector<Piece> next(const Decisions& decisions, std::size_t most, Time now);
   Time next_due() const { return waiting_.empty() ? kNever : free_at_; }
 
  private:

@@ -39,7 +39,7 @@ class Withdrawal : public ::testing::Test {
   bool ask(PeerId from, std::uint32_t index, std::uint64_t version = 40) {
     return withdrawals_.asked(decisions_, from, piece(index, version));
   }
-  std::vector<Withdrawals::Piece> next() { return withdrawals_.next(decisions_, now_); }
+  std::vector<Withdrawals::Piece> next() { return withdrawals_.next(decisions_, most_, now_); }
   // All that waits, however long it takes.
   std::vector<Withdrawals::Piece> all() {
     std::vector<Withdrawals::Piece> pieces;
@@ -53,6 +53,7 @@ class Withdrawal : public ::testing::Test {
   using Pieces = std::vector<Withdrawals::Piece>;
 
   Decisions decisions_{three_emptied_stages()};
+  std::size_t most_ = 1000;
   Withdrawals withdrawals_{protocol::kPieceBytes * 100.0};  // ten milliseconds each
   Time now_ = seconds(10);
 };
