@@ -42,6 +42,8 @@ class JoiningTest : public CommandLineTest, public ::testing::WithParamInterface
   }
   std::vector<std::string> train(const std::string& out, const std::vector<std::string>& settings) const {
     std::vector<std::string> arguments = {"train", folder_ + "/run.toml", "--out", folder_ + "/" + out};
+    // Which steps such a small model takes for bad is chance where replicas step on their own.
+    arguments.insert(arguments.end(), {"--set", "train.spike_sigma=0"});
     for (const auto& set : settings) arguments.insert(arguments.end(), {"--set", set});
     return arguments;
   }
