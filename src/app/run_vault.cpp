@@ -31,7 +31,6 @@ Result<std::optional<std::uint64_t>> common_version(store::SealedCheckpoints& va
   return newest;
 }
 
-// The coordinator's key is in the first line of its log.
 Result<std::string> name_in_vault(const record::RunFolder& folder, std::uint64_t run_id) {
   const auto identity = Identity::keep(folder.coordinator_identity());
   if (!identity) return tl::unexpected(identity.error());
@@ -56,8 +55,9 @@ Status bring(const record::RunFolder& folder, const protocol::Plan& plan, const 
     if (!*facts) return fail("the vault {} has just lost step {} of stage {}", sealed.place(), **version, stage);
     if (timeline.value_or((*facts)->timeline) != (*facts)->timeline)
       return fail(
-          "the run went back while the vault {} got step {}, of which it has stages from before and after; it has "
-          "others soon, --step takes one",
+          "some stages of step {1} in the vault {0} were saved before the run went back, some after; expected all of "
+          "one "
+          "past; choose another --step, or wait for the next checkpoint",
           sealed.place(), **version);
     timeline = (*facts)->timeline;
     const auto there = store::ArchiveReader::open(own, **version);
