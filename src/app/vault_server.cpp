@@ -48,6 +48,11 @@ VaultServer::~VaultServer() {
   if (woken_ >= 0) ::close(woken_);
 }
 
+// While as many pieces are read as may be, the next one waits for the other thread, not for a time.
+Time VaultServer::next_due() const {
+  return std::min(deposits_.next_due(), under_way_.size() < kReadAtOnce ? withdrawals_.next_due() : kNever);
+}
+
 void VaultServer::received(PeerId from, const protocol::CheckpointPiece& piece, Time now) {
   carry_out(deposits_.received(from, piece, now));
 }

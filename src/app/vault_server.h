@@ -49,7 +49,7 @@ class VaultServer {
 
   // Readable when the other thread has done something.
   int descriptor() const { return woken_; }
-  Time next_due() const { return std::min(deposits_.next_due(), withdrawals_.next_due()); }
+  Time next_due() const;
 
   void received(PeerId from, const protocol::CheckpointPiece& piece, Time now);
   void asked(const coordinator::Decisions& decisions, PeerId from, const protocol::CheckpointRequest& request);
