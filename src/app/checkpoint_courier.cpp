@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "app/no_checkpoint.h"
 #include "base/digest.h"
 
 namespace isthmus::app {
@@ -21,7 +22,7 @@ void CheckpointCourier::received(const protocol::CheckpointRequest& request) {
 }
 
 protocol::CheckpointPiece CheckpointCourier::answer(const protocol::CheckpointRequest& request) {
-  protocol::CheckpointPiece piece{{request.version, request.timeline, 0, ""}, request.index, {}};
+  protocol::CheckpointPiece piece = no_checkpoint(request);
   // The run may have written this version again, since it went back.
   if (!reader_ || reader_->facts().version != request.version || reader_->facts().timeline != request.timeline ||
       request.index == protocol::kFactsOnly) {

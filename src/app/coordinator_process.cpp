@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "app/front_desk.h"
+#include "app/no_checkpoint.h"
 #include "app/owner_desk.h"
 #include "app/process_link.h"
 #include "app/received_run.h"
@@ -284,7 +285,7 @@ class CoordinatorProcess {
   // A coordinator that was started again may have no vault any more.
   void take(PeerId from, const protocol::CheckpointRequest& request) {
     if (vault_) return vault_->asked(coordinator_->decisions(), from, request);
-    link_->send(from, protocol::CheckpointPiece{{request.version, request.timeline, 0, ""}, request.index, {}});
+    link_->send(from, no_checkpoint(request));
   }
 
   // A worker that was moved may not know yet that it is no head any more; so it is told at most once a minute.

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <ranges>
 
+#include "app/no_checkpoint.h"
+
 namespace isthmus::app {
 
 namespace {
@@ -62,8 +64,7 @@ void VaultServer::asked(const coordinator::Decisions& decisions, PeerId from,
   const auto is_it = [&](const auto& piece) { return piece.to == from && piece.request == request; };
   if (std::ranges::any_of(under_way_, is_it) || withdrawals_.asked(decisions, from, request)) return;
   // So that it does not wait for it.
-  turn_.messages.emplace_back(from,
-                              protocol::CheckpointPiece{{request.version, request.timeline, 0, ""}, request.index, {}});
+  turn_.messages.emplace_back(from, no_checkpoint(request));
 }
 
 VaultServer::Turn VaultServer::turn(const coordinator::Decisions& decisions,
@@ -224,7 +225,7 @@ Result<Bytes> VaultServer::block(StageId stage, const CheckpointFacts& facts, st
 
 VaultServer::Done VaultServer::carry_out(const Read& job) {
   const auto& [to, stage, request] = job.piece;
-  WasRead read{job.piece, {{request.version, request.timeline, 0, ""}, request.index, {}}, ""};
+  WasRead read{job.piece, no_checkpoint(request), ""};
   auto& facts = read_facts_[stage];
   if (facts.version != request.version) {
     const auto there = vault_.facts(stage, request.version);
