@@ -10,9 +10,8 @@ namespace isthmus::app {
 
 namespace {
 
-constexpr double kUplinkShare = 0.25;  // as of a snapshot
-constexpr std::size_t kRequestsMax = 64;
-constexpr std::uint32_t kAhead = 16;  // pieces that are asked for and not here
+constexpr std::size_t kRequestsMax = 256;
+constexpr std::uint32_t kAhead = 64;  // pieces that are asked for and not here
 
 }  // namespace
 
@@ -41,13 +40,12 @@ protocol::CheckpointPiece CheckpointCourier::answer(const protocol::CheckpointRe
   return piece;
 }
 
-std::vector<protocol::Message> CheckpointCourier::turn(std::uint32_t timeline, bool trains, Time now) {
+std::vector<protocol::Message> CheckpointCourier::turn(std::uint32_t timeline, router::SpareUplink& uplink, Time now) {
   std::vector<protocol::Message> messages;
-  while (!requests_.empty() && free_at_ <= now) {
+  while (!requests_.empty() && uplink.next_at() <= now) {
     auto piece = answer(requests_.front());
     requests_.pop_front();
-    const double bytes = static_cast<double>(piece.tensor.bytes());
-    free_at_ = std::max(free_at_, now) + seconds(bytes / ((trains ? kUplinkShare : 1) * options_.bytes_per_second));
+    uplink.sent_spare(piece.tensor.bytes(), now);
     messages.push_back(std::move(piece));
   }
   const std::uint64_t wanted = checkpoints_.wanted();
@@ -120,8 +118,8 @@ void CheckpointCourier::ask_anew() {
   if (fetch_) fetch_->asked.clear();
 }
 
-Time CheckpointCourier::next_due() const {
-  Time due = requests_.empty() ? kNever : free_at_;
+Time CheckpointCourier::next_due(const router::SpareUplink& uplink) const {
+  Time due = requests_.empty() ? kNever : uplink.next_at();
   if (fetch_)
     for (const auto& [index, at] : fetch_->asked) due = std::min(due, at + options_.ask_after);
   return due;

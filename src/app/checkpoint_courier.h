@@ -10,6 +10,7 @@
 #include "app/vaulted_checkpoints.h"
 #include "base/time.h"
 #include "protocol/message.h"
+#include "router/spare_uplink.h"
 #include "store/checkpoint_archive.h"
 
 namespace isthmus::app {
@@ -20,7 +21,6 @@ namespace isthmus::app {
 class CheckpointCourier {
  public:
   struct Options {
-    double bytes_per_second = 0;  // of the uplink
     std::uint64_t bytes_max = 0;  // of a checkpoint
     Duration ask_after{};         // an answer that is owed is asked for again
   };
@@ -32,9 +32,9 @@ class CheckpointCourier {
   bool received(const protocol::CheckpointPiece& piece);
   // The connection to the coordinator was made anew: what was asked is lost, and so is what it asked.
   void ask_anew();
-  // What goes to the coordinator now. `trains`: what is given leaves most of the uplink to training.
-  std::vector<protocol::Message> turn(std::uint32_t timeline, bool trains, Time now);
-  Time next_due() const;
+  // What goes to the coordinator now. A checkpoint takes what training leaves of the uplink.
+  std::vector<protocol::Message> turn(std::uint32_t timeline, router::SpareUplink& uplink, Time now);
+  Time next_due(const router::SpareUplink& uplink) const;
   // For people; empty: nothing comes.
   std::string progress() const;
 
@@ -48,7 +48,6 @@ class CheckpointCourier {
 
   std::deque<protocol::CheckpointRequest> requests_;
   std::optional<store::ArchiveReader> reader_;
-  Time free_at_{};  // when the next piece may leave
 
   struct Fetch {
     Fetch(std::uint64_t wanted, std::uint32_t as_timeline) : version(wanted), timeline(as_timeline) {}

@@ -94,9 +94,8 @@ class WorkerLife {
         store::CheckpointPlace{options_.checkpoints, seat_.stage, stage.first_layer, stage.end_layer, seat_.replica},
         run_.checkpoint.keep);
     checkpoints_ = checkpoints.get();
-    courier_.emplace(*checkpoints,
-                     CheckpointCourier::Options{run_.uplink(), coordinator::Deposits::bytes_max(plan_, seat_.stage),
-                                                ask_after(run_, plan_)});
+    courier_.emplace(*checkpoints, CheckpointCourier::Options{coordinator::Deposits::bytes_max(plan_, seat_.stage),
+                                                              ask_after(run_, plan_)});
     compute.checkpoints = std::move(checkpoints);
     compute.journal_folder = options_.home.journal(seat_.stage.value);
     // Only where it was moved to: a process that has just been started may have to learn that it serves elsewhere.
@@ -167,7 +166,7 @@ class WorkerLife {
   }
 
   void turn() {
-    const Time due = steps_ ? std::min(steps_->next_due(), courier_->next_due())
+    const Time due = steps_ ? std::min(steps_->next_due(), courier_->next_due(steps_->uplink()))
                             : process::monotonic_now() + std::chrono::milliseconds(200);
     std::vector<int> descriptors = course_.desk.descriptors();
     descriptors.push_back(woken_);
@@ -194,8 +193,8 @@ class WorkerLife {
     }
     for (const PeerId peer : turn.disconnected) carry_out(steps_->peer_lost(peer, now));
     if (now >= steps_->next_due()) carry_out(steps_->tick(now));
-    const bool trains = steps_->view().phase == protocol::Phase::kRunning;
-    for (auto& message : courier_->turn(steps_->view().timeline(), trains, now)) link_->send(kCoordinator, message);
+    for (auto& message : courier_->turn(steps_->view().timeline(), steps_->uplink(), now))
+      link_->send(kCoordinator, message);
     course_.trace.note_wait(steps_->waiting_for(), now);
   }
 

@@ -185,7 +185,8 @@ struct Piece {
     visit("index", self.index);
   }
 };
-inline constexpr std::uint64_t kPieceBytes = 256 * 1024;
+// A tensor may have to wait for one: 26 ms at 20 Mb/s.
+inline constexpr std::uint64_t kPieceBytes = 64 * 1024;
 inline std::uint32_t piece_count(std::uint64_t bytes) {
   return static_cast<std::uint32_t>((bytes + kPieceBytes - 1) / kPieceBytes);
 }

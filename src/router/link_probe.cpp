@@ -114,6 +114,7 @@ void LinkProbe::finish() {
     };
     done_.sent_bits_per_second = rate(*u.out);
     done_.received_bits_per_second = rate(*u.back);
+    context_.uplink.measured(done_.sent_bits_per_second / 8);
   }
   under_way_.reset();
 }

@@ -6,86 +6,115 @@ namespace isthmus::router {
 
 namespace {
 
-constexpr std::size_t kInFlight = 4;  // per source
+// A piece of a journal is a tensor; the others are as small as somebody likes it.
+bool is_tensor(const protocol::Piece& piece) {
+  return piece.kind == protocol::PieceKind::kInput || piece.kind == protocol::PieceKind::kGradient;
+}
+
+// At one source. Small ones are 2 MiB, what a link of 100 Mb/s moves in 150 ms.
+std::size_t in_flight_max(const protocol::Piece& piece) { return is_tensor(piece) ? 4 : 32; }
 
 }  // namespace
 
-// A source sends at a quarter of its uplink, so this many pieces may stand before the one that was asked for.
-Duration PieceRequests::patience() const {
-  const double piece =
-      static_cast<double>(std::max(protocol::kPieceBytes, context_.plan.forward_bytes + context_.plan.token_bytes));
-  return 2 * context_.identity.ask_after + seconds(4.0 * kInFlight * piece * 2 / context_.identity.bytes_per_second);
+// So many pieces may stand before the one that was asked for, and a source that trains on a narrow link sends at a
+// tenth of its uplink.
+Duration PieceRequests::patience(const protocol::Piece& piece) const {
+  const auto& plan = context_.plan;
+  const double bytes =
+      is_tensor(piece) ? static_cast<double>(plan.forward_bytes + plan.token_bytes) : 10.0 * protocol::kPieceBytes;
+  return 2 * context_.identity.ask_after +
+         seconds(2 * static_cast<double>(in_flight_max(piece)) * bytes / context_.identity.bytes_per_second);
 }
 
 void PieceRequests::clear() {
   wanted_.clear();
+  asked_.clear();
+  absent_.clear();
   sources_.clear();
 }
 
-void PieceRequests::want(const protocol::Piece& piece) { wanted_.try_emplace(piece); }
+void PieceRequests::want(const protocol::Piece& piece) {
+  if (!asked_.contains(piece)) wanted_.insert(piece);
+}
+
+bool PieceRequests::is_absent(const protocol::Piece& piece, PeerId source) const {
+  const auto at = absent_.find(piece);
+  return at != absent_.end() && at->second.contains(source);
+}
 
 void PieceRequests::ask(const std::vector<const protocol::Member*>& sources, Time now) {
-  std::map<PeerId, std::size_t> in_flight;
   sources_.clear();
-  for (const protocol::Member* source : sources) {
-    in_flight[source->peer] = 0;
-    sources_.insert(source->peer);
-  }
-  for (auto& [piece, wanted] : wanted_) {
-    const bool silent = now - wanted.asked_at >= patience();
-    if (wanted.asked != kCoordinator && (silent || !sources_.contains(wanted.asked))) wanted.asked = kCoordinator;
-    if (wanted.asked != kCoordinator) ++in_flight[wanted.asked];
-  }
-  for (auto& [piece, wanted] : wanted_) {
-    if (wanted.asked != kCoordinator) continue;
+  for (const protocol::Member* source : sources) sources_.insert(source->peer);
+  std::map<PeerId, std::size_t> in_flight;
+  std::erase_if(asked_, [&](const auto& entry) {
+    const auto& [piece, asked] = entry;
+    const bool silent = now - asked.at >= patience(piece);
+    if (!silent && sources_.contains(asked.of)) {
+      ++in_flight[asked.of];
+      return false;
+    }
+    wanted_.insert(piece);
+    return true;
+  });
+  if (wanted_.empty()) return;
+  const std::size_t most = in_flight_max(*wanted_.begin());
+  std::size_t room = 0;
+  for (const protocol::Member* source : sources) room += most - std::min(most, in_flight[source->peer]);
+  for (auto at = wanted_.begin(); at != wanted_.end() && room > 0;) {
+    const protocol::Piece piece = *at;
     const protocol::Member* best = nullptr;
     for (const protocol::Member* source : sources)
-      if (!wanted.absent.contains(source->peer) && in_flight[source->peer] < kInFlight &&
+      if (!is_absent(piece, source->peer) && in_flight[source->peer] < most &&
           (!best || in_flight[source->peer] < in_flight[best->peer]))
         best = source;
-    if (!best) continue;
-    wanted.asked = best->peer;
-    wanted.asked_at = now;
+    if (!best) {
+      ++at;
+      continue;
+    }
+    at = wanted_.erase(at);
+    asked_[piece] = {best->peer, now};
     ++in_flight[best->peer];
+    --room;
     context_.run(protocol::SendMessage{
         best->peer, protocol::Fetch{context_.session, best->session, context_.view.timeline(), piece}});
   }
 }
 
 bool PieceRequests::arrived(const protocol::Piece& piece, PeerId from) {
-  const auto at = wanted_.find(piece);
-  if (at == wanted_.end() || at->second.asked != from) return false;
-  wanted_.erase(at);
+  const auto at = asked_.find(piece);
+  if (at == asked_.end() || at->second.of != from) return false;
+  asked_.erase(at);
+  absent_.erase(piece);
   return true;
 }
 
 void PieceRequests::absent(const protocol::Piece& piece, PeerId from) {
-  const auto at = wanted_.find(piece);
-  if (at == wanted_.end() || at->second.asked != from) return;
-  at->second.asked = kCoordinator;
-  at->second.absent.insert(from);
+  const auto at = asked_.find(piece);
+  if (at == asked_.end() || at->second.of != from) return;
+  asked_.erase(at);
+  wanted_.insert(piece);
+  absent_[piece].insert(from);
 }
 
 void PieceRequests::forget_asked(PeerId peer) {
-  for (auto& [piece, wanted] : wanted_)
-    if (wanted.asked == peer) wanted.asked = kCoordinator;
+  std::erase_if(asked_, [&](const auto& entry) {
+    if (entry.second.of == peer) wanted_.insert(entry.first);
+    return entry.second.of == peer;
+  });
 }
 
 std::optional<protocol::Piece> PieceRequests::lost() const {
   if (sources_.empty()) return std::nullopt;
-  for (const auto& [piece, wanted] : wanted_)
-    if (std::ranges::all_of(sources_, [&](PeerId source) { return wanted.absent.contains(source); })) return piece;
+  for (const auto& [piece, absent] : absent_)
+    if (std::ranges::includes(absent, sources_)) return piece;
   return std::nullopt;
 }
 
-void PieceRequests::forget_absences() {
-  for (auto& [piece, wanted] : wanted_) wanted.absent.clear();
-}
+void PieceRequests::forget_absences() { absent_.clear(); }
 
 Time PieceRequests::next_due() const {
   Time due = kNever;
-  for (const auto& [piece, wanted] : wanted_)
-    if (wanted.asked != kCoordinator) due = std::min(due, wanted.asked_at + patience());
+  for (const auto& [piece, asked] : asked_) due = std::min(due, asked.at + patience(piece));
   return due;
 }
 

@@ -9,16 +9,16 @@
 
 namespace isthmus::router {
 
-// Pieces a joining worker wants, and whom it has asked for which: several sources at once, a few pieces in flight at
-// each, another source when one stays silent. Resumes where it was when a source goes away.
+// Pieces of one sort that a joining worker wants, and whom it has asked for which: several sources at once, a few
+// pieces in flight at each, another source when one stays silent. Resumes where it was when a source goes away.
 class PieceRequests {
  public:
   explicit PieceRequests(WorkerContext& context) : context_(context) {}
 
   void clear();
   void want(const protocol::Piece& piece);
-  bool wants(const protocol::Piece& piece) const { return wanted_.contains(piece); }
-  bool empty() const { return wanted_.empty(); }
+  bool wants(const protocol::Piece& piece) const { return wanted_.contains(piece) || asked_.contains(piece); }
+  bool empty() const { return wanted_.empty() && asked_.empty(); }
   // Asks these members for what nobody was asked for yet.
   void ask(const std::vector<const protocol::Member*>& sources, Time now);
   // True if this piece was asked of this peer: it is not wanted any more.
@@ -34,15 +34,17 @@ class PieceRequests {
   Time next_due() const;
 
  private:
-  struct Wanted {
-    PeerId asked = kCoordinator;  // the coordinator has none: nobody
-    Time asked_at{};
-    std::set<PeerId> absent;
+  struct Asked {
+    PeerId of;
+    Time at{};
   };
-  Duration patience() const;
+  Duration patience(const protocol::Piece& piece) const;
+  bool is_absent(const protocol::Piece& piece, PeerId source) const;
 
   WorkerContext& context_;
-  std::map<protocol::Piece, Wanted> wanted_;
+  std::set<protocol::Piece> wanted_;  // and nobody is asked
+  std::map<protocol::Piece, Asked> asked_;
+  std::map<protocol::Piece, std::set<PeerId>> absent_;  // of those two
   std::set<PeerId> sources_;
 };
 

@@ -6,10 +6,9 @@ namespace isthmus::router {
 
 namespace {
 
-constexpr double kSnapshotShare = 0.25;      // of the uplink
 constexpr Duration kFollowed = seconds(30);  // after the last request
 constexpr Duration kUnused = seconds(5);     // a snapshot may make room for another, whoever may want it
-constexpr std::size_t kQueueMax = 256;
+constexpr std::size_t kQueueMax = 1024;
 constexpr std::size_t kSnapshotsMax = 2;
 constexpr std::size_t kKeptUpdatesMax = 32;
 constexpr std::uint64_t kUpdateBytesMax = 512ull << 20;
@@ -162,14 +161,20 @@ void StateDonor::send(const Request& request, protocol::Chunk chunk, Time now) {
   chunk.to = request.asker;
   chunk.timeline = context_.view.timeline();
   chunk.piece = request.piece;
-  const double bytes = static_cast<double>(chunk.tensor.bytes());
-  const double share = request.piece.kind == protocol::PieceKind::kSnapshot ? kSnapshotShare : 1.0;
-  free_at_ = std::max(free_at_, now) + seconds(bytes / (share * context_.identity.bytes_per_second));
+  const std::uint64_t bytes = chunk.tensor.bytes();
+  if (request.piece.kind == protocol::PieceKind::kSnapshot)
+    context_.uplink.sent_spare(bytes, now);
+  else
+    free_at_ = std::max(free_at_, now) + seconds(static_cast<double>(bytes) / context_.identity.bytes_per_second);
   context_.run(protocol::SendMessage{asker->peer, std::move(chunk)});
 }
 
+Time StateDonor::due(const Request& request) const {
+  return request.piece.kind == protocol::PieceKind::kSnapshot ? context_.uplink.next_at() : free_at_;
+}
+
 void StateDonor::serve(Time now) {
-  while (!queue_.empty() && free_at_ <= now) {
+  while (!queue_.empty() && due(queue_.front()) <= now) {
     const Request request = queue_.front();
     protocol::Chunk chunk;
     if (request.piece.kind == protocol::PieceKind::kSnapshot) {
@@ -228,7 +233,7 @@ Time StateDonor::next_due() const {
   const auto snapshot = snapshots_.find(queue_.front().piece.version);
   const bool being_taken = queue_.front().piece.kind == protocol::PieceKind::kSnapshot &&
                            snapshot != snapshots_.end() && !snapshot->second.state;
-  return being_taken ? kNever : free_at_;
+  return being_taken ? kNever : due(queue_.front());
 }
 
 }  // namespace isthmus::router

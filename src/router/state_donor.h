@@ -13,8 +13,8 @@
 namespace isthmus::router {
 
 // What a worker gives to those that join: a snapshot of its stage and the combined gradients of the steps after it, to
-// siblings; its journal, to a neighbour stage that is rebuilt. A snapshot takes at most a quarter of the
-// uplink. Updates take what tensors leave of it: they decide whether a joiner ever catches up, and are a step's worth.
+// siblings; its journal, to a neighbour stage that is rebuilt. A snapshot takes what training leaves of the uplink.
+// Updates leave as fast as it goes: they decide whether a joiner ever catches up, and are a step's worth.
 class StateDonor {
  public:
   explicit StateDonor(WorkerContext& context) : context_(context) {}
@@ -51,6 +51,7 @@ class StateDonor {
   };
   const protocol::Member* find(SessionId session) const;
   void refuse(const Request& request);
+  Time due(const Request& request) const;
   void send(const Request& request, protocol::Chunk chunk, Time now);
   void serve(Time now);
   void forget_updates(std::size_t most, std::uint64_t bytes_max);
@@ -62,7 +63,7 @@ class StateDonor {
   std::map<std::uint64_t, Snapshot> snapshots_;
   std::map<std::uint64_t, Update> updates_;
   Time followed_until_{};
-  Time free_at_{};  // when the next piece may leave
+  Time free_at_{};  // when the next piece of an update may leave
 };
 
 }  // namespace isthmus::router

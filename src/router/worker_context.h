@@ -11,6 +11,7 @@
 #include "protocol/plan.h"
 #include "protocol/step_paths.h"
 #include "protocol/view.h"
+#include "router/spare_uplink.h"
 
 namespace isthmus::router {
 
@@ -38,6 +39,7 @@ struct WorkerContext {
   SessionId session;
   std::vector<protocol::WorkerEffect> effects;
   std::set<PeerId> connected;  // whose connection is up (router/connections.h)
+  SpareUplink uplink{identity.bytes_per_second};
 
   const protocol::StagePlan& stage_plan() const { return plan.stages[identity.stage.value]; }
   // The stage's replicas take steps of their own between syncs.

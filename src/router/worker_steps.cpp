@@ -45,16 +45,6 @@ void WorkerSteps::new_session() {
   while (context_.session == kNoSession);
 }
 
-std::vector<protocol::WorkerEffect> WorkerSteps::finish(Time now) {
-  // Nobody has them until the coordinator hears of it.
-  if (!(flow_.returned() == returned_told_)) {
-    report_changed_ = true;
-    last_report_ = Time{};
-  }
-  if (report_changed_ && (now - last_report_ >= kCoalesce || last_report_ == Time{})) report(now);
-  return std::exchange(context_.effects, {});
-}
-
 // ---------------------------------------------------------------------------------------------- views
 
 std::vector<protocol::WorkerEffect> WorkerSteps::view_received(const protocol::View& view, Time now) {

@@ -70,6 +70,9 @@ class WorkerSteps {
   };
   const Given& given() const { return given_; }
 
+  // For what else the process sends.
+  SpareUplink& uplink() { return context_.uplink; }
+
   // Filled into every Report; the process keeps the counters.
   void set_stats(const protocol::WorkerStats& stats) { stats_ = stats; }
 
@@ -127,6 +130,7 @@ class WorkerSteps {
   void run_next(Time now);
   void report(Time now);
   void refuse() { ++refused_; }
+  void note_sent(const protocol::Message& message, Time now);
   std::vector<protocol::WorkerEffect> finish(Time now);
 
   // Whoever says good-bye waits so long to be let go, at least.

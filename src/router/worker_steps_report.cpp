@@ -75,4 +75,23 @@ std::string WorkerSteps::waiting_for() const {
   return fmt::format("activations from stage {}", context_.identity.stage.value - 1);
 }
 
+std::vector<protocol::WorkerEffect> WorkerSteps::finish(Time now) {
+  // Nobody has them until the coordinator hears of it.
+  if (!(flow_.returned() == returned_told_)) {
+    report_changed_ = true;
+    last_report_ = Time{};
+  }
+  if (report_changed_ && (now - last_report_ >= kCoalesce || last_report_ == Time{})) report(now);
+  for (const auto& effect : context_.effects)
+    if (const auto* send = std::get_if<protocol::SendMessage>(&effect)) note_sent(send->message, now);
+  return std::exchange(context_.effects, {});
+}
+
+// A piece of a snapshot was noted by who gave it.
+void WorkerSteps::note_sent(const protocol::Message& message, Time now) {
+  const auto* chunk = std::get_if<protocol::Chunk>(&message);
+  if (chunk && chunk->piece.kind == protocol::PieceKind::kSnapshot) return;
+  if (const auto* tensor = protocol::tensor_of(message)) context_.uplink.sent(tensor->bytes(), now);
+}
+
 }  // namespace isthmus::router

@@ -25,7 +25,8 @@ namespace fs = std::filesystem;
 
 constexpr std::uint64_t kSaved = 40;
 constexpr std::uint32_t kFactsOnly = protocol::kFactsOnly;
-constexpr std::size_t kFloats = 800'000;  // 6.4 MB: 25 pieces
+constexpr std::size_t kFloats = 800'000;  // 6.4 MB
+constexpr std::uint32_t kPieces = 98, kWindow = 64;
 using Indices = std::vector<std::uint32_t>;
 
 class Courier : public ::testing::Test {
@@ -33,10 +34,10 @@ class Courier : public ::testing::Test {
   // A machine: its checkpoints and who carries them.
   struct Machine {
     explicit Machine(const std::string& folder, std::uint64_t bytes_max = 1 << 30)
-        : checkpoints({folder, StageId(1), 2, 5, ReplicaId(0)}, 2),
-          courier(checkpoints, {protocol::kPieceBytes * 40.0, bytes_max, seconds(2)}) {}
+        : checkpoints({folder, StageId(1), 2, 5, ReplicaId(0)}, 2), courier(checkpoints, {bytes_max, seconds(2)}) {}
     VaultedCheckpoints checkpoints;
     CheckpointCourier courier;
+    router::SpareUplink uplink{protocol::kPieceBytes * 100.0};
   };
   // A thread that reads, as the compute thread does.
   struct Reader {
@@ -68,7 +69,7 @@ class Courier : public ::testing::Test {
   }
   // What goes out now: requests, and pieces.
   void turn(Machine& machine) {
-    for (auto& message : machine.courier.turn(0, true, now_)) {
+    for (auto& message : machine.courier.turn(0, machine.uplink, now_)) {
       if (const auto* request = std::get_if<protocol::CheckpointRequest>(&message))
         requests_.push_back(*request);
       else
@@ -88,7 +89,7 @@ class Courier : public ::testing::Test {
                                 std::uint32_t timeline = 0) {
     machine.courier.received(protocol::CheckpointRequest{version, timeline, index});
     asked_at_ += seconds(1);
-    auto answers = machine.courier.turn(0, true, asked_at_);
+    auto answers = machine.courier.turn(0, machine.uplink, asked_at_);
     EXPECT_EQ(answers.size(), 1u);
     return answers.empty() ? protocol::CheckpointPiece() : std::get<protocol::CheckpointPiece>(answers.front());
   }
@@ -130,7 +131,7 @@ TEST_F(Courier, GivesWhatItIsAskedFor) {
   ASSERT_TRUE(archive) << archive.error().message;
   const std::uint64_t bytes = archive->facts().bytes;
   const std::uint32_t count = protocol::piece_count(bytes);
-  ASSERT_EQ(count, 25u);
+  ASSERT_EQ(count, kPieces);
   for (const std::uint32_t index : {kFactsOnly, 3u, 0u, count - 1, count, 1u << 30}) {
     const auto piece = ask(giver, index);
     EXPECT_EQ(piece.facts, archive->facts());
@@ -172,20 +173,20 @@ TEST_F(Courier, GivesNoPieceOfOneCheckpointWithTheFactsOfAnother) {
   EXPECT_EQ(after.facts, ask(giver, kFactsOnly, kSaved, 1).facts);
 }
 
-TEST_F(Courier, TakesAQuarterOfTheUplink) {
+TEST_F(Courier, TakesNineTenthsOfAnUplinkThatNobodyElseUses) {
   Machine giver(there());
   for (std::uint32_t i = 0; i < 20; ++i) giver.courier.received(protocol::CheckpointRequest{kSaved, 0, i});
   giver.courier.received(protocol::CheckpointRequest{kSaved, 0, 3});  // waits already
-  EXPECT_LE(giver.courier.next_due(), now_);
+  EXPECT_LE(giver.courier.next_due(giver.uplink), now_);
   const Time began = now_;
-  while (giver.courier.next_due() != kNever) {
-    now_ = std::max(now_, giver.courier.next_due());
+  while (giver.courier.next_due(giver.uplink) != kNever) {
+    now_ = std::max(now_, giver.courier.next_due(giver.uplink));
     const std::size_t before = pieces_.size();
     turn(giver);
     ASSERT_EQ(pieces_.size(), before + 1);
   }
   EXPECT_EQ(pieces_.size(), 20u);
-  EXPECT_NEAR(to_seconds(now_ - began), 1.9, 1e-6);  // ten in a second; the last piece leaves then
+  EXPECT_NEAR(to_seconds(now_ - began), 19 / 90., 1e-6);  // of the last piece's leaving
   // Facts cost nothing.
   now_ += seconds(1);
   for (std::uint64_t version = 1; version < 10; ++version)
@@ -199,7 +200,7 @@ TEST_F(Courier, KeepsNoMoreQuestionsThanAnybodyHas) {
   Machine giver(there());
   for (std::uint32_t i = 0; i < 1000; ++i) giver.courier.received(protocol::CheckpointRequest{i + 100, 0, kFactsOnly});
   turn(giver);
-  EXPECT_EQ(pieces_.size(), 64u);
+  EXPECT_EQ(pieces_.size(), 256u);
 }
 
 // ------------------------------------------------------------------------------------------------- who gets
@@ -209,7 +210,7 @@ TEST_F(Courier, AsksForNothingThatNobodyWaitsFor) {
   getter.checkpoints.offer(kSaved);
   turn(getter);
   EXPECT_EQ(requested(), Indices());
-  EXPECT_EQ(getter.courier.next_due(), kNever);
+  EXPECT_EQ(getter.courier.next_due(getter.uplink), kNever);
   EXPECT_EQ(getter.courier.progress(), "");
   EXPECT_EQ(getter.checkpoints.versions(), std::vector<std::uint64_t>({kSaved}));
   // What nobody offers is not there.
@@ -228,7 +229,7 @@ TEST_F(Courier, AsksAFewPiecesAheadAndAgainForWhatDoesNotCome) {
   EXPECT_EQ(requested(), Indices({kFactsOnly}));
   turn(getter);
   EXPECT_EQ(requested(), Indices());
-  EXPECT_EQ(getter.courier.next_due(), now_ + seconds(2));
+  EXPECT_EQ(getter.courier.next_due(getter.uplink), now_ + seconds(2));
   EXPECT_EQ(getter.courier.progress(), "checkpoint 40 from the vault");
   now_ += seconds(2);
   turn(getter);
@@ -238,30 +239,30 @@ TEST_F(Courier, AsksAFewPiecesAheadAndAgainForWhatDoesNotCome) {
   EXPECT_FALSE(give(kFactsOnly)) << "a second time";
   EXPECT_FALSE(give(0)) << "before it was asked for";
   turn(getter);
-  EXPECT_EQ(requested(), count(0, 16));
-  EXPECT_FALSE(give(16));
+  EXPECT_EQ(requested(), count(0, kWindow));
+  EXPECT_FALSE(give(kWindow));
   EXPECT_TRUE(give(1));
   EXPECT_FALSE(give(1));
   turn(getter);
   EXPECT_EQ(requested(), Indices()) << "the first is not here";
   EXPECT_TRUE(give(0));
-  EXPECT_EQ(getter.courier.progress(), "checkpoint 40 from the vault, 2 of 25 pieces here");
+  EXPECT_EQ(getter.courier.progress(), "checkpoint 40 from the vault, 2 of 98 pieces here");
   now_ += seconds(1);
   turn(getter);
-  EXPECT_EQ(requested(), count(16, 18));
+  EXPECT_EQ(requested(), count(kWindow, kWindow + 2));
   now_ += seconds(1);
   turn(getter);
-  EXPECT_EQ(requested(), count(2, 16));
+  EXPECT_EQ(requested(), count(2, kWindow));
   // On a new connection, all of it at once.
   getter.courier.ask_anew();
   turn(getter);
-  EXPECT_EQ(requested(), count(2, 18));
-  for (std::uint32_t i = 2; i < 25; ++i) {
+  EXPECT_EQ(requested(), count(2, kWindow + 2));
+  for (std::uint32_t i = 2; i < kPieces; ++i) {
     EXPECT_TRUE(give(i));
     turn(getter);
   }
   EXPECT_EQ(getter.courier.progress(), "");
-  EXPECT_EQ(getter.courier.next_due(), kNever);
+  EXPECT_EQ(getter.courier.next_due(getter.uplink), kNever);
   reader.thread.join();
   expect_equal();
 }
@@ -270,7 +271,7 @@ TEST_F(Courier, EndsWithAnErrorIfTheVaultSaysWhatCannotBe) {
   Machine giver(there());
   const auto good = ask(giver, kFactsOnly);
   const auto refused = [&](auto&& change) {
-    Machine getter(here(), 30 * protocol::kPieceBytes);
+    Machine getter(here(), 110 * protocol::kPieceBytes);
     getter.checkpoints.offer(kSaved);
     Reader reader(getter.checkpoints, kSaved);
     wait_until_wanted(getter);
@@ -289,7 +290,7 @@ TEST_F(Courier, EndsWithAnErrorIfTheVaultSaysWhatCannotBe) {
   using Facts = CheckpointFacts;
   EXPECT_EQ(refused([](Facts&) {}), "");
   EXPECT_NE(refused([](Facts& facts) { facts.bytes = 0; }).find("the vault does not give"), std::string::npos);
-  EXPECT_NE(refused([](Facts& facts) { facts.bytes = 30 * protocol::kPieceBytes + 1; }).find("bytes"),
+  EXPECT_NE(refused([](Facts& facts) { facts.bytes = 110 * protocol::kPieceBytes + 1; }).find("bytes"),
             std::string::npos);
   EXPECT_NE(refused([](Facts& facts) { facts.digest = ""; }).find("digest"), std::string::npos);
   EXPECT_NE(refused([](Facts& facts) { facts.digest = "/../../../outside"; }).find("digest"), std::string::npos);
@@ -325,7 +326,7 @@ TEST_F(Courier, EndsWithAnErrorIfWhatCameIsDamaged) {
   EXPECT_EQ(requested(), Indices({kFactsOnly}));
   EXPECT_TRUE(getter.courier.received(ask(giver, kFactsOnly)));
   turn(getter);
-  EXPECT_EQ(requested(), count(0, 16));
+  EXPECT_EQ(requested(), count(0, kWindow));
 }
 
 // The run went back meanwhile.
@@ -359,7 +360,7 @@ TEST_F(Courier, FreesWhoeverWaitsWhenItIsClosed) {
   EXPECT_FALSE(*reader.read);
   EXPECT_EQ(getter.checkpoints.wanted(), 0u);
   turn(getter);
-  EXPECT_EQ(getter.courier.next_due(), kNever);
+  EXPECT_EQ(getter.courier.next_due(getter.uplink), kNever);
   EXPECT_FALSE(getter.checkpoints.read(kSaved)) << "nobody waits any more";
 }
 
@@ -396,9 +397,9 @@ TEST_F(Courier, BringsAnEqualCheckpointOverABadWay) {
     std::vector<protocol::CheckpointPiece> pieces;
     for (int rounds = 0; getter.checkpoints.wanted() != 0; ++rounds) {
       ASSERT_LT(rounds, 10'000);
-      for (auto& message : getter.courier.turn(0, true, now_))
+      for (auto& message : getter.courier.turn(0, getter.uplink, now_))
         way.send(requests, std::get<protocol::CheckpointRequest>(message));
-      for (auto& message : giver.courier.turn(0, true, now_))
+      for (auto& message : giver.courier.turn(0, giver.uplink, now_))
         way.send(pieces, std::get<protocol::CheckpointPiece>(message));
       if (!requests.empty()) giver.courier.received(requests.back()), requests.pop_back();
       if (!pieces.empty()) (void)getter.courier.received(pieces.back()), pieces.pop_back();

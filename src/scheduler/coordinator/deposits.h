@@ -58,7 +58,7 @@ class Deposits {
   static constexpr std::size_t kStagesAtOnce = 4;
   static constexpr std::uint32_t kAhead = 8;  // pieces that are asked for and not here
   // The vault takes so many at a time, at the end of a checkpoint what is left.
-  static constexpr std::uint32_t kPiecesKept = 16;
+  static constexpr std::uint32_t kPiecesKept = 64;
 
   // What a checkpoint of the stage has at most.
   static std::uint64_t bytes_max(const protocol::Plan& plan, StageId stage);

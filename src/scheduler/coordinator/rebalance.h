@@ -51,9 +51,9 @@ using StepPredictor =
 // more.
 double bottleneck_step(const std::vector<std::vector<double>>& services, std::uint32_t microbatches);
 
-// Time until a worker that starts to fetch this state is warm: its downlink, or the quarter of their uplinks that
-// `donors` siblings give, whichever is less. Without donors the state comes from elsewhere at the speed of the
-// downlink.
+// Time until a worker that starts to fetch this state is warm: its downlink, or a quarter of the uplinks of `donors`
+// siblings, which is what training is taken to leave, whichever is less. Without donors the state comes from elsewhere
+// at the speed of the downlink.
 Duration fetch_time(std::uint64_t state_bytes, std::size_t donors, double bits_per_second);
 
 struct ReplicaMove {
@@ -94,8 +94,8 @@ class Rebalance {
     double significant = 0.05;       // a chain that wins less may be noise
     double bits_per_second = 80e6;   // of a link, up and down
     Duration catch_up = seconds(5);  // from the snapshot to the current weights
-    // Share of the throughput that a move is charged with while it lasts: donors give a quarter of their uplink, and
-    // most of the rest is free.
+    // Share of the throughput that a move is charged with while it lasts: donors give what training leaves, a piece at
+    // a time.
     double disturbance = 0.1;
     Duration smoothing = seconds(120);  // of measured speeds
     Duration hold = seconds(20);        // that a reason has to last; longer than a killed process takes to come back

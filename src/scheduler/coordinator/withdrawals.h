@@ -19,7 +19,7 @@ class Withdrawals {
  public:
   // Pieces that may wait for one peer. What is beyond is left out without a word, for to hear that the vault has not
   // got it ends a fetch: it asks again.
-  static constexpr std::size_t kWaitingMax = 16;
+  static constexpr std::size_t kWaitingMax = 64;
 
   explicit Withdrawals(double bytes_per_second);
 

@@ -183,7 +183,7 @@ class DepositWorld {
   }
 };
 
-// One stage of two replicas, 40 pieces: two blocks and a half.
+// One stage of two replicas, with two blocks and a half.
 class Deposit : public ::testing::Test {
  protected:
   Deposit() {
@@ -213,7 +213,8 @@ class Deposit : public ::testing::Test {
   using Kind = DepositWorld::Vault;
   static constexpr std::uint32_t kFacts = protocol::kFactsOnly;
   static constexpr PeerId kOne{1}, kTwo{2}, kThree{3}, kStranger{99};
-  DepositWorld world_{1, 40, true};
+  static constexpr std::uint32_t kBlock = Deposits::kPiecesKept, kHalf = 5 * kBlock / 4, kAll = 2 * kHalf;
+  DepositWorld world_{1, kAll, true};
 };
 
 }  // namespace isthmus::coordinator

@@ -12,6 +12,13 @@
 namespace isthmus::coordinator {
 namespace {
 
+// What is asked of a worker at once, from this piece on.
+std::vector<std::uint32_t> ahead_of(std::uint32_t piece) {
+  std::vector<std::uint32_t> indices(Deposits::kAhead);
+  std::ranges::generate(indices, [&] { return piece++; });
+  return indices;
+}
+
 TEST_F(Deposit, TakesTheNewestVersionThatAllStagesHaveOnAllReplicas) {
   DepositWorld world(3, 3, true);
   std::uint32_t peer = 0;
@@ -55,12 +62,12 @@ TEST_F(Deposit, AsksAFewPiecesAheadAndGivesTheVaultWholeBlocks) {
   ASSERT_NE(job<BeginDeposit>(), nullptr);
   EXPECT_TRUE(world_.asked.empty());
   world_.work();
-  for (std::uint32_t next = 0; next < 40; ++next) {
+  for (std::uint32_t next = 0; next < kAll; ++next) {
     Indices ahead;
-    for (std::uint32_t i = next; i < std::min(next + Deposits::kAhead, 40u); ++i) ahead.push_back(i);
+    for (std::uint32_t i = next; i < std::min(next + Deposits::kAhead, kAll); ++i) ahead.push_back(i);
     EXPECT_EQ(world_.asked_of(kOne), ahead);
     world_.answer();
-    EXPECT_EQ(job<KeepPieces>() != nullptr, next % 16 == 15 || next == 39) << next;
+    EXPECT_EQ(job<KeepPieces>() != nullptr, next % kBlock == kBlock - 1 || next == kAll - 1) << next;
     if (!world_.jobs.empty()) world_.work();
   }
   EXPECT_EQ(world_.asked_of(kTwo), Indices({kFacts}));
@@ -68,11 +75,11 @@ TEST_F(Deposit, AsksAFewPiecesAheadAndGivesTheVaultWholeBlocks) {
       << world_.deposits.progress();
   world_.settle();
   EXPECT_TRUE(world_.has(0, 20));
-  EXPECT_EQ(world_.deposits.pieces_received(), 40u);
+  EXPECT_EQ(world_.deposits.pieces_received(), kAll);
 }
 
 TEST_F(Deposit, FillsNoMemoryWhileTheVaultIsSlow) {
-  DepositWorld world(1, 100, true);
+  DepositWorld world(1, 3 * kAll, true);
   world.workers[kOne] = {StageId(0), 20};
   world.look();
   world.answer();
@@ -90,7 +97,7 @@ TEST_F(Deposit, FillsNoMemoryWhileTheVaultIsSlow) {
   world.look();
   EXPECT_TRUE(world.asked.empty());
   // Pieces that nobody asked for would fill it as well.
-  for (auto i = static_cast<std::uint32_t>(world.deposits.pieces_received()); i < 100; ++i)
+  for (auto i = static_cast<std::uint32_t>(world.deposits.pieces_received()); i < 3 * kAll; ++i)
     world.receive(kOne, world.piece_of(kOne, 20, i));
   EXPECT_LE(world.held(), Deposits::kPiecesKept + Deposits::kAhead);
   world.settle();
@@ -140,27 +147,27 @@ TEST_F(Deposit, BeginsTheNextVersionOnceTheFirstIsOverEverywhere) {
 // ------------------------------------------------------------------------------------- who is lost, or silent
 
 TEST_F(Deposit, GoesOnAtTheSamePieceOfASiblingWhenOneFallsSilent) {
-  get(20);
+  get(kHalf);
   world_.asked.clear();  // the answers do not come
   EXPECT_EQ(world_.deposits.next_due(), world_.now + seconds(10));
   world_.wait(seconds(9.9));
   EXPECT_TRUE(world_.asked.empty());
   world_.wait(seconds(0.1));
-  EXPECT_EQ(world_.asked_of(kTwo), Indices({20, 21, 22, 23, 24, 25, 26, 27}));
+  EXPECT_EQ(world_.asked_of(kTwo), ahead_of(kHalf));
   EXPECT_TRUE(world_.asked_of(kOne).empty());
-  world_.receive(kOne, world_.piece_of(kOne, 20, 20));  // late
-  EXPECT_EQ(world_.deposits.pieces_received(), 20u);
+  world_.receive(kOne, world_.piece_of(kOne, 20, kHalf));  // late
+  EXPECT_EQ(world_.deposits.pieces_received(), kHalf);
   world_.settle();
   EXPECT_TRUE(world_.has(0, 20));
-  EXPECT_EQ(world_.deposits.pieces_received(), 40u);
+  EXPECT_EQ(world_.deposits.pieces_received(), kAll);
 }
 
 TEST_F(Deposit, GoesOnOfASiblingAtOnceWhenOneIsLost) {
-  get(20);
+  get(kHalf);
   world_.asked.clear();
   world_.workers.erase(kOne);
   world_.look();
-  EXPECT_EQ(world_.asked_of(kTwo).front(), 20u);
+  EXPECT_EQ(world_.asked_of(kTwo).front(), kHalf);
   // And waits for whoever comes when that one is lost, too.
   world_.workers.erase(kTwo);
   world_.look();
@@ -171,10 +178,10 @@ TEST_F(Deposit, GoesOnOfASiblingAtOnceWhenOneIsLost) {
   EXPECT_FALSE(world_.deposits.settled(20));
   world_.workers[kOne] = {StageId(0), 20};
   world_.look();
-  EXPECT_EQ(world_.asked_of(kOne).front(), 20u);
+  EXPECT_EQ(world_.asked_of(kOne).front(), kHalf);
   world_.settle();
   EXPECT_TRUE(world_.has(0, 20));
-  EXPECT_EQ(world_.deposits.pieces_received(), 40u);
+  EXPECT_EQ(world_.deposits.pieces_received(), kAll);
 }
 
 // The vault goes on with what it has; nobody is there to be asked.
@@ -182,7 +189,7 @@ TEST_F(Deposit, AsksNobodyWhenTheVaultIsReadyAndAllAreGone) {
   world_.look();
   answer(1);
   world_.work();
-  answer(16);
+  answer(kBlock);
   world_.workers.clear();
   world_.look();
   world_.asked.clear();
@@ -199,12 +206,12 @@ TEST_F(Deposit, AsksTheOnlyOneAgain) {
   get(5);
   world_.asked.clear();
   world_.wait(seconds(10));
-  EXPECT_EQ(world_.asked_of(kOne), Indices({5, 6, 7, 8, 9, 10, 11, 12}));
+  EXPECT_EQ(world_.asked_of(kOne), ahead_of(5));
 }
 
 TEST_F(Deposit, StartsOverWithASiblingThatHasAnotherCheckpoint) {
   world_.workers[kTwo].bits = "b";
-  get(20);
+  get(kHalf);
   world_.asked.clear();
   world_.workers.erase(kOne);
   world_.look();
@@ -222,13 +229,13 @@ TEST_F(Deposit, StartsOverWithASiblingThatHasAnotherCheckpoint) {
 // What the vault says of the first one's pieces is not taken for the other's.
 TEST_F(Deposit, StartsOverAlsoWhileTheVaultKeepsPiecesOfTheFirst) {
   for (const Kind how : {Kind::kWorks, Kind::kFails}) {
-    DepositWorld world(1, 40, true);
+    DepositWorld world(1, kAll, true);
     world.workers[kOne] = {StageId(0), 20};
     world.workers[kTwo] = {StageId(0), 20, "b"};
     world.look();
     world.answer();
     world.work();
-    for (int i = 0; i < 18; ++i) world.answer();
+    for (int i = 0; i < static_cast<int>(kBlock) + 2; ++i) world.answer();
     ASSERT_EQ(world.jobs.size(), 1u);
     world.asked.clear();
     world.workers.erase(kOne);
@@ -275,7 +282,8 @@ TEST_F(Deposit, NeverTurnsInVainForWorkersThatSayNothing) {
 class RandomDeposits {
  public:
   explicit RandomDeposits(std::uint64_t seed)
-      : random_(seed, "deposits"), world_(kStages, static_cast<std::uint32_t>(1 + below(45)), seed % 2 == 0) {
+      : random_(seed, "deposits"),
+        world_(kStages, static_cast<std::uint32_t>(1 + below(3 * Deposits::kPiecesKept)), seed % 2 == 0) {
     std::uint32_t peer = 0;
     for (std::uint32_t s = 0; s < kStages; ++s)
       for (std::uint32_t r = 0; r < 3; ++r) {

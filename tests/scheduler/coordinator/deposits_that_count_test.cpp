@@ -7,7 +7,7 @@ namespace isthmus::coordinator {
 namespace {
 
 TEST_F(Deposit, CountsOnceASiblingHasConfirmedIt) {
-  get(40);
+  get(kAll);
   EXPECT_TRUE(world_.jobs.empty());
   EXPECT_EQ(world_.asked_of(kTwo), Indices({kFacts}));
   answer(1);
@@ -45,7 +45,7 @@ TEST_F(Deposit, TakesNeitherOfTwoThatDifferAndTriesTheNextVersion) {
 TEST_F(Deposit, IsTakenThoughNoSiblingCanConfirmIt) {
   world_.workers[kThree] = {StageId(0), 20};
   world_.workers[kTwo].lacks = {20};
-  get(40);
+  get(kAll);
   answer(1);
   EXPECT_TRUE(world_.jobs.empty());
   EXPECT_EQ(world_.asked_of(kThree), Indices({kFacts}));
@@ -63,7 +63,7 @@ TEST_F(Deposit, IsTakenThoughNoSiblingCanConfirmIt) {
 }
 
 TEST_F(Deposit, DoesNotWaitForASiblingThatIsLost) {
-  get(40);
+  get(kAll);
   world_.asked.clear();
   world_.workers.erase(kTwo);
   world_.look();
@@ -72,9 +72,9 @@ TEST_F(Deposit, DoesNotWaitForASiblingThatIsLost) {
 
 TEST_F(Deposit, RefusesFactsThatCannotBe) {
   const std::uint64_t most = Deposits::bytes_max(world_.plan, StageId(0));
-  EXPECT_GE(most, 80 * protocol::kPieceBytes);
+  EXPECT_GE(most, 2 * kAll * protocol::kPieceBytes);
   const auto refused = [&](auto&& change) {
-    DepositWorld world(1, 40, true);
+    DepositWorld world(1, kAll, true);
     world.workers[kOne] = {StageId(0), 20};
     world.workers[kTwo] = {StageId(0), 20};
     world.look();
@@ -120,8 +120,8 @@ TEST_F(Deposit, IsNotChangedByWhatDoesNotBelongToIt) {
 // ------------------------------------------------------------------------------------------------- the vault
 
 TEST_F(Deposit, RestsWhenTheVaultFailsAndGoesOnWhereItWas) {
-  get(20);
-  for (const std::uint64_t pieces : {20u, 32u}) {
+  get(kHalf);
+  for (const std::uint64_t pieces : {kHalf, 2 * kBlock}) {
     while (world_.jobs.empty()) answer(1);
     world_.work(Kind::kFails);
     world_.asked.clear();
@@ -133,10 +133,10 @@ TEST_F(Deposit, RestsWhenTheVaultFailsAndGoesOnWhereItWas) {
     EXPECT_EQ(world_.asked_of(kOne), Indices({kFacts}));
     answer(1);
     world_.work();
-    EXPECT_EQ(world_.asked_of(kOne).front(), pieces / 16 * 16);
+    EXPECT_EQ(world_.asked_of(kOne).front(), pieces / kBlock * kBlock);
     while (world_.jobs.empty()) answer(1);
     world_.work();
-    if (pieces == 20) continue;
+    if (pieces == kHalf) continue;
     world_.settle();
   }
   EXPECT_TRUE(world_.has(0, 20));
@@ -144,7 +144,7 @@ TEST_F(Deposit, RestsWhenTheVaultFailsAndGoesOnWhereItWas) {
 }
 
 TEST_F(Deposit, IsConfirmedAtOnceIfTheVaultHasAllOfIt) {
-  get(40);
+  get(kAll);
   answer(1);
   world_.work(Kind::kFails);  // all was there but for its end
   world_.wait(seconds(10));
@@ -154,7 +154,7 @@ TEST_F(Deposit, IsConfirmedAtOnceIfTheVaultHasAllOfIt) {
   EXPECT_EQ(world_.asked_of(kTwo), Indices({kFacts}));
   world_.settle();
   EXPECT_TRUE(world_.has(0, 20));
-  EXPECT_EQ(world_.deposits.pieces_received(), 40u);
+  EXPECT_EQ(world_.deposits.pieces_received(), kAll);
 }
 
 TEST_F(Deposit, AsksAnotherWhenWhatCameIsNotWhatWasSaid) {
@@ -163,13 +163,13 @@ TEST_F(Deposit, AsksAnotherWhenWhatCameIsNotWhatWasSaid) {
   world_.settle();
   EXPECT_EQ(world_.troubles, std::vector<std::string>({"it is not good"}));
   EXPECT_TRUE(world_.has(0, 20));
-  EXPECT_EQ(world_.deposits.pieces_received(), 80u);
+  EXPECT_EQ(world_.deposits.pieces_received(), 2 * kAll);
 }
 
 // Of two that gave a part each, any may be to blame.
 TEST_F(Deposit, BlamesOnlyWhoGaveAllOfIt) {
   world_.workers[kOne].lies = true;
-  get(20);
+  get(kHalf);
   world_.asked.clear();
   world_.wait(seconds(10));  // the second goes on
   world_.settle();           // and afterwards the liar gives all of it, and then the second
@@ -218,8 +218,8 @@ TEST_F(Deposit, KeepsWhatIsOlderThanWhereTheRunWentBackTo) {
 // The answers come when nobody waits for them any more, or for others.
 TEST_F(Deposit, TakesLateAnswersOfTheVaultForNothingElse) {
   for (const Kind how : {Kind::kWorks, Kind::kFails})
-    for (const std::uint32_t until : {0u, 16u, 40u}) {
-      DepositWorld world(1, 40, true);
+    for (const std::uint32_t until : {0u, kBlock, kAll}) {
+      DepositWorld world(1, kAll, true);
       world.workers[kOne] = {StageId(0), 20};
       world.look();
       world.answer();
@@ -227,7 +227,7 @@ TEST_F(Deposit, TakesLateAnswersOfTheVaultForNothingElse) {
         while (!world.jobs.empty()) world.work();
         world.answer();
       }
-      if (until == 40) world.work();
+      if (until == kAll) world.work();
       ASSERT_EQ(world.jobs.size(), 1u);
       world.deposits.went_back(10, 1);
       const auto late = std::exchange(world.jobs, {});
@@ -240,7 +240,7 @@ TEST_F(Deposit, TakesLateAnswersOfTheVaultForNothingElse) {
       world.workers[kOne].newest = 20;
       // The old answer comes before anybody is asked, before he answers, or before the vault has begun again.
       if (until > 0) world.look();
-      if (until == 40) world.answer();
+      if (until == kAll) world.answer();
       const std::size_t asked = world.asked.size();
       world.jobs.push_front(late.front());
       world.work(how);
