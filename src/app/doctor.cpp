@@ -19,6 +19,7 @@
 #include "transport/door.h"
 #include "transport/local_address.h"
 #include "transport/name_lookup.h"
+#include "transport/port_mapping.h"
 
 namespace isthmus::app {
 
@@ -140,6 +141,19 @@ Finding router(const transport::Address& door) {
           ""};
 }
 
+Finding port_mapping() {
+  const auto router = transport::HomeRouter::find();
+  if (!router)
+    return {Kind::kNote, "ports",
+            "no home router answers that lets ports through, so others meet this machine at a relay",
+            "if the router has UPnP or NAT-PMP, switch it on: tensors then go straight"};
+  const std::string outside = router->outside();
+  return {Kind::kGood, "ports",
+          fmt::format("the home router lets ports through to machines that ask ({}{})", router->language(),
+                      outside.empty() ? "" : "; outside it is " + outside),
+          ""};
+}
+
 }  // namespace
 
 std::vector<Finding> examine(const std::string& home, const std::optional<Invite>& invite) {
@@ -149,7 +163,10 @@ std::vector<Finding> examine(const std::string& home, const std::optional<Invite
     if (const auto door = address_of(text, findings)) {
       findings.push_back(coordinator(*invite, *door));
       // Nothing is in between on one machine.
-      if (!transport::is_loopback(door->host)) findings.push_back(router(*door));
+      if (transport::is_loopback(door->host)) continue;
+      findings.push_back(router(*door));
+      if (const auto own = transport::local_address_towards(door->endpoint()); own && transport::is_behind_router(*own))
+        findings.push_back(port_mapping());
     }
   return findings;
 }

@@ -27,7 +27,10 @@ Result<RelayDesk> RelayDesk::open(const CoordinatorOptions& options, std::uint64
   own.port = options.port == 0 ? std::uint16_t{0} : static_cast<std::uint16_t>(options.port + 3);
   own.limits.streams = streams_most();
   own.strangers = own.limits.streams / 16;
-  own.key = desk.key_ = relay::new_key();
+  // The same after a restart: workers that did not notice it have passes of before.
+  const auto key = relay::keep_key(options.folder.relay_key());
+  if (!key) return tl::unexpected(key.error());
+  own.key = desk.key_ = *key;
   auto opened = relay::RelayServer::open(own);
   if (!opened) return tl::unexpected(opened.error());
   desk.own_ = std::move(*opened);

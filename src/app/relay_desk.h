@@ -17,7 +17,7 @@ namespace isthmus::app {
 // them. A run on loopback has none of its own, for all its workers are on this machine.
 class RelayDesk {
  public:
-  // Errors: the port cannot be had.
+  // Errors: the port cannot be had, or the key cannot be kept.
   static Result<RelayDesk> open(const CoordinatorOptions& options, std::uint64_t run_id);
 
   // For an hour. Its own relay's host is kAtCoordinator (app/enrolment.h).

@@ -129,6 +129,7 @@ std::string worker_text(const json& worker) {
   std::string does = worker.value("does", "");
   if (worker.contains("step")) does = fmt::format("step {}: {}", number(worker, "step"), does);
   text += line(does);
+  if (worker.contains("reach")) text += line(worker.value("reach", ""));
   text += line(worker.contains("heard_seconds")
                    ? fmt::format("heard of its coordinator {} ago", time_text(worker.value("heard_seconds", 0.0)))
                    : std::string("has not heard of its coordinator yet"));

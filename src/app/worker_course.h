@@ -13,6 +13,7 @@
 #include "app/worker_trace.h"
 #include "protocol/view.h"
 #include "router/worker_steps.h"
+#include "transport/port_mapping.h"
 
 namespace isthmus::app {
 
@@ -36,6 +37,7 @@ struct WorkerCourse {
   router::WorkerSteps::Given given;      // by the lives before
   bool leaves = false;                   // it was asked to
   WorkerTrace trace;
+  std::optional<transport::PortMapping> ports;  // once it is behind a router
 };
 
 }  // namespace isthmus::app

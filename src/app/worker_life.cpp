@@ -136,12 +136,21 @@ class WorkerLife {
     if (!opened) return tl::unexpected(opened.error());
     link_ = std::move(*opened);
     endpoints_ = transport::is_wildcard(host) ? transport::at_host(link_->endpoints(), *own) : link_->endpoints();
+    if (options_.map_ports && transport::is_behind_router(*own)) ask_router();
     if (auto ready = use_relays(); !ready) return ready;
     link_->connect(kCoordinator, course_.enrolled.coordinator, coordinator_key_);
     began_ = heard_ = process::monotonic_now();
     // Whoever has moved may have its passes since long ago.
     renew_at_ = !tunnel_ ? kNever : course_.moved ? heard_ : heard_ + kRenew;
     return {};
+  }
+
+  void ask_router() {
+    if (!course_.ports) course_.ports.emplace();
+    std::vector<std::uint16_t> ports;
+    for (const auto& endpoint : {endpoints_.control, endpoints_.bulk})
+      if (const auto address = transport::read_address(endpoint)) ports.push_back(address->port);
+    course_.ports->want(std::move(ports));
   }
 
   // The tunnel stays as long as the sockets to which it leads.
@@ -176,7 +185,9 @@ class WorkerLife {
 
     const Time now = turn.now;
     stay_in_touch(turn, now);
+    if (turn.slept && course_.ports) course_.ports->again();
     while (auto result = compute_->try_take()) take(std::move(*result), now);
+    if (ready_ && router_has_answered()) begin(*std::exchange(ready_, {}), now);
     const LeaveTaking::Life life{steps_, [&](auto effects) { carry_out(std::move(effects)); },
                                  [&] { return state(now); }};
     if (const auto code = leave_taking_.turn(life, now); code && exit_code_.value_or(0) == 0) exit_code_ = code;
@@ -215,6 +226,9 @@ class WorkerLife {
   nlohmann::json state(Time now) const {
     auto state = serving_state(course_, run_.run.name, seat_, steps_, {began_, heard_, now});
     if (const auto comes = courier_->progress(); !comes.empty()) state["does"] = "waits for " + comes;
+    const auto relays = tunnel_ ? std::optional(tunnel_->figures()) : std::nullopt;
+    const auto router = course_.ports ? course_.ports->outcome() : std::nullopt;
+    if (auto reach = reach_text(router, relays); !reach.empty()) state["reach"] = std::move(reach);
     return state;
   }
 
@@ -277,12 +291,16 @@ class WorkerLife {
     std::visit(
         [&](auto&& value) {
           if constexpr (std::is_same_v<std::decay_t<decltype(value)>, runner::StageReady>)
-            begin(value, now);
+            ready_ = value;
           else
             carry_out(steps_->job_done(std::move(value), now));
         },
         std::move(result.value));
   }
+
+  // The coordinator looks once whether it can dial this worker: when it hears where that is. The router was asked while
+  // the stage was made, so this is rarely waited for.
+  bool router_has_answered() const { return !course_.ports || course_.ports->outcome(); }
 
   void begin(const runner::StageReady& ready, Time now) {
     router::WorkerIdentity identity{self_,         seat_.stage,  seat_.replica,     endpoints_, ask_after(run_, plan_),
@@ -347,8 +365,9 @@ class WorkerLife {
   std::optional<CheckpointCourier> courier_;
   std::unique_ptr<ComputeThread> compute_;
   std::unique_ptr<ProcessLink> link_;
-  protocol::Endpoints endpoints_;          // of this worker, on its own network
-  std::unique_ptr<relay::Tunnel> tunnel_;  // null: the run has no relays
+  protocol::Endpoints endpoints_;            // of this worker, on its own network
+  std::unique_ptr<relay::Tunnel> tunnel_;    // null: the run has no relays
+  std::optional<runner::StageReady> ready_;  // the stage is made, and nobody knows yet
   std::optional<router::WorkerSteps> steps_;
   ComputeTime time_;
   LeaveTaking leave_taking_;

@@ -25,6 +25,7 @@ struct WorkerOptions {
   std::string listen;     // address that other workers dial; empty: the one on the way to the coordinator
   double patience_s = 0;  // ends after so long without a coordinator; 0: never
   bool trace = false;
+  bool map_ports = true;  // asks a home router to let others in
 };
 
 // Returns the process's exit code.

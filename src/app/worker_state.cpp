@@ -40,4 +40,13 @@ json serving_state(const WorkerCourse& course, const std::string& run, protocol:
   return out;
 }
 
+std::string reach_text(const std::optional<std::string>& router, const std::optional<relay::Tunnel::Figures>& relays) {
+  std::string text = router.value_or("");
+  if (!relays) return text;
+  text += fmt::format("{}{} of {} relays can call it, {:.1f} MB went through them", text.empty() ? "" : "; ",
+                      relays->registered, relays->relays, static_cast<double>(relays->bytes) / 1e6);
+  if (!relays->trouble.empty()) text += " (" + relays->trouble + ")";
+  return text;
+}
+
 }  // namespace isthmus::app

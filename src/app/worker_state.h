@@ -7,6 +7,7 @@
 #include "app/worker_course.h"
 #include "base/time.h"
 #include "protocol/view.h"
+#include "relay/tunnel.h"
 #include "router/worker_steps.h"
 
 namespace isthmus::app {
@@ -24,5 +25,8 @@ struct LifeTimes {
 // While it serves `place` of the run, or is about to. `steps`: nothing while its stage is being made.
 nlohmann::json serving_state(const WorkerCourse& course, const std::string& run, protocol::Place place,
                              const std::optional<router::WorkerSteps>& steps, const LifeTimes& times);
+
+// How others reach it, for people. Nothing: it asked no router; it has no relays.
+std::string reach_text(const std::optional<std::string>& router, const std::optional<relay::Tunnel::Figures>& relays);
 
 }  // namespace isthmus::app

@@ -25,6 +25,7 @@ struct RunFolder {
   std::string decision_log() const { return path + "/coordinator.log"; }
   // Who the coordinator is; made at its first start and kept.
   std::string coordinator_identity() const { return path + "/coordinator.key"; }
+  std::string relay_key() const { return path + "/relay.key"; }
   std::string checkpoints() const { return path + "/checkpoint"; }
   // Which run's checkpoint this one began from, if it did.
   std::string origin() const { return checkpoints() + "/from.json"; }

@@ -72,6 +72,13 @@ bool is_wildcard(const std::string& host) {
   return address && IN6_IS_ADDR_UNSPECIFIED(&*address);
 }
 
+bool is_behind_router(const std::string& host) {
+  in_addr address{};
+  if (::inet_pton(AF_INET, plain_address(host).c_str(), &address) != 1) return false;
+  const std::uint32_t bits = ntohl(address.s_addr);
+  return bits >> 24 == 10 || bits >> 20 == 0xac1 || bits >> 16 == 0xc0a8 || bits >> 22 == 0x191;
+}
+
 std::string network_of(const std::string& host) {
   const std::string plain = plain_address(host);
   auto address = six(plain);

@@ -28,6 +28,8 @@ std::string plain_address(const std::string& host);
 bool is_loopback(const std::string& host);
 // Whether it stands for all of a machine's, 0.0.0.0 or ::.
 bool is_wildcard(const std::string& host);
+// Whether nobody outside can dial it, because a router stands between: RFC 1918, and providers' 100.64.0.0/10.
+bool is_behind_router(const std::string& host);
 // What machines on one network have in common, as the coordinator sees them: an IPv4 address, which is a home router's
 // for all behind it, or the first 64 bits of an IPv6 one.
 std::string network_of(const std::string& host);

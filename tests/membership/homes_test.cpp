@@ -21,7 +21,7 @@ class HomesTest : public ByHandTest {
     net_.add_machine("coordinator", 1);
   }
   pid_t coordinate(std::vector<std::string> more = {}) {
-    more.insert(more.begin(), {"--listen", "203.0.113.1", "--port", "7000"});
+    more.insert(more.begin(), {"--listen", listen_, "--port", "7000"});
     return ByHandTest::coordinate(more, net_.within("coordinator"));
   }
   // What an owner sends to a friend.
@@ -57,6 +57,7 @@ class HomesTest : public ByHandTest {
     for (const auto& [name, pid] : workers) EXPECT_EQ(end(pid, name).code, 0) << name << "\n" << read(output(name));
   }
 
+  std::string listen_ = "203.0.113.1";
   Namespaces net_;
 };
 
@@ -143,5 +144,59 @@ TEST_F(HomesTest, AHomeWhoseAddressChangesGoesOn) {
   expect_good_end(coordinator, {{"anna", anna}, {"ben", ben}});
   expect_weights_of_a_long_run();
 }
+
+TEST_F(HomesTest, NeighboursBehindTwoRoutersMeetOverIpv6) {
+  net_.add_home("anna", 11);
+  net_.add_home("ben", 12);
+  listen_ = "2001:db8::1";
+  const pid_t coordinator = coordinate();
+  ASSERT_TRUE(serves()) << read(output("coordinator"));
+  const std::string string = invite();
+  const pid_t anna = join("anna", string), ben = join("ben", string);
+  expect_good_end(coordinator, {{"anna", anna}, {"ben", ben}});
+  expect_undisturbed();
+}
+
+// Nobody says good-bye: its connections are half open until somebody notices.
+TEST_F(HomesTest, ACoordinatorWhoseHostRestartsFindsItsWorkersWaiting) {
+  net_.add_home("anna", 11);
+  net_.add_home("ben", 12);
+  pid_t coordinator = coordinate({"--set", kLonger});
+  ASSERT_TRUE(serves()) << read(output("coordinator"));
+  const std::string string = invite();
+  const pid_t anna = join("anna", string), ben = join("ben", string);
+  ASSERT_TRUE(reaches("out", 5)) << read(output("coordinator")) << read(output("anna")) << read(output("ben"));
+  net_.plug("coordinator", false);
+  kill_at_once(coordinator);
+  net_.plug("coordinator", true);
+  coordinator = coordinate({"--set", kLonger});
+  expect_good_end(coordinator, {{"anna", anna}, {"ben", ben}});
+  expect_weights_of_a_long_run();
+}
+
+class OpeningHomesTest : public HomesTest, public ::testing::WithParamInterface<Namespaces::Asking> {};
+
+// There is no relay, so they get nowhere without it.
+TEST_P(OpeningHomesTest, ARouterThatIsAskedLetsNeighboursIn) {
+  net_.add_home("anna", 11);
+  net_.add_home("ben", 12);
+  if (!net_.open_on_request("ben", GetParam(), folder_)) GTEST_SKIP() << "needs miniupnpd";
+  const pid_t coordinator = coordinate({"--no-relay", "--set", kLonger});
+  ASSERT_TRUE(serves()) << read(output("coordinator"));
+  const pid_t anna = join("anna", invite({"--stage", "0"})), ben = join("ben", invite({"--stage", "1"}));
+  ASSERT_TRUE(reaches("out", 2)) << read(output("coordinator")) << read(output("anna")) << read(output("ben"));
+  EXPECT_EQ(net_.open_ports("ben"), 2);
+  const auto said = run({"status", folder_ + "/home-ben"});
+  EXPECT_NE(said.output.find(GetParam() == Namespaces::Asking::kUpnp ? "through (UPnP)" : "through (NAT-PMP)"),
+            std::string::npos)
+      << said.output;
+  expect_good_end(coordinator, {{"anna", anna}, {"ben", ben}});
+  EXPECT_EQ(net_.open_ports("ben"), 0) << "they are given back";
+  expect_weights_of_a_long_run();
+}
+
+INSTANTIATE_TEST_SUITE_P(Asking, OpeningHomesTest,
+                         ::testing::Values(Namespaces::Asking::kNatPmp, Namespaces::Asking::kUpnp),
+                         [](const auto& p) { return p.param == Namespaces::Asking::kUpnp ? "Upnp" : "NatPmp"; });
 
 }  // namespace

@@ -15,6 +15,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 
 namespace {
 
@@ -46,10 +47,12 @@ Namespaces::Namespaces() {
   }
   spaces_.push_back("internet");
   run("ip -n " + space("internet") + " link set switch up");
+  run("ip -n " + space("internet") + " addr add 2001:db8::ffff/64 dev switch nodad");
+  run("ip netns exec " + space("internet") + " sysctl -qw net.ipv6.conf.all.forwarding=1");
 }
 
 Namespaces::~Namespaces() {
-  for (const pid_t pid : recorders_) {
+  for (const pid_t pid : servants_) {
     ::kill(pid, SIGKILL);
     ::waitpid(pid, nullptr, 0);
   }
@@ -85,22 +88,31 @@ void Namespaces::add_machine(const std::string& name, int number) {
   connect(name, "uplink", "internet", name);
   run("ip -n " + space("internet") + " link set " + name + " master switch");
   run("ip -n " + space(name) + " addr add 203.0.113." + std::to_string(number) + "/24 dev uplink");
+  run("ip -n " + space(name) + " addr add 2001:db8::" + std::to_string(number) + "/64 dev uplink nodad");
+  run("ip -n " + space(name) + " -6 route add default via 2001:db8::ffff");
 }
 
 void Namespaces::add_home(const std::string& name, int number) {
-  const std::string router = name + "-router", lan = "192.168." + std::to_string(number);
+  const std::string router = name + "-router", lan = "192.168." + std::to_string(number),
+                    lan6 = "2001:db8:" + std::to_string(number) + "::";
   add_machine(router, number);
   run("ip -n " + space(router) + " link add lan type bridge");
   run("ip -n " + space(router) + " link set lan up");
   run("ip -n " + space(router) + " addr add " + lan + ".1/24 dev lan");
-  run("ip netns exec " + space(router) + " sysctl -qw net.ipv4.ip_forward=1");
+  run("ip -n " + space(router) + " addr add " + lan6 + "1/64 dev lan nodad");
+  run("ip -n " + space("internet") + " -6 route add " + lan6 + "/64 via 2001:db8::" + std::to_string(number));
+  run("ip netns exec " + space(router) + " sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
   run("ip netns exec " + space(router) +
-      " nft 'table ip home {"
-      " chain out { type nat hook postrouting priority srcnat; oifname uplink masquerade; };"
+      " nft 'table inet filter {"
+      " chain miniupnpd { }; chain prerouting_miniupnpd { }; chain postrouting_miniupnpd { };"
+      " chain before { type nat hook prerouting priority dstnat; jump prerouting_miniupnpd; };"
+      " chain out { type nat hook postrouting priority srcnat; jump postrouting_miniupnpd;"
+      "  meta nfproto ipv4 oifname uplink masquerade; };"
       " chain through { type filter hook forward priority filter; policy accept;"
-      "  iifname uplink ct state established,related accept; iifname uplink drop; };"
+      "  iifname uplink ct state established,related accept; jump miniupnpd; iifname uplink drop; };"
       " chain in { type filter hook input priority filter; policy accept;"
-      "  iifname uplink ct state established,related accept; iifname uplink drop; }; }'");
+      "  iifname uplink ct state established,related accept;"
+      "  iifname uplink meta l4proto ipv6-icmp accept; iifname uplink drop; }; }'");
   add_guest(name, name, 2);
 }
 
@@ -113,6 +125,51 @@ void Namespaces::add_guest(const std::string& name, const std::string& home, int
       "ip -n " + space(router) + " -4 -o addr show dev lan | grep -o '192[.]168[.][0-9]*' | head -n1";
   run("ip -n " + space(name) + " addr add $(" + find + ")." + std::to_string(last) + "/24 dev uplink");
   run("ip -n " + space(name) + " route add default via $(" + find + ").1");
+  const std::string find6 =
+      "ip -n " + space(router) + " -6 -o addr show dev lan scope global | grep -o '2001:db8:[0-9]*' | head -n1";
+  run("ip -n " + space(name) + " addr add $(" + find6 + ")::" + std::to_string(last) + "/64 dev uplink nodad");
+  run("ip -n " + space(name) + " -6 route add default via $(" + find6 + ")::1");
+}
+
+// miniupnpd takes no address of those that are for examples for one outside, so it is told another.
+bool Namespaces::open_on_request(const std::string& home, Asking how, const std::string& folder) {
+  constexpr const char* kProgram = "/usr/sbin/miniupnpd";
+  if (::access(kProgram, X_OK) != 0) return false;
+  const std::string file = folder + "/" + home + "-router.conf", router = home + "-router";
+  std::ofstream(file) << "ext_ifname=uplink\next_ip=9.9.9.9\nlistening_ip=lan\nsecure_mode=yes\n"
+                      << "uuid=00000000-0000-0000-0000-000000000001\n"
+                      << "enable_natpmp=" << (how == Asking::kNatPmp ? "yes" : "no") << "\n"
+                      << "enable_upnp=" << (how == Asking::kUpnp ? "yes" : "no") << "\n"
+                      << "allow 1024-65535 0.0.0.0/0 1024-65535\ndeny 0-65535 0.0.0.0/0 0-65535\n";
+  const std::string pid_file = file + ".pid", log = file + ".log";
+  const auto go_there = within(router);
+  stay([=] {
+    go_there();
+    if (std::freopen(log.c_str(), "w", stderr) == nullptr) return 1;
+    return ::execl(kProgram, kProgram, "-d", "-f", file.c_str(), "-P", pid_file.c_str(), nullptr);
+  });
+  return true;
+}
+
+int Namespaces::open_ports(const std::string& home) const {
+  const std::string list = "ip netns exec " + space(home + "-router") + " nft list ruleset";
+  int count = 0;
+  if (FILE* rules = ::popen(list.c_str(), "r")) {
+    std::array<char, 1024> line;
+    while (std::fgets(line.data(), line.size(), rules))
+      count += std::string(line.data()).find(" dnat ") != std::string::npos;
+    ::pclose(rules);
+  }
+  return count;
+}
+
+void Namespaces::stay(const std::function<int()>& work) {
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    ::_exit(work());
+  }
+  servants_.push_back(pid);
 }
 
 void Namespaces::shape(const std::string& name, double down, double up) {
@@ -148,26 +205,23 @@ void Namespaces::record(const std::string& name, const std::string& file) {
   int ready[2];
   ASSERT_EQ(::pipe2(ready, O_CLOEXEC), 0);
   const auto go_there = within(name);
-  const pid_t pid = ::fork();
-  if (pid == 0) {
-    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  stay([&] {
     go_there();
     const int seen = ::socket(AF_PACKET, SOCK_RAW, htons(ETH_P_ALL));
     const int room = 64 << 20;
     const int out = ::open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND, 0600);
     if (seen < 0 || out < 0 || ::setsockopt(seen, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof room) != 0 ||
         ::write(ready[1], "!", 1) != 1)
-      ::_exit(1);
+      return 1;
     std::array<char, 1 << 16> frame;
     for (ssize_t n; (n = ::recv(seen, frame.data(), frame.size(), 0)) > 0;)
-      if (::write(out, frame.data(), static_cast<std::size_t>(n)) != n) ::_exit(1);
-    ::_exit(0);
-  }
+      if (::write(out, frame.data(), static_cast<std::size_t>(n)) != n) return 1;
+    return 0;
+  });
   ::close(ready[1]);
   char go = 0;
   EXPECT_EQ(::read(ready[0], &go, 1), 1) << "cannot see what passes " << name;
   ::close(ready[0]);
-  recorders_.push_back(pid);
 }
 
 std::function<void()> Namespaces::within(const std::string& name) const {

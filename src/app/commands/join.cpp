@@ -54,6 +54,8 @@ void add_join(CommandLine& line) {
              "Address at which other workers reach it (default: the one from which it reaches the coordinator)");
   add_number(*command, "--patience", worker.patience_s,
              "End after so many seconds without a coordinator; 0: look for it for ever", 0, 1e9);
+  command->add_flag("!--no-port-mapping", worker.map_ports,
+                    "Do not ask the home router to let other workers in (NAT-PMP, UPnP)");
   command->add_flag("--trace", worker.trace, "Record spans");
   add_example(*command, "isthmus join runs/hand/join --home worker-a");
   command->callback([&] { line.chosen = [&] { return join(options); }; });

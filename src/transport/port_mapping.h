@@ -1,0 +1,68 @@
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace isthmus::transport {
+
+// A home router that lets what comes to its own ports through to a machine behind it, if one asks: by NAT-PMP (RFC
+// 6886, libnatpmp) or as an Internet Gateway Device (UPnP, miniupnpc). Neither has a clock that one could turn; all
+// calls block.
+class HomeRouter {
+ public:
+  virtual ~HomeRouter() = default;
+  // The one that this machine is behind; null: none that does so answers. At most about two seconds.
+  static std::unique_ptr<HomeRouter> find();
+
+  // For people: what it speaks.
+  virtual std::string language() const = 0;
+  // Its address outside; empty: it does not say.
+  virtual std::string outside() = 0;
+  // What comes to this TCP port goes to the same port of this machine, for kLeaseSeconds. False: it will not.
+  virtual bool open(std::uint16_t port) = 0;
+  virtual void close(std::uint16_t port) = 0;
+
+  static constexpr std::uint32_t kLeaseSeconds = 3600;
+};
+
+// Ports of this machine that its home router is asked to let through, as long as this object lives. The ports outside
+// are the same, so that nobody has to be told of them: whoever sees this machine's address and knows its ports can
+// dial. The router is talked to in a thread of its own; calls return at once, but for the end, which gives back what
+// was got and may wait a few seconds for a router that does not answer.
+class PortMapping {
+ public:
+  PortMapping();
+  ~PortMapping();
+  PortMapping(const PortMapping&) = delete;
+  PortMapping& operator=(const PortMapping&) = delete;
+
+  // These from now on, and no others.
+  void want(std::vector<std::uint16_t> ports);
+  // Asks anew: this machine slept, or is elsewhere now.
+  void again();
+  // For people; nothing: it is not known yet what becomes of the ports.
+  std::optional<std::string> outcome() const;
+
+ private:
+  void work(const std::stop_token& stop);
+  std::string ask_for(const std::vector<std::uint16_t>& ports);
+  void give_back();
+
+  mutable std::mutex mutex_;
+  std::condition_variable_any changed_;
+  std::vector<std::uint16_t> wanted_;
+  bool anew_ = false;
+  std::optional<std::string> outcome_;
+  // The thread's.
+  std::unique_ptr<HomeRouter> router_;
+  std::vector<std::uint16_t> open_;
+  std::jthread thread_;
+};
+
+}  // namespace isthmus::transport
