@@ -40,9 +40,12 @@ Finding machine() {
 }
 
 Finding device() {
-  if (const auto torch = stage::torch_module(); !torch)
-    return {Kind::kBad, "device", torch.error().message, "install a build with libtorch"};
-  return {Kind::kGood, "device", "libtorch is there and loads", ""};
+  const auto torch = stage::torch_module();
+  if (!torch) return {Kind::kBad, "device", torch.error().message, "install a build with libtorch"};
+  return {Kind::kGood, "device",
+          (*torch)->has_cuda() ? "libtorch loads, and finds a CUDA device"
+                               : "libtorch loads; it finds no CUDA device, so the processor computes",
+          ""};
 }
 
 Finding disk(const std::string& home) {

@@ -117,9 +117,21 @@ class Worker {
         receive_run(answer.spec, course_.invite.run_id, options_.invite.name(), {options_.overrides, options_.host});
     if (!received) return tl::unexpected(received.error());
     run_ = std::move(received->run);
+    // Sums of a deterministic run are those of a processor.
+    if (looks_for_cuda() && !run_->emulated.devices && !run_->run.deterministic)
+      if (const auto torch = stage::torch_module(); torch && (*torch)->has_cuda()) run_->host.device = "cuda";
     plan_ = std::move(received->plan);
     course_.enroller.have_spec();
     return {};
+  }
+
+  // Nobody has said what computes.
+  bool looks_for_cuda() const {
+    const auto says = [](const std::string& set) { return set.starts_with("pipeline.device"); };
+    if (options_.device != "auto" || std::ranges::any_of(options_.overrides, says)) return false;
+    if (options_.host.empty()) return true;
+    const auto text = config::config_file_text(options_.host, "a host file");
+    return text && config::host_device(*text).empty();
   }
 
   // Whether somebody wants it to leave.

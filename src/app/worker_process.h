@@ -25,7 +25,8 @@ struct WorkerOptions {
   std::string listen;     // address that other workers dial; empty: the one on the way to the coordinator
   double patience_s = 0;  // ends after so long without a coordinator; 0: never
   bool trace = false;
-  bool map_ports = true;  // asks a home router to let others in
+  std::string device = "auto";  // auto: CUDA if this machine has it and nothing else says what computes; cpu; cuda
+  bool map_ports = true;        // asks a home router to let others in
 };
 
 // Returns the process's exit code.

@@ -80,6 +80,7 @@ void for_each_spec_field(Spec& r, Visit&& visit) {
   visit("emulated", "weight_gradient_ms", r.emulated.weight_gradient_ms);
   visit("emulated", "forward_bytes", r.emulated.forward_bytes);
   visit("emulated", "backward_bytes", r.emulated.backward_bytes);
+  visit("emulated", "state_bytes", r.emulated.state_bytes);
   visit("emulated", "parameters", r.emulated.parameters);
   visit("emulated", "slow_peer", r.emulated.slow_peer);
   visit("emulated", "slow_factor", r.emulated.slow_factor);

@@ -57,6 +57,7 @@ void Connections::forget_the_gone(const protocol::View& view) {
     const auto partner = std::ranges::find(view.partners, entry.first, &protocol::Member::session);
     return !view.find(entry.first) && !view.find_joining(entry.first) && partner == view.partners.end();
   });
+  std::erase_if(waiting_, [&](SessionId session) { return !dialled_.contains(session); });
 }
 
 void Connections::know(const protocol::Member& member, Time now) {
@@ -76,18 +77,21 @@ bool Connections::dials(const protocol::Member& other) const {
 void Connections::dial(const protocol::Member& member, Time now) {
   // An earlier life of it would take turns with this one.
   std::erase_if(dialled_, [&](const auto& entry) {
-    return entry.second.member.peer == member.peer && entry.first != member.session;
+    const bool earlier = entry.second.member.peer == member.peer && entry.first != member.session;
+    if (earlier) waiting_.erase(entry.first);
+    return earlier;
   });
   auto next = ways(own_, member.location, context_.identity.relays);
   auto [at, fresh] = dialled_.try_emplace(member.session);
   if (!fresh && at->second.ways == next) return;
   at->second = {member, std::move(next), 0, now};
+  if (!context_.connected.contains(member.peer)) waiting_.insert(member.session);
   if (!at->second.ways.empty()) context_.run(protocol::Dial{member, at->second.ways.front()});
 }
 
 void Connections::tick(Time now) {
-  for (auto& [session, dialled] : dialled_) {
-    if (context_.connected.contains(dialled.member.peer)) dialled.since = now;
+  for (const SessionId session : waiting_) {
+    Dialled& dialled = dialled_.at(session);
     if (dialled.ways.size() < 2 || now - dialled.since < kNextWay) continue;
     dialled.at = (dialled.at + 1) % dialled.ways.size();
     dialled.since = now;
@@ -97,8 +101,8 @@ void Connections::tick(Time now) {
 
 Time Connections::next_due() const {
   Time due = kNever;
-  for (const auto& [session, dialled] : dialled_)
-    if (dialled.ways.size() >= 2 && !context_.connected.contains(dialled.member.peer))
+  for (const SessionId session : waiting_)
+    if (const Dialled& dialled = dialled_.at(session); dialled.ways.size() >= 2)
       due = std::min(due, dialled.since + kNextWay);
   return due;
 }
@@ -106,11 +110,14 @@ Time Connections::next_due() const {
 void Connections::connected(PeerId peer) {
   context_.connected.insert(peer);
   down_since_.erase(peer);
+  std::erase_if(waiting_, [&](SessionId session) { return dialled_.at(session).member.peer == peer; });
 }
 
 void Connections::lost(PeerId peer, Time now) {
   context_.connected.erase(peer);
   down_since_.try_emplace(peer, now);
+  for (auto& [session, dialled] : dialled_)
+    if (dialled.member.peer == peer && waiting_.insert(session).second) dialled.since = now;
 }
 
 Duration Connections::patience(const protocol::Member& member) const {

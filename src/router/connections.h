@@ -42,7 +42,7 @@ class Connections {
     protocol::Member member;
     std::vector<protocol::Way> ways;
     std::size_t at = 0;  // of them
-    Time since{};        // not connected
+    Time since{};        // this way is tried, while it is not connected
   };
   void know(const protocol::Member& member, Time now);
   void forget_the_gone(const protocol::View& view);
@@ -53,6 +53,7 @@ class Connections {
   protocol::Location own_;  // as the newest view says
   std::set<SessionId> allowed_;
   std::map<SessionId, Dialled> dialled_;
+  std::set<SessionId> waiting_;        // those that have no connection
   std::map<PeerId, Time> down_since_;  // lost then, or expected since then and not there yet
 };
 

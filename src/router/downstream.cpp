@@ -27,14 +27,14 @@ void Downstream::view_changed(bool epoch_changed, Time now) {
 
 // A probe that is sent before there is a connection goes nowhere.
 void Downstream::probe(Time now) {
-  std::erase_if(unprobed_, [&](SessionId session) {
-    const protocol::Member* member = context_.view.find(session);
-    if (member && !context_.connected.contains(member->peer)) return false;
-    if (member)
-      context_.send_to(session,
-                       protocol::Probe{context_.tag_to(session), static_cast<std::uint64_t>(now.count() / 1000)});
-    return true;
-  });
+  std::erase_if(unprobed_, [&](SessionId session) { return !context_.view.find(session); });
+  for (const auto& member : context_.view.live)
+    if (context_.connected.contains(member.peer)) probe(member.session, now);
+}
+
+void Downstream::probe(SessionId session, Time now) {
+  if (unprobed_.erase(session) == 0) return;
+  context_.send_to(session, protocol::Probe{context_.tag_to(session), static_cast<std::uint64_t>(now.count() / 1000)});
 }
 
 // The successor of these records died or was expelled. This holds also if its gradient has arrived: its replacement
@@ -283,7 +283,8 @@ void Downstream::ask(MicrobatchId m, StepRecord& record, Time now) {
 
 void Downstream::peer_connected(PeerId peer, Time now) {
   cut_.erase(peer);
-  if (context_.live()) probe(now);
+  const auto newcomer = std::ranges::find(context_.view.live, peer, &protocol::Member::peer);
+  if (context_.live() && newcomer != context_.view.live.end()) probe(newcomer->session, now);
   for (auto& [m, record] : records_) {
     if (!wants_answer(m, record)) continue;
     const protocol::Member* member = context_.view.find(record.successor);

@@ -42,6 +42,7 @@ class Downstream {
  private:
   void replace_lost_successors(Time now);
   void probe(Time now);
+  void probe(SessionId session, Time now);
   void send(MicrobatchId m, StepRecord& record, Time now, SessionId avoid = kNoSession);
   void send_again(MicrobatchId m, StepRecord& record, Time now);
   void search(MicrobatchId m, StepRecord& record, Time now);

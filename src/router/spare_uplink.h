@@ -33,10 +33,11 @@ class SpareUplink {
   // A home has other guests, and no measurement is exact.
   static constexpr double kShareOfIdle = 0.9;
   static constexpr double kShareAlways = 0.1;
+  static constexpr double kFraming = 1514.0 / 1448;  // Ethernet, IP and TCP
 
   Duration takes(std::uint64_t bytes, double share) const {
     const double rate = measured_ > 0 ? std::min(stated_, measured_) : stated_;
-    return seconds(static_cast<double>(bytes) / (share * rate));
+    return seconds(static_cast<double>(bytes) * kFraming / (share * rate));
   }
 
   double stated_;

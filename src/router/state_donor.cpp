@@ -10,8 +10,12 @@ constexpr Duration kFollowed = seconds(30);  // after the last request
 constexpr Duration kUnused = seconds(5);     // a snapshot may make room for another, whoever may want it
 constexpr std::size_t kQueueMax = 1024;
 constexpr std::size_t kSnapshotsMax = 2;
-constexpr std::size_t kKeptUpdatesMax = 32;
-constexpr std::uint64_t kUpdateBytesMax = 512ull << 20;
+// While somebody follows: whoever fetched a snapshot for minutes has missed the steps of all that time. As many bytes
+// as the state has, for with more it would be quicker to fetch that again.
+constexpr std::size_t kFollowedUpdatesMax = 1 << 16;
+constexpr std::uint64_t kUpdateBytesMax = 512ull << 20;  // or as many as the state has
+// While nobody does.
+constexpr std::size_t kIdleUpdatesMax = 32;
 // Of small ones, as many as a member that was away may have missed.
 constexpr std::uint64_t kIdleUpdateBytesMax = 64ull << 20;
 
@@ -135,7 +139,7 @@ void StateDonor::applied(const protocol::Commit& commit, std::vector<SharedBytes
     return;
   }
   updates_[commit.step.value] = {commit, std::move(totals)};
-  forget_updates(kKeptUpdatesMax, kUpdateBytesMax);
+  forget_updates(kFollowedUpdatesMax, std::max(kUpdateBytesMax, context_.stage_plan().state_bytes));
 }
 
 // But the newest few.
@@ -223,7 +227,7 @@ void StateDonor::tick(Time now) {
   snapshots_.clear();
   // Nobody follows, but one that was away may come back.
   if (context_.local())
-    forget_updates(kKeptUpdatesMax, kIdleUpdateBytesMax);
+    forget_updates(kIdleUpdatesMax, kIdleUpdateBytesMax);
   else
     forget_updates(1, kUpdateBytesMax);
 }

@@ -179,6 +179,7 @@ struct RunSpec {
     double weight_gradient_ms = 250;
     std::uint64_t forward_bytes = 0;   // payload of a microbatch; 0: what the boundary codec would send
     std::uint64_t backward_bytes = 0;  // likewise
+    std::uint64_t state_bytes = 0;     // what whoever joins a stage fetches; 0: its one number
     std::uint64_t parameters = 0;      // of a stage, for the syncs of its replicas
     // One worker (peers count from 1, stage by stage) that takes slow_factor times as long; 0: none.
     std::uint32_t slow_peer = 0;

@@ -176,10 +176,14 @@ class EmulatedStage final : public runner::StageCompute {
     return {};
   }
 
-  SharedBytes state() const override { return outer_ ? outer_->state() : number(weights_); }
+  SharedBytes state() const override {
+    if (outer_) return outer_->state();
+    return share(payload(weights_, plan_.stages[stage_.value].state_bytes));
+  }
   Status restore(ByteView state) override {
     if (outer_) return outer_->restore(state);
-    if (state.size() != 8) return fail("a state of {} bytes, expected 8", state.size());
+    const std::uint64_t expected = plan_.stages[stage_.value].state_bytes;
+    if (state.size() != expected) return fail("a state of {} bytes, expected {}", state.size(), expected);
     drop_step();
     weights_ = *take_le<std::uint64_t>(state);
     return {};

@@ -20,6 +20,9 @@ class TorchModule {
  public:
   virtual ~TorchModule() = default;
 
+  // A CUDA device, and a driver for it.
+  virtual bool has_cuda() const = 0;
+
   // The stage's layers on a CPU or CUDA device. Errors: no such device. Sets the process's number of compute threads.
   virtual Result<std::unique_ptr<runner::StageCompute>> make_stage(const spec::RunConfig& run, StageId stage,
                                                                    ReplicaId replica) const = 0;

@@ -1,6 +1,10 @@
 // The demo's model, trained by four homes behind routers that let nobody in, with links of 80 Mb/s down and 20 up.
 
+#include <signal.h>
+
+#include <algorithm>
 #include <filesystem>
+#include <map>
 #include <set>
 #include <string>
 #include <vector>
@@ -8,6 +12,7 @@
 #include "membership/by_hand.h"
 #include "membership/marks.h"
 #include "membership/namespaces.h"
+#include "membership/process_memory.h"
 
 namespace {
 
@@ -24,12 +29,51 @@ class FourHomesTest : public ByHandTest {
     words.push_back(ISTHMUS_SOURCE_DIR "/configs/webster.toml");
     words.insert(words.end(), {"--out", folder_ + "/" + out});
     for (const std::string& set :
-         {std::string("run.steps=3"), std::string("run.deterministic=true"), std::string("train.evaluate_every=3"),
+         {std::string("run.steps=4"), std::string("run.deterministic=true"), std::string("train.evaluate_every=3"),
           std::string("train.evaluation_microbatches=2"), std::string("link.emulate=false"),
-          "data.train=" + folder_ + "/train.bin", "data.validation=" + folder_ + "/validation.bin"})
+          std::string("checkpoint.every=1"), "data.train=" + folder_ + "/train.bin",
+          "data.validation=" + folder_ + "/validation.bin"})
       words.insert(words.end(), {"--set", set});
     return words;
   }
+  std::string home(const std::string& name) const { return folder_ + "/home-" + name; }
+  // The newest checkpoint's weights; empty: there is none yet.
+  std::string newest_weights(const std::string& name) const {
+    std::string newest;
+    std::error_code none;
+    for (const auto& file : fs::recursive_directory_iterator(home(name), none))
+      if (file.path().filename() == "weights.safetensors") newest = std::max(newest, file.path().string());
+    return newest;
+  }
+  // While the coordinator stands still no step is committed, so what is in a worker's memory is what it saved last.
+  void look_into_memories(pid_t coordinator, const std::map<std::string, pid_t>& workers) {
+    ::kill(coordinator, SIGSTOP);
+    std::set<std::string> versions;
+    const bool alike = eventually([&] {
+      versions.clear();
+      for (const auto& [name, pid] : workers)
+        versions.insert(fs::path(newest_weights(name)).parent_path().filename().string());
+      return versions.size() == 1 && *versions.begin() >= "step-00000002";
+    });
+    std::map<std::string, Marks> marks;
+    for (const auto& [name, pid] : workers) {
+      ::kill(pid, SIGSTOP);
+      write_memory(pid, folder_ + "/memory-" + name);
+      for (const auto& [other, of_other] : workers)
+        (other == name ? marks["own of " + name] : marks[name]).add_tensors(newest_weights(other), 4096 + 32);
+    }
+    for (const auto& [name, pid] : workers) ::kill(pid, SIGCONT);
+    ::kill(coordinator, SIGCONT);
+    ASSERT_TRUE(alike) << versions.size() << " versions";
+    for (const auto& [name, pid] : workers) {
+      const std::string memory = folder_ + "/memory-" + name;
+      EXPECT_GT(marks[name].size(), 100u);
+      EXPECT_FALSE(marks[name].are_in(memory, sizeof(float))) << name << " has weights of another stage";
+      EXPECT_TRUE(marks["own of " + name].are_in(memory, sizeof(float))) << name;
+      fs::remove(memory);
+    }
+  }
+
   Namespaces net_;
 };
 
@@ -55,6 +99,10 @@ TEST_F(FourHomesTest, TrainTheSameWeightsAsOneMachine) {
   for (const auto& name : names)
     workers.push_back(
         begin(name, {"join", invite, "--home", folder_ + "/home-" + name, "--patience", "90"}, net_.within(name)));
+  ASSERT_TRUE(reaches("out", 2)) << read(output("coordinator"));
+  std::map<std::string, pid_t> at_work;
+  for (std::size_t i = 0; i < names.size(); ++i) at_work[names[i]] = workers[i];
+  look_into_memories(coordinator, at_work);
   const auto done = end(coordinator, "coordinator");
   EXPECT_EQ(done.code, 0) << done.output << events();
   for (std::size_t i = 0; i < names.size(); ++i) EXPECT_EQ(end(workers[i], names[i]).code, 0) << read(output(names[i]));

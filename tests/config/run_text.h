@@ -93,6 +93,7 @@ input_gradient_ms = 2
 weight_gradient_ms = 0.3
 forward_bytes = 1000
 backward_bytes = 2000
+state_bytes = 2500
 parameters = 3000
 [checkpoint]
 every = 5

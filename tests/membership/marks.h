@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bitset>
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
@@ -20,7 +21,10 @@ class Marks {
   void add(std::string_view bytes, std::size_t every) {
     for (std::size_t at = 0; at + kBytes <= bytes.size(); at += every) {
       const std::string_view mark = bytes.substr(at, kBytes);
-      if (std::set<char>(mark.begin(), mark.end()).size() > kBytes / 2) marks_.emplace(front(mark), mark);
+      if (std::set<char>(mark.begin(), mark.end()).size() > kBytes / 2) {
+        marks_.emplace(front(mark), mark);
+        begun_.set(short_of(front(mark)));
+      }
     }
   }
   void add_file(const std::string& path, std::size_t every) { add(read(path), every); }
@@ -33,11 +37,14 @@ class Marks {
   }
   std::size_t size() const { return marks_.size(); }
 
-  bool are_in(const std::string& path) const {
+  // At a multiple of `step`.
+  bool are_in(const std::string& path, std::size_t step = 1) const {
     const std::string bytes = read(path);
-    for (std::size_t at = 0; at + kBytes <= bytes.size(); ++at)
+    for (std::size_t at = 0; at + kBytes <= bytes.size(); at += step) {
+      if (!begun_[short_of(front(std::string_view(bytes).substr(at)))]) continue;
       for (auto [mark, end] = marks_.equal_range(front(std::string_view(bytes).substr(at))); mark != end; ++mark)
         if (bytes.compare(at, kBytes, mark->second) == 0) return true;
+    }
     return false;
   }
   // The first file below the folder that holds one; empty: none does.
@@ -53,9 +60,11 @@ class Marks {
     std::memcpy(&value, bytes.data(), sizeof value);
     return value;
   }
+  static std::size_t short_of(std::uint64_t front) { return front * 0x9e3779b97f4a7c15 >> 44; }
   static std::string read(const std::string& path) {
     std::ifstream in(path, std::ios::binary);
     return {std::istreambuf_iterator<char>(in), {}};
   }
   std::unordered_multimap<std::uint64_t, std::string> marks_;
+  std::bitset<1 << 20> begun_;  // no mark begins otherwise; a quick look
 };

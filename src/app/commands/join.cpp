@@ -23,6 +23,7 @@ int join(JoinOptions& options) {
   auto source = invite_source(options.invite, options.worker.home);
   if (!source) return report(tl::unexpected(source.error()));
   options.worker.invite = std::move(*source);
+  if (options.worker.device != "auto") options.worker.overrides.push_back("pipeline.device=" + options.worker.device);
   if (options.up_mbps) options.worker.overrides.push_back(fmt::format("link.uplink_mbps={}", *options.up_mbps));
   return serve_worker(options.worker);
 }
@@ -48,6 +49,11 @@ void add_join(CommandLine& line) {
                    "section.key=value: what this machine has otherwise than the run file says, its device or the paths "
                    "of its data; may be repeated")
       ->allow_extra_args(false);
+  command
+      ->add_option("--device", worker.device,
+                   "What computes: cpu, cuda, or auto: what the host file says, otherwise CUDA if this machine has it")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str();
   add_number(*command, "--up", options.up_mbps, "Uplink of this machine, in Mb/s (default: what the run assumes)", 0,
              1e6);
   add_listen(*command, worker.listen,

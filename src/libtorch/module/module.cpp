@@ -7,6 +7,7 @@
 #include "libtorch/merging.h"
 #include "libtorch/recutting.h"
 #include "libtorch/torch_stage.h"
+#include "model/torch.h"
 #include "stage/torch_module.h"
 
 namespace isthmus::libtorch {
@@ -15,6 +16,7 @@ namespace {
 
 class Module final : public stage::TorchModule {
  public:
+  bool has_cuda() const override { return torch::cuda::is_available(); }
   Result<std::unique_ptr<runner::StageCompute>> make_stage(const spec::RunConfig& run, StageId stage,
                                                            ReplicaId replica) const override {
     return make_torch_stage(run, stage, replica);

@@ -88,7 +88,8 @@ protocol::Plan make_plan(const spec::RunConfig& run) {
     // An emulated stage has one weight and no optimizer.
     const bool emulated = run.emulated.devices;
     planned.parameters = emulated ? 1 : parameters_of(run, stage.first_layer, stage.end_layer);
-    planned.state_bytes = emulated ? 8 : state_bytes_of(run, stage.first_layer, stage.end_layer);
+    planned.state_bytes = emulated ? std::max<std::uint64_t>(8, run.emulated.state_bytes)
+                                   : state_bytes_of(run, stage.first_layer, stage.end_layer);
     if (is_local(run, StageId(s))) {
       planned.local = true;
       plan.sync_every = run.sync.every;
