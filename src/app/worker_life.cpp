@@ -303,8 +303,15 @@ class WorkerLife {
   bool router_has_answered() const { return !course_.ports || course_.ports->outcome(); }
 
   void begin(const runner::StageReady& ready, Time now) {
-    router::WorkerIdentity identity{self_,         seat_.stage,  seat_.replica,     endpoints_, ask_after(run_, plan_),
-                                    run_.uplink(), ready.device, tunnel_ != nullptr};
+    router::WorkerIdentity identity{self_,
+                                    seat_.stage,
+                                    seat_.replica,
+                                    endpoints_,
+                                    ask_after(run_, plan_),
+                                    run_.uplink(),
+                                    ready.device,
+                                    tunnel_ != nullptr,
+                                    run_.host.downlink_mbps * 1e6 / 8};
     steps_.emplace(plan_, identity, router::WorkerSteps::Origin{ready.version, ready.timeline}, process::fresh_seed());
     carry_out(steps_->peer_connected(kCoordinator, now));
   }

@@ -102,6 +102,7 @@ void for_each_host_field(Host& h, Visit&& visit) {
   visit("data", "train", h.data.train);
   visit("data", "validation", h.data.validation);
   visit("link", "uplink_mbps", h.uplink_mbps);
+  visit("link", "downlink_mbps", h.downlink_mbps);
   visit("pipeline", "device", h.device);
   visit("pipeline", "threads", h.threads);
   visit("pipeline", "activation_mb", h.activation_mb);

@@ -31,6 +31,7 @@ void PieceRequests::clear() {
   asked_.clear();
   absent_.clear();
   sources_.clear();
+  paused_ = false;
 }
 
 void PieceRequests::want(const protocol::Piece& piece) {
@@ -43,6 +44,7 @@ bool PieceRequests::is_absent(const protocol::Piece& piece, PeerId source) const
 }
 
 void PieceRequests::ask(const std::vector<const protocol::Member*>& sources, Time now) {
+  paused_ = false;
   sources_.clear();
   for (const protocol::Member* source : sources) sources_.insert(source->peer);
   std::map<PeerId, std::size_t> in_flight;
@@ -71,8 +73,13 @@ void PieceRequests::ask(const std::vector<const protocol::Member*>& sources, Tim
       ++at;
       continue;
     }
+    const double rate = context_.identity.fetched_per_second;
+    const bool limited = rate > 0 && piece.kind == protocol::PieceKind::kSnapshot;
+    paused_ = limited && free_at_ > now;
+    if (paused_) break;
     at = wanted_.erase(at);
     asked_[piece] = {best->peer, now};
+    if (limited) free_at_ = std::max(free_at_, now) + seconds(static_cast<double>(protocol::kPieceBytes) / rate);
     ++in_flight[best->peer];
     --room;
     context_.run(protocol::SendMessage{
@@ -113,7 +120,7 @@ std::optional<protocol::Piece> PieceRequests::lost() const {
 void PieceRequests::forget_absences() { absent_.clear(); }
 
 Time PieceRequests::next_due() const {
-  Time due = kNever;
+  Time due = paused_ ? free_at_ : kNever;
   for (const auto& [piece, asked] : asked_) due = std::min(due, asked.at + patience(piece));
   return due;
 }

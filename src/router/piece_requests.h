@@ -46,6 +46,8 @@ class PieceRequests {
   std::map<protocol::Piece, Asked> asked_;
   std::map<protocol::Piece, std::set<PeerId>> absent_;  // of those two
   std::set<PeerId> sources_;
+  Time free_at_{};       // when the next piece of a snapshot may be asked for
+  bool paused_ = false;  // until then
 };
 
 }  // namespace isthmus::router

@@ -28,6 +28,8 @@ struct WorkerIdentity {
   double bytes_per_second = 10e6;
   protocol::DeviceFigures device;
   bool relays = false;  // there are some through which it reaches others
+  // What it asks of others to join; 0: as much as they give.
+  double fetched_per_second = 0;
 };
 
 // What the parts of a worker's state machine share: the newest view, this life's session, and the effects so far.

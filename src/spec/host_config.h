@@ -18,6 +18,8 @@ struct HostConfig {
 
   // [link]: what this machine may send, in Mb/s; 0: what the run assumes, link.bandwidth_mbps.
   double uplink_mbps = 0;
+  // What it fetches to join a stage; 0: as fast as it comes.
+  double downlink_mbps = 0;
 
   // [pipeline]
   std::string device = "cpu";  // cpu | cuda | emulated

@@ -49,6 +49,7 @@ TEST(LoadRun, ReadsEveryKey) {
   expected.link = {12.5, 20, 0.1, 0.003, true, 60};
   expected.pipeline = {"explicit", 2, 1, {{0, 3, 1}, {3, 8, 1}}, "1f1b", "round_robin", 0, "9"};
   expected.host.uplink_mbps = 3.5;
+  expected.host.downlink_mbps = 7.5;
   expected.host.device = "emulated";
   expected.host.threads = 1;
   expected.host.activation_mb = 100;

@@ -68,6 +68,7 @@ factored_layers = 6
 [link]
 bandwidth_mbps = 12.5
 uplink_mbps = 3.5
+downlink_mbps = 7.5
 latency_ms = 20
 jitter_ms = 0.1
 loss = 0.003

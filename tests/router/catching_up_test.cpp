@@ -142,6 +142,25 @@ TEST_F(CatchingUp, ASnapshotTakesNineTenthsOfAnUplinkThatNobodyElseUses) {
               .001);  // the last piece leaves then
 }
 
+// Whoever shares a home's downlink with others says how much of it he takes.
+TEST(Fetching, TakesNoMoreOfTheDownlinkThanItMay) {
+  WorkerContext joiner = context_of(3, SessionId(13));
+  WorkerIdentity slow = joiner.identity;
+  slow.fetched_per_second = 10. * protocol::kPieceBytes;
+  WorkerContext context{joiner.plan, slow, joiner.view, {}, joiner.session, {}};
+  SiblingFetch fetch(context);
+  Time now = seconds(100);
+  for (std::uint64_t asked = 1; asked <= 6; ++asked) {
+    fetch.pursue(0, now);
+    EXPECT_EQ(context.effects.size(), asked);
+    if (asked < 6) {
+      EXPECT_EQ(fetch.next_due(), seconds(100 + .1 * static_cast<double>(asked)));
+      now = fetch.next_due();
+    }
+  }
+  EXPECT_GT(fetch.next_due(), now + seconds(1)) << "nothing is left to ask for";
+}
+
 TEST_F(CatchingUp, WhatIsHereStaysWhenASourceGoes) {
   fetch_.pursue(version_, now_);
   auto asked = std::exchange(joiner_.effects, {});

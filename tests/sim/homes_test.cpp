@@ -52,6 +52,22 @@ TEST(Homes, LoseNothingWhateverBreaks) {
   }
 }
 
+// `isthmus simulate --homes` with 1,000 of them takes a minute: docs/design/tests.md.
+TEST(Homes, LoseNothingWhenThereAreManyOfThem) {
+  protocol::Plan plan = draw_plan(1);
+  plan.stages.resize(2, plan.stages.front());
+  for (auto& stage : plan.stages) stage.replicas = 40;
+  plan.microbatches = 80;
+  plan.steps = 4;
+  SimulationOptions options;
+  options.homes = true;
+  options.faults = 60;
+  for (std::uint64_t seed = 1; seed <= times(5); ++seed) {
+    const auto result = simulate(plan, seed, options);
+    EXPECT_TRUE(result.violations.empty()) << "seed " << seed << ": " << result.violations.front();
+  }
+}
+
 TEST(Homes, LoseNothingToRelaysAddressesAndSleep) {
   SimulationOptions options;
   options.homes = true;

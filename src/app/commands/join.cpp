@@ -15,7 +15,7 @@ namespace {
 struct JoinOptions {
   std::string invite;
   WorkerOptions worker;
-  std::optional<double> up_mbps;
+  std::optional<double> up_mbps, down_mbps;
 };
 
 int join(JoinOptions& options) {
@@ -25,6 +25,7 @@ int join(JoinOptions& options) {
   options.worker.invite = std::move(*source);
   if (options.worker.device != "auto") options.worker.overrides.push_back("pipeline.device=" + options.worker.device);
   if (options.up_mbps) options.worker.overrides.push_back(fmt::format("link.uplink_mbps={}", *options.up_mbps));
+  if (options.down_mbps) options.worker.overrides.push_back(fmt::format("link.downlink_mbps={}", *options.down_mbps));
   return serve_worker(options.worker);
 }
 
@@ -56,6 +57,8 @@ void add_join(CommandLine& line) {
       ->capture_default_str();
   add_number(*command, "--up", options.up_mbps, "Uplink of this machine, in Mb/s (default: what the run assumes)", 0,
              1e6);
+  add_number(*command, "--down", options.down_mbps,
+             "Most that it fetches to join a stage, in Mb/s (default: as fast as it comes)", 0, 1e6);
   add_listen(*command, worker.listen,
              "Address at which other workers reach it (default: the one from which it reaches the coordinator)");
   add_number(*command, "--patience", worker.patience_s,
