@@ -15,7 +15,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-constexpr std::uint64_t kNumbers = 40 * kTile + 123;
+constexpr std::uint64_t kNumbers = 16 * kTile + 123;
 
 struct Combiner {
   const char* name;
