@@ -88,20 +88,25 @@ every = 5
     for (const char* file : {"/text", "/train.bin", "/validation.bin"})
       std::filesystem::copy_file(made + file, folder_ + file, std::filesystem::copy_options::overwrite_existing);
   }
-  // A run in one stage that nothing happens to, as "whole": its losses and hashes are those of every run with these
-  // settings, however its layers are cut. Trained once for all tests that give it this name.
-  void whole_run(const std::string& name, const std::vector<std::string>& settings) const {
-    const std::string made = made_once("whole-" + name, [&](const std::string& folder) {
+  // The folder of a run with these settings, trained once for all tests that give it this name; empty: it failed.
+  std::string run_once(const std::string& name, const std::vector<std::string>& settings) const {
+    const std::string made = made_once(name, [&](const std::string& folder) {
       std::vector<std::string> arguments = {"train", folder_ + "/run.toml", "--out", folder + "/run"};
       for (const auto& set : settings) arguments.insert(arguments.end(), {"--set", set});
       const auto done = run(arguments);
       EXPECT_EQ(done.code, 0) << done.output;
       return done.code == 0;
     });
+    return made.empty() ? made : made + "/run";
+  }
+  // A run in one stage that nothing happens to, as "whole": its losses and hashes are those of every run with these
+  // settings, however its layers are cut.
+  void whole_run(const std::string& name, const std::vector<std::string>& settings) const {
+    const std::string made = run_once("whole-" + name, settings);
     ASSERT_FALSE(made.empty());
     std::filesystem::create_directories(folder_ + "/whole");
     for (const char* file : {"/metrics.jsonl", "/summary.json", "/events.jsonl"})
-      std::filesystem::copy_file(made + "/run" + file, folder_ + "/whole" + file);
+      std::filesystem::copy_file(made + file, folder_ + "/whole" + file);
   }
   // A run whose text has a stretch of noise, which it skips.
   static std::vector<std::string> noisy() {
