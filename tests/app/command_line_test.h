@@ -69,13 +69,14 @@ every = 5
     const std::string text = read(folder_ + "/run.toml");
     std::ofstream(folder_ + "/run.toml") << text.substr(0, text.find("[pipeline]")) << end;
   }
-  // With so many bytes of noise somewhere, which a model that has learned the rest takes for a spike.
+  // With so many bytes of noise where a run comes to it late (step 55 of 60), so that a model that has learned the rest
+  // takes it for a spike.
   void write_text(unsigned noise) const {
     const std::string made = made_once("text-" + std::to_string(noise), [&](const std::string& folder) {
       std::ofstream text(folder + "/text");
       for (unsigned i = 0; i < 3000; ++i) {
         text << "the quick brown fox " << i * i % 97 << " jumps over the lazy dog\n";
-        for (unsigned n = 0; i == 1200 && n < noise; ++n) text << static_cast<char>(n * 2654435761u >> 13);
+        for (unsigned n = 0; i == 2300 && n < noise; ++n) text << static_cast<char>(n * 2654435761u >> 13);
       }
       text.close();
       const auto packed = run({"data", "pack", "--train", folder + "/train.bin", "--validation",
@@ -87,17 +88,48 @@ every = 5
     for (const char* file : {"/text", "/train.bin", "/validation.bin"})
       std::filesystem::copy_file(made + file, folder_ + file, std::filesystem::copy_options::overwrite_existing);
   }
+  // The folder of a run with these settings, trained once for all tests that give it this name; empty: it failed.
+  std::string run_once(const std::string& name, const std::vector<std::string>& settings) const {
+    const std::string made = made_once(name, [&](const std::string& folder) {
+      std::vector<std::string> arguments = {"train", folder_ + "/run.toml", "--out", folder + "/run"};
+      for (const auto& set : settings) arguments.insert(arguments.end(), {"--set", set});
+      const auto done = run(arguments);
+      EXPECT_EQ(done.code, 0) << done.output;
+      return done.code == 0;
+    });
+    return made.empty() ? made : made + "/run";
+  }
+  // A run in one stage that nothing happens to, as "whole": its losses and hashes are those of every run with these
+  // settings, however its layers are cut.
+  void whole_run(const std::string& name, const std::vector<std::string>& settings) const {
+    const std::string made = run_once("whole-" + name, settings);
+    ASSERT_FALSE(made.empty());
+    std::filesystem::create_directories(folder_ + "/whole");
+    for (const char* file : {"/metrics.jsonl", "/summary.json", "/events.jsonl"})
+      std::filesystem::copy_file(made + file, folder_ + "/whole" + file);
+  }
+  // A run whose text has a stretch of noise, which it skips.
+  static std::vector<std::string> noisy() {
+    return {"run.steps=60", "train.learning_rate=0.01", "train.spike_window=16"};
+  }
+  void noisy_run() const {
+    write_text(400);
+    auto settings = noisy();
+    settings.push_back("pipeline.stages=1");
+    whole_run("noisy", settings);
+  }
   // The folder `name` that `make` fills when the first test of a build asks for it, in whichever process; the others
   // find it there. Empty if it could not be made.
   std::string made_once(const std::string& name, const std::function<bool(const std::string& folder)>& make) const {
     namespace fs = std::filesystem;
     const fs::path all = ISTHMUS_BINARY_DIR "/fixtures", binary = ISTHMUS_BINARY_DIR "/isthmus";
     fs::create_directories(all);
-    const int lock = ::open((all / "lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    const int lock = ::open((all / (name + ".lock")).c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     if (lock < 0 || ::flock(lock, LOCK_EX) != 0) return {};
     const fs::path folder = all / name, writing = all / (name + ".writing");
-    // Another program may make something else.
-    if (!fs::exists(folder) || fs::last_write_time(folder / "made") < fs::last_write_time(binary)) {
+    // Another program may make something else, and another test ask for something else.
+    const auto newest = std::max(fs::last_write_time(binary), fs::last_write_time(fs::canonical("/proc/self/exe")));
+    if (!fs::exists(folder) || fs::last_write_time(folder / "made") < newest) {
       fs::remove_all(folder);
       fs::remove_all(writing);
       fs::create_directories(writing);

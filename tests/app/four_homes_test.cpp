@@ -30,8 +30,8 @@ class FourHomesTest : public ByHandTest {
     words.insert(words.end(), {"--out", folder_ + "/" + out});
     for (const std::string& set :
          {std::string("run.steps=4"), std::string("run.deterministic=true"), std::string("train.evaluate_every=3"),
-          std::string("train.evaluation_microbatches=2"), std::string("link.emulate=false"),
-          std::string("checkpoint.every=1"), "data.train=" + folder_ + "/train.bin",
+          std::string("train.evaluation_microbatches=1"), std::string("model.context=128"),
+          std::string("link.emulate=false"), std::string("checkpoint.every=1"), "data.train=" + folder_ + "/train.bin",
           "data.validation=" + folder_ + "/validation.bin"})
       words.insert(words.end(), {"--set", set});
     return words;

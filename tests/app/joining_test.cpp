@@ -103,9 +103,9 @@ class JoiningTest : public CommandLineTest, public ::testing::WithParamInterface
   std::vector<json> disturbed(int first, int second, const std::vector<std::string>& same,
                               const std::vector<std::string>& links, const std::function<void()>& hurt) const {
     if (is_exact()) {
-      write_run(1, 1);
-      const auto whole = run(train("whole", same));
-      EXPECT_EQ(whole.code, 0) << whole.output;
+      auto alone = same;
+      alone.insert(alone.end(), {"pipeline.stages=1", "train.spike_sigma=0"});
+      whole_run(same.at(0) + "-" + same.at(1), alone);
     }
     write_run(first, second);
     auto all = same;
@@ -143,12 +143,12 @@ class JoiningTest : public CommandLineTest, public ::testing::WithParamInterface
   }
   // Half a second's or a second's worth of weights for each joiner.
   static std::vector<std::string> small() {
-    return {is_exact() ? "run.steps=50" : "run.steps=80", is_exact() ? "model.hidden=64" : "model.hidden=128"};
+    return {is_exact() ? "run.steps=30" : "run.steps=58", is_exact() ? "model.hidden=64" : "model.hidden=128"};
   }
+  // Slow, so that the steps outlast the start of a process wherever this runs.
   static std::vector<std::string> small_link() {
-    return {"link.latency_ms=10", std::string("link.bandwidth_mbps=") + (is_exact()     ? "80"
-                                                                         : is("diloco") ? "120"
-                                                                                        : "40")};
+    return is_exact() ? std::vector<std::string>{"link.latency_ms=30", "link.bandwidth_mbps=80"}
+                      : std::vector<std::string>{"link.latency_ms=20", "link.bandwidth_mbps=40"};
   }
   // Both were killed: whoever is back first is stopped soon after its first word, until the other one is there, too.
   void hold_the_first(const std::string& out, const std::vector<int>& peers) const {
@@ -191,7 +191,7 @@ TEST_P(JoiningTest, FinishesFromTheOthersWhenADonorIsKilledInMidTransfer) {
     int steps, killed;
     const char* link;
   };
-  const Case of = is_exact() ? Case{22, 3, "80"} : is("diloco") ? Case{70, 24, "40"} : Case{110, 37, "20"};
+  const Case of = is_exact() ? Case{20, 3, "80"} : is("diloco") ? Case{58, 24, "40"} : Case{90, 37, "20"};
   const int joiner = 3;
   int donor = 0;
   const auto all = disturbed(1, 4, {"run.steps=" + std::to_string(of.steps), "model.hidden=128"},
@@ -224,8 +224,14 @@ TEST_P(JoiningTest, FinishesFromTheOthersWhenADonorIsKilledInMidTransfer) {
   EXPECT_NE(find(all, lost, "admitted", donor), kNone) << "the donor did not come back\n" << text(all);
 }
 
+INSTANTIATE_TEST_SUITE_P(Modes, JoiningTest, ::testing::Values("exact", "diloco", "sparseloco", "slices"),
+                         [](const auto& p) { return p.param; });
+
+// Who steps on its own joins in the same way whatever it tells the others, so one of those modes stands for all.
+class TogetherTest : public JoiningTest {};
+
 // Two of three replicas are killed at once: both have only the third to fetch from.
-TEST_P(JoiningTest, LetsTwoReplicasOfAStageInThatComeBackTogether) {
+TEST_P(TogetherTest, LetsTwoReplicasOfAStageInThatComeBackTogether) {
   const auto all = disturbed(1, 3, small(), small_link(), [&] {
     ASSERT_TRUE(is_complete("hurt", is_exact() ? 4 : 37, 4));
     kill_workers("hurt", {2, 4});
@@ -234,7 +240,7 @@ TEST_P(JoiningTest, LetsTwoReplicasOfAStageInThatComeBackTogether) {
   expect_together(all, 2, 4);
 }
 
-TEST_P(JoiningTest, LetsReplicasOfTwoStagesInThatComeBackTogether) {
+TEST_P(TogetherTest, LetsReplicasOfTwoStagesInThatComeBackTogether) {
   const auto all = disturbed(2, 2, small(), small_link(), [&] {
     ASSERT_TRUE(is_complete("hurt", is_exact() ? 4 : 37, 4));
     kill_workers("hurt", {1, 4});
@@ -243,7 +249,7 @@ TEST_P(JoiningTest, LetsReplicasOfTwoStagesInThatComeBackTogether) {
   expect_together(all, 1, 4);
 }
 
-INSTANTIATE_TEST_SUITE_P(Modes, JoiningTest, ::testing::Values("exact", "diloco", "sparseloco", "slices"),
+INSTANTIATE_TEST_SUITE_P(Modes, TogetherTest, ::testing::Values("exact", "sparseloco"),
                          [](const auto& p) { return p.param; });
 
 }  // namespace

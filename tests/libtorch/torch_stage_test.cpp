@@ -229,7 +229,8 @@ class TorchStageTest : public ::testing::Test {
 TEST_F(TorchStageTest, EndsWithTheSameWeightsHoweverTheLayersAreCut) {
   for (const char* precision : {"fp32", "bf16"}) {
     const std::string set = std::string("train.precision=") + precision;
-    const auto one = trained(run_of("1", {set})), two = trained(run_of("2", {set})), four = trained(run_of("4", {set}));
+    const auto one = trained(run_of("1", {set}), 6), two = trained(run_of("2", {set}), 6),
+               four = trained(run_of("4", {set}), 6);
     EXPECT_EQ(one.digests().size(), 6u);
     EXPECT_EQ(one.digests(), two.digests()) << precision;
     EXPECT_EQ(one.digests(), four.digests()) << precision;
@@ -247,8 +248,8 @@ TEST_F(TorchStageTest, EndsWithTheSameWeightsInEveryFormThatLosesNothing) {
       {"boundary.codec=subspace", "boundary.factored_layers=4", "train.writer_learning_rate=1.5"},
   };
   for (const auto& form : forms) {
-    const auto one = trained(run_of("1", form), 6), three = trained(run_of("3", form), 6),
-               four = trained(run_of("4", form), 6);
+    const auto one = trained(run_of("1", form), 3), three = trained(run_of("3", form), 3),
+               four = trained(run_of("4", form), 3);
     EXPECT_EQ(one.digests(), three.digests()) << ::testing::PrintToString(form);
     EXPECT_EQ(one.digests(), four.digests()) << ::testing::PrintToString(form);
     EXPECT_EQ(one.losses, four.losses) << ::testing::PrintToString(form);
@@ -507,22 +508,24 @@ class EveryForm : public TorchStageTest, public ::testing::WithParamInterface<co
 TEST_P(EveryForm, LearnsWithFourBitsANumber) {
   // So few steps have to be whole ones.
   const char* whole = "train.writer_learning_rate=1";
-  const auto adamw = trained(run_with({whole})), exact = trained(run_with({"boundary.values=fp32", whole}));
-  const auto muon = trained(run_with({"train.optimizer=muon", "train.learning_rate=4e-3", whole}));
+  const int steps = 12;
+  const auto adamw = trained(run_with({whole}), steps),
+             exact = trained(run_with({"boundary.values=fp32", whole}), steps);
+  const auto muon = trained(run_with({"train.optimizer=muon", "train.learning_rate=4e-3", whole}), steps);
   // Six of 32 numbers are little to learn from.
-  const double share = adamw.run.boundary.codec == "top_k" ? 0.95 : 0.9;
+  const double share = adamw.run.boundary.codec == "top_k" ? 0.95 : 0.93;
   EXPECT_LT(adamw.losses.back(), adamw.losses.front() * share);
-  EXPECT_NEAR(adamw.losses.back(), exact.losses.back(), 0.03);
-  EXPECT_LT(muon.losses.back(), muon.losses.front() * 0.8);
+  EXPECT_NEAR(adamw.losses.back(), exact.losses.back(), 0.01);
+  EXPECT_LT(muon.losses.back(), muon.losses.front() * 0.83);
 }
 
 TEST_P(EveryForm, SendsTheBytesThatThePlanCounts) {
-  for (const char* forward : {"fp32", "bf16", "int8", "int4"})
-    for (const char* backward : {"fp32", "bf16", "int8", "int4"})
-      Pipeline(
-          run_with({std::string("boundary.values=") + forward, std::string("boundary.gradient_values=") + backward}),
-          folder_)
-          .step(1);
+  // Each way has its own codec, so every kind of numbers once in each, next to another kind, is all there is.
+  const std::vector<std::string> kinds = {"fp32", "bf16", "int8", "int4"};
+  for (std::size_t i = 0; i < kinds.size(); ++i)
+    Pipeline(run_with({"boundary.values=" + kinds[i], "boundary.gradient_values=" + kinds[(i + 1) % kinds.size()]}),
+             folder_)
+        .step(1);
 }
 
 TEST_P(EveryForm, HasTheStateThatThePlanCounts) {
@@ -550,8 +553,7 @@ TEST_P(EveryForm, ContinuesFromACheckpointAndFromASiblingWithTheSameBits) {
     }
     EXPECT_EQ(first.digests(), loaded.digests());
     EXPECT_EQ(first.digests(), restored.digests());
-    for (std::uint64_t s = 3; s <= 5; ++s)
-      for (Pipeline* pipeline : {&first, &loaded, &restored}) pipeline->step(s);
+    for (Pipeline* pipeline : {&first, &loaded, &restored}) pipeline->step(3);
     for (const Pipeline* pipeline : {&loaded, &restored})
       for (std::size_t s = 0; s < first.stages.size(); ++s)
         EXPECT_TRUE(first.stages[s]->state() == pipeline->stages[s]->state()) << s;
@@ -562,10 +564,10 @@ TEST_P(EveryForm, ComputesTheSameBitsAgain) {
   for (const auto& run : runs()) {
     spec::RunConfig recomputing = run;
     recomputing.host.recompute = "always";
-    const auto once = trained(run, 3), again = trained(run, 3), recomputed = trained(recomputing, 3);
+    // With what it kept, and with what it computed once more.
+    const auto once = trained(run, 2), again = trained(recomputing, 2);
     EXPECT_EQ(once.digests(), again.digests());
     EXPECT_EQ(once.losses, again.losses);
-    EXPECT_EQ(once.digests(), recomputed.digests());
   }
 }
 

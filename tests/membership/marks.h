@@ -38,11 +38,11 @@ class Marks {
   std::size_t size() const { return marks_.size(); }
 
   // At a multiple of `step`.
-  bool are_in(const std::string& path, std::size_t step = 1) const {
-    const std::string bytes = read(path);
+  bool are_in(const std::string& path, std::size_t step = 1) const { return are_within(read(path), step); }
+  bool are_within(std::string_view bytes, std::size_t step = 1) const {
     for (std::size_t at = 0; at + kBytes <= bytes.size(); at += step) {
-      if (!begun_[short_of(front(std::string_view(bytes).substr(at)))]) continue;
-      for (auto [mark, end] = marks_.equal_range(front(std::string_view(bytes).substr(at))); mark != end; ++mark)
+      if (!begun_[short_of(front(bytes.substr(at)))]) continue;
+      for (auto [mark, end] = marks_.equal_range(front(bytes.substr(at))); mark != end; ++mark)
         if (bytes.compare(at, kBytes, mark->second) == 0) return true;
     }
     return false;

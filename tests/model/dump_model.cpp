@@ -1,11 +1,15 @@
 // Writes a model's initial weights, one microbatch, and what this project computes from them, for
-// tests/reference/reference.py to compare with its own: dump_model FOLDER [section.key=value …]
+// tests/reference/reference.py to compare with its own: dump_model FOLDER CASE… Each case is overrides, apart by
+// spaces; the first one's files go to FOLDER/0.
 
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -92,18 +96,15 @@ struct Stages {
   }
 };
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  if (argc < 2) return 2;
-  at::set_num_threads(1);
-  const auto parsed = config::parse_run(kRun, "dump_model", {argv + 2, argv + argc});
+int dump_case(const std::string& folder, const std::vector<std::string>& overrides) {
+  std::filesystem::create_directories(folder);
+  const auto parsed = config::parse_run(kRun, "dump_model", overrides);
   if (!parsed) {
     for (const auto& problem : parsed.error()) std::fprintf(stderr, "%s\n", problem.text().c_str());
     return 78;
   }
   const spec::RunConfig& run = *parsed;
-  Dump dump{argv[1], {}};
+  Dump dump{folder, {}};
   dump.index["run"] = nlohmann::json::parse(config::resolved_json(run));
 
   Stages stages(run);
@@ -161,5 +162,20 @@ int main(int argc, char** argv) {
   for (const auto& model : stages.models)
     for (const auto& p : model.parameters()) dump.tensor("final." + p.name, p.master);
   std::ofstream(dump.folder + "/index.json") << dump.index.dump(1);
+  return 0;
+}
+
+}  // namespace
+
+// One process for all cases: libtorch takes longer to load than a case does.
+int main(int argc, char** argv) {
+  if (argc < 3) return 2;
+  at::set_num_threads(1);
+  for (int i = 2; i < argc; ++i) {
+    std::istringstream words(argv[i]);
+    const std::vector<std::string> overrides{std::istream_iterator<std::string>(words), {}};
+    if (const int code = dump_case(std::string(argv[1]) + "/" + std::to_string(i - 2), overrides); code != 0)
+      return code;
+  }
   return 0;
 }

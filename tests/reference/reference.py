@@ -229,10 +229,8 @@ def relative(ours, reference):
     return ((ours - reference).norm() / (reference.norm() + 1e-30)).item()
 
 
-def compare(program, case):
-    with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([program, folder, *case.split()], check=True)
-        index, tensors = load(folder)
+def compare(folder, case):
+    index, tensors = load(folder)
     reference = Reference(index["run"], tensors)
     logits = reference.logits()
     found = {"logits": relative(tensors["logits"], logits.detach().flatten(0, 1))}
@@ -253,7 +251,10 @@ def main():
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     torch.set_num_threads(1)
-    problems = [problem for case in CASES for problem in compare(sys.argv[1], case)]
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.argv[1], folder, *CASES], check=True)
+        problems = [problem for i, case in enumerate(CASES)
+                    for problem in compare(os.path.join(folder, str(i)), case)]
     for problem in problems:
         print(problem)
     sys.exit(1 if problems else 0)
