@@ -96,8 +96,8 @@ def figures(folder, state, busy):
         f"emulated.forward_bytes={payload}", "emulated.backward_bytes=1000", f"emulated.state_bytes={int(state)}",
         f"pipeline.replicas={options.donors + 1}",
     ]
-    coordinator = start("coordinator", "coordinator", "configs/emulated.toml", "--out", str(out), "--listen", "203.0.113.1",
-                        "--no-relay", *[word for one in sets for word in ("--set", one)])
+    coordinator = start("coordinator", "coordinator", "configs/emulated.toml", "--out", str(out),
+                        "--listen", "203.0.113.1", "--no-relay", *[word for one in sets for word in ("--set", one)])
     started = [coordinator]
     try:
         wait_for("a coordinator", 30, lambda: (out / "join").exists())

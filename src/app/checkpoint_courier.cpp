@@ -42,10 +42,10 @@ protocol::CheckpointPiece CheckpointCourier::answer(const protocol::CheckpointRe
 
 std::vector<protocol::Message> CheckpointCourier::turn(std::uint32_t timeline, router::SpareUplink& uplink, Time now) {
   std::vector<protocol::Message> messages;
-  while (!requests_.empty() && uplink.next_at() <= now) {
+  while (!requests_.empty() && (uplink.next_at() <= now || requests_.front().index == protocol::kFactsOnly)) {
     auto piece = answer(requests_.front());
     requests_.pop_front();
-    uplink.sent_spare(piece.tensor.bytes(), now);
+    if (const auto bytes = piece.tensor.bytes(); bytes > 0) uplink.sent_spare(bytes, now);
     messages.push_back(std::move(piece));
   }
   const std::uint64_t wanted = checkpoints_.wanted();
@@ -119,7 +119,7 @@ void CheckpointCourier::ask_anew() {
 }
 
 Time CheckpointCourier::next_due(const router::SpareUplink& uplink) const {
-  Time due = requests_.empty() ? kNever : uplink.next_at();
+  Time due = requests_.empty() ? kNever : requests_.front().index == protocol::kFactsOnly ? Time{} : uplink.next_at();
   if (fetch_)
     for (const auto& [index, at] : fetch_->asked) due = std::min(due, at + options_.ask_after);
   return due;

@@ -1,5 +1,6 @@
 #include "app/doctor.h"
 
+#include <signal.h>
 #include <sys/timex.h>
 #include <unistd.h>
 
@@ -145,6 +146,7 @@ Finding router(const transport::Address& door) {
 }
 
 Finding port_mapping() {
+  ::signal(SIGPIPE, SIG_IGN);  // routers hang up
   const auto router = transport::HomeRouter::find();
   if (!router)
     return {Kind::kNote, "ports",
@@ -162,15 +164,17 @@ Finding port_mapping() {
 std::vector<Finding> examine(const std::string& home, const std::optional<Invite>& invite) {
   std::vector<Finding> findings = {machine(), device(), disk(home), clock()};
   if (!invite) return findings;
+  bool behind_router = false;
   for (const std::string& text : invite->doors)
     if (const auto door = address_of(text, findings)) {
       findings.push_back(coordinator(*invite, *door));
       // Nothing is in between on one machine.
       if (transport::is_loopback(door->host)) continue;
       findings.push_back(router(*door));
-      if (const auto own = transport::local_address_towards(door->endpoint()); own && transport::is_behind_router(*own))
-        findings.push_back(port_mapping());
+      const auto own = transport::local_address_towards(door->endpoint());
+      behind_router = behind_router || (own && transport::is_behind_router(*own));
     }
+  if (behind_router) findings.push_back(port_mapping());
   return findings;
 }
 

@@ -14,7 +14,7 @@ namespace {
 
 constexpr std::uint64_t kPiecesInBlock = store::SealedCheckpoints::kBlockBytes / protocol::kPieceBytes;
 // Pieces that are read, and wait to be, at a time.
-constexpr std::size_t kReadAtOnce = 32;
+constexpr std::size_t kReadAtOnce = 128;
 static_assert(kPiecesInBlock == coordinator::Deposits::kPiecesKept);
 
 }  // namespace

@@ -41,6 +41,7 @@ constexpr Duration kLookForCoordinator = seconds(1), kSilence = seconds(5);
 
 // New passes for relays are asked for when half of their time is over, by this machine's own reckoning; or, if that
 // comes to nothing, a little later.
+constexpr Duration kRouterAnswers = seconds(4);
 constexpr Duration kRenew = seconds(kPassSeconds / 2.0), kRenewAgain = seconds(60);
 
 // One life of a worker in one place.
@@ -136,7 +137,11 @@ class WorkerLife {
     if (!opened) return tl::unexpected(opened.error());
     link_ = std::move(*opened);
     endpoints_ = transport::is_wildcard(host) ? transport::at_host(link_->endpoints(), *own) : link_->endpoints();
-    if (options_.map_ports && transport::is_behind_router(*own)) ask_router();
+    // A coordinator on the same network is reached, and reaches, without a router.
+    const auto there = transport::read_address(course_.enrolled.coordinator.control);
+    if (options_.map_ports && options_.listen.empty() && transport::is_behind_router(*own) && there &&
+        !transport::is_behind_router(there->host))
+      ask_router();
     if (auto ready = use_relays(); !ready) return ready;
     link_->connect(kCoordinator, course_.enrolled.coordinator, coordinator_key_);
     began_ = heard_ = process::monotonic_now();
@@ -185,15 +190,17 @@ class WorkerLife {
 
     const Time now = turn.now;
     stay_in_touch(turn, now);
-    if (turn.slept && course_.ports) course_.ports->again();
     while (auto result = compute_->try_take()) take(std::move(*result), now);
-    if (ready_ && router_has_answered()) begin(*std::exchange(ready_, {}), now);
+    if (ready_ && router_has_answered(now)) begin(*std::exchange(ready_, {}), now);
     const LeaveTaking::Life life{steps_, [&](auto effects) { carry_out(std::move(effects)); },
                                  [&] { return state(now); }};
     if (const auto code = leave_taking_.turn(life, now); code && exit_code_.value_or(0) == 0) exit_code_ = code;
     if (exit_code_ || moves_ || !steps_) return;
 
     steps_->set_stats(stats());
+    // In turns with those that fetch a snapshot: who gave last comes last.
+    if (!vault_had_last_) give_to_vault(now);
+    const std::uint64_t given = steps_->uplink().spares();
     for (const auto& connection : turn.connected) carry_out(steps_->peer_connected(connection.peer, now));
     for (auto& arrival : turn.messages) {
       course_.trace.note_message("receive", arrival.message, now);
@@ -204,9 +211,16 @@ class WorkerLife {
     }
     for (const PeerId peer : turn.disconnected) carry_out(steps_->peer_lost(peer, now));
     if (now >= steps_->next_due()) carry_out(steps_->tick(now));
+    if (steps_->uplink().spares() != given) vault_had_last_ = false;
+    give_to_vault(now);
+    course_.trace.note_wait(steps_->waiting_for(), now);
+  }
+
+  void give_to_vault(Time now) {
+    const std::uint64_t given = steps_->uplink().spares();
     for (auto& message : courier_->turn(steps_->view().timeline(), steps_->uplink(), now))
       link_->send(kCoordinator, message);
-    course_.trace.note_wait(steps_->waiting_for(), now);
+    if (steps_->uplink().spares() != given) vault_had_last_ = true;
   }
 
   // What the coordinator says.
@@ -244,7 +258,9 @@ class WorkerLife {
     if (connects) courier_->ask_anew();
     connected_ =
         (connected_ || connects) && std::ranges::find(turn.disconnected, kCoordinator) == turn.disconnected.end();
-    if (tunnel_ && (turn.slept || (connects && was_connected_))) tunnel_->again();
+    const bool elsewhere = turn.slept || (connects && was_connected_);
+    if (tunnel_ && elsewhere) tunnel_->again();
+    if (course_.ports && elsewhere) course_.ports->again();
     was_connected_ = was_connected_ || connects;
     const bool in_touch = now - heard_ < (connected_ ? kSilence : kLookForCoordinator);
     if (in_touch && now < renew_at_) return;
@@ -300,7 +316,9 @@ class WorkerLife {
 
   // The coordinator looks once whether it can dial this worker: when it hears where that is. The router was asked while
   // the stage was made, so this is rarely waited for.
-  bool router_has_answered() const { return !course_.ports || course_.ports->outcome(); }
+  bool router_has_answered(Time now) const {
+    return !course_.ports || course_.ports->outcome() || now - began_ > kRouterAnswers;
+  }
 
   void begin(const runner::StageReady& ready, Time now) {
     router::WorkerIdentity identity{self_,
@@ -379,8 +397,9 @@ class WorkerLife {
   ComputeTime time_;
   LeaveTaking leave_taking_;
   Time began_{};
-  Time heard_{};            // of the coordinator
-  Time renew_at_ = kNever;  // passes for relays
+  Time heard_{};                 // of the coordinator
+  Time renew_at_ = kNever;       // passes for relays
+  bool vault_had_last_ = false;  // of what training left of the uplink
   bool connected_ = false;
   bool was_connected_ = false;
   bool moves_ = false;

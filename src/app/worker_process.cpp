@@ -117,12 +117,22 @@ class Worker {
         receive_run(answer.spec, course_.invite.run_id, options_.invite.name(), {options_.overrides, options_.host});
     if (!received) return tl::unexpected(received.error());
     run_ = std::move(received->run);
-    // Sums of a deterministic run are those of a processor.
-    if (looks_for_cuda() && !run_->emulated.devices && !run_->run.deterministic)
-      if (const auto torch = stage::torch_module(); torch && (*torch)->has_cuda()) run_->host.device = "cuda";
     plan_ = std::move(received->plan);
+    choose_device();
     course_.enroller.have_spec();
     return {};
+  }
+
+  // Replicas that have to agree to the bit compute alike, and so does a deterministic run: with processors, unless
+  // somebody says otherwise.
+  void choose_device() {
+    const bool agrees = run_->sync.mode == "exact" &&
+                        std::ranges::any_of(plan_.stages, [](const auto& stage) { return stage.replicas > 1; });
+    if (!looks_for_cuda() || run_->emulated.devices || run_->run.deterministic || agrees) return;
+    const auto torch = stage::torch_module();
+    if (!torch || !(*torch)->has_cuda()) return;
+    run_->host.device = "cuda";
+    spdlog::info("{}: computes with CUDA", options_.name);
   }
 
   // Nobody has said what computes.

@@ -1,6 +1,7 @@
 #include "router/piece_requests.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace isthmus::router {
 
@@ -14,10 +15,13 @@ bool is_tensor(const protocol::Piece& piece) {
 // At one source. Small ones are 2 MiB, what a link of 100 Mb/s moves in 150 ms.
 std::size_t in_flight_max(const protocol::Piece& piece) { return is_tensor(piece) ? 4 : 32; }
 
+// This is called ten times a second, or when something arrives.
+constexpr Duration kCredit = std::chrono::milliseconds(200);
+
 }  // namespace
 
-// So many pieces may stand before the one that was asked for, and a source that trains on a narrow link sends at a
-// tenth of its uplink.
+// Of a source that gives nothing, whatever it was asked for. It may train on a narrow link, where a tenth is left for
+// this, and have other joiners to give to.
 Duration PieceRequests::patience(const protocol::Piece& piece) const {
   const auto& plan = context_.plan;
   const double bytes =
@@ -45,12 +49,13 @@ bool PieceRequests::is_absent(const protocol::Piece& piece, PeerId source) const
 
 void PieceRequests::ask(const std::vector<const protocol::Member*>& sources, Time now) {
   paused_ = false;
+  for (const PeerId source : std::exchange(gave_, {})) gave_at_[source] = now;
   sources_.clear();
   for (const protocol::Member* source : sources) sources_.insert(source->peer);
   std::map<PeerId, std::size_t> in_flight;
   std::erase_if(asked_, [&](const auto& entry) {
     const auto& [piece, asked] = entry;
-    const bool silent = now - asked.at >= patience(piece);
+    const bool silent = now - silent_since(asked) >= patience(piece);
     if (!silent && sources_.contains(asked.of)) {
       ++in_flight[asked.of];
       return false;
@@ -79,7 +84,8 @@ void PieceRequests::ask(const std::vector<const protocol::Member*>& sources, Tim
     if (paused_) break;
     at = wanted_.erase(at);
     asked_[piece] = {best->peer, now};
-    if (limited) free_at_ = std::max(free_at_, now) + seconds(static_cast<double>(protocol::kPieceBytes) / rate);
+    if (limited)
+      free_at_ = std::max(free_at_, now - kCredit) + seconds(static_cast<double>(protocol::kPieceBytes) / rate);
     ++in_flight[best->peer];
     --room;
     context_.run(protocol::SendMessage{
@@ -87,11 +93,17 @@ void PieceRequests::ask(const std::vector<const protocol::Member*>& sources, Tim
   }
 }
 
+Time PieceRequests::silent_since(const Asked& asked) const {
+  const auto gave = gave_at_.find(asked.of);
+  return gave == gave_at_.end() ? asked.at : std::max(asked.at, gave->second);
+}
+
 bool PieceRequests::arrived(const protocol::Piece& piece, PeerId from) {
   const auto at = asked_.find(piece);
   if (at == asked_.end() || at->second.of != from) return false;
   asked_.erase(at);
   absent_.erase(piece);
+  gave_.insert(from);
   return true;
 }
 
@@ -121,7 +133,7 @@ void PieceRequests::forget_absences() { absent_.clear(); }
 
 Time PieceRequests::next_due() const {
   Time due = paused_ ? free_at_ : kNever;
-  for (const auto& [piece, asked] : asked_) due = std::min(due, asked.at + patience(piece));
+  for (const auto& [piece, asked] : asked_) due = std::min(due, silent_since(asked) + patience(piece));
   return due;
 }
 

@@ -10,7 +10,8 @@
 namespace isthmus::router {
 
 // Pieces of one sort that a joining worker wants, and whom it has asked for which: several sources at once, a few
-// pieces in flight at each, another source when one stays silent. Resumes where it was when a source goes away.
+// pieces in flight at each, another source when one gives nothing any more. Resumes where it was when a source goes
+// away.
 class PieceRequests {
  public:
   explicit PieceRequests(WorkerContext& context) : context_(context) {}
@@ -38,6 +39,7 @@ class PieceRequests {
     PeerId of;
     Time at{};
   };
+  Time silent_since(const Asked& asked) const;
   Duration patience(const protocol::Piece& piece) const;
   bool is_absent(const protocol::Piece& piece, PeerId source) const;
 
@@ -46,8 +48,10 @@ class PieceRequests {
   std::map<protocol::Piece, Asked> asked_;
   std::map<protocol::Piece, std::set<PeerId>> absent_;  // of those two
   std::set<PeerId> sources_;
-  Time free_at_{};       // when the next piece of a snapshot may be asked for
-  bool paused_ = false;  // until then
+  std::set<PeerId> gave_;           // since the last ask()
+  std::map<PeerId, Time> gave_at_;  // about
+  Time free_at_{};                  // when the next piece of a snapshot may be asked for
+  bool paused_ = false;             // until then
 };
 
 }  // namespace isthmus::router

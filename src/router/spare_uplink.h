@@ -20,12 +20,17 @@ class SpareUplink {
   // measurements the fastest counts, for the others had company.
   void measured(double bytes_per_second) { measured_ = std::max(measured_, bytes_per_second); }
   // Something that does not wait.
-  void sent(std::uint64_t bytes, Time now) { clear_at_ = std::max(clear_at_, now) + takes(bytes, 1); }
+  void sent(std::uint64_t bytes, Time now) {
+    clear_at_ = std::min(std::max(clear_at_, now) + takes(bytes, 1), now + kBacklogMax);
+  }
   // Something that waited until next_at().
   void sent_spare(std::uint64_t bytes, Time now) {
     clear_at_ = std::max(clear_at_, now) + takes(bytes, kShareOfIdle);
     owed_at_ = now + takes(bytes, kShareAlways);
+    ++spares_;
   }
+  // Things that waited, so far.
+  std::uint64_t spares() const { return spares_; }
   // When what can wait may leave. A time that is over: at once.
   Time next_at() const { return std::min(clear_at_, owed_at_); }
 
@@ -33,6 +38,8 @@ class SpareUplink {
   // A home has other guests, and no measurement is exact.
   static constexpr double kShareOfIdle = 0.9;
   static constexpr double kShareAlways = 0.1;
+  // With more, something of what was sent went another way: to this machine, or the one beside it.
+  static constexpr Duration kBacklogMax = seconds(5);
   static constexpr double kFraming = 1514.0 / 1448;  // Ethernet, IP and TCP
 
   Duration takes(std::uint64_t bytes, double share) const {
@@ -44,6 +51,7 @@ class SpareUplink {
   double measured_ = 0;  // nothing yet
   Time clear_at_{};
   Time owed_at_{};
+  std::uint64_t spares_ = 0;
 };
 
 }  // namespace isthmus::router

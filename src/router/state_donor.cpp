@@ -10,10 +10,9 @@ constexpr Duration kFollowed = seconds(30);  // after the last request
 constexpr Duration kUnused = seconds(5);     // a snapshot may make room for another, whoever may want it
 constexpr std::size_t kQueueMax = 1024;
 constexpr std::size_t kSnapshotsMax = 2;
-// While somebody follows: whoever fetched a snapshot for minutes has missed the steps of all that time. As many bytes
-// as the state has, for with more it would be quicker to fetch that again.
+// While somebody follows: whoever fetched a snapshot for minutes has missed the steps of all that time.
 constexpr std::size_t kFollowedUpdatesMax = 1 << 16;
-constexpr std::uint64_t kUpdateBytesMax = 512ull << 20;  // or as many as the state has
+constexpr std::uint64_t kUpdateBytesMax = 512ull << 20;
 // While nobody does.
 constexpr std::size_t kIdleUpdatesMax = 32;
 // Of small ones, as many as a member that was away may have missed.
@@ -38,7 +37,8 @@ SharedBytes cut(const std::vector<SharedBytes>& parts, std::uint32_t index) {
 }  // namespace
 
 void StateDonor::forget() {
-  queue_.clear();
+  update_requests_.clear();
+  snapshot_requests_.clear();
   snapshots_.clear();
   updates_.clear();
 }
@@ -95,9 +95,10 @@ void StateDonor::received(const protocol::Fetch& fetch, PeerId from, std::uint64
     return;
   }
   if (snapshot) snapshots_.at(fetch.piece.version).askers.insert(fetch.from);
+  auto& queue = snapshot ? snapshot_requests_ : update_requests_;
   const bool queued = std::ranges::any_of(
-      queue_, [&](const Request& r) { return r.asker == request.asker && r.piece == request.piece; });
-  if (!queued && queue_.size() < kQueueMax) queue_.push_back(request);
+      queue, [&](const Request& r) { return r.asker == request.asker && r.piece == request.piece; });
+  if (!queued && queue.size() < kQueueMax) queue.push_back(request);
   serve(now);
 }
 
@@ -139,7 +140,7 @@ void StateDonor::applied(const protocol::Commit& commit, std::vector<SharedBytes
     return;
   }
   updates_[commit.step.value] = {commit, std::move(totals)};
-  forget_updates(kFollowedUpdatesMax, std::max(kUpdateBytesMax, context_.stage_plan().state_bytes));
+  forget_updates(kFollowedUpdatesMax, kUpdateBytesMax);
 }
 
 // But the newest few.
@@ -173,37 +174,43 @@ void StateDonor::send(const Request& request, protocol::Chunk chunk, Time now) {
   context_.run(protocol::SendMessage{asker->peer, std::move(chunk)});
 }
 
-Time StateDonor::due(const Request& request) const {
-  return request.piece.kind == protocol::PieceKind::kSnapshot ? context_.uplink.next_at() : free_at_;
+// Whoever has a snapshot waits for sums, and would never be done behind those that fetch one.
+void StateDonor::serve(Time now) {
+  serve_updates(now);
+  serve_snapshots(now);
 }
 
-void StateDonor::serve(Time now) {
-  while (!queue_.empty() && due(queue_.front()) <= now) {
-    const Request request = queue_.front();
-    protocol::Chunk chunk;
-    if (request.piece.kind == protocol::PieceKind::kSnapshot) {
-      const auto at = snapshots_.find(request.piece.version);
-      if (at != snapshots_.end() && !at->second.state) return;  // still being taken
-      if (at == snapshots_.end()) {
-        queue_.pop_front();
-        refuse(request);
-        continue;
-      }
-      at->second.used = now;
-      chunk.digest = at->second.digest;
-      chunk.tensor.values = cut({at->second.state}, request.piece.index);
-    } else {
-      const auto at = updates_.find(request.piece.version);
-      if (at == updates_.end()) {
-        queue_.pop_front();
-        refuse(request);
-        continue;
-      }
-      chunk.commit = at->second.commit;
-      chunk.whole = at->second.bytes();
-      chunk.tensor.values = cut(at->second.totals, request.piece.index);
+void StateDonor::serve_updates(Time now) {
+  while (!update_requests_.empty() && free_at_ <= now) {
+    const Request request = update_requests_.front();
+    update_requests_.pop_front();
+    const auto at = updates_.find(request.piece.version);
+    if (at == updates_.end()) {
+      refuse(request);
+      continue;
     }
-    queue_.pop_front();
+    protocol::Chunk chunk;
+    chunk.commit = at->second.commit;
+    chunk.whole = at->second.bytes();
+    chunk.tensor.values = cut(at->second.totals, request.piece.index);
+    send(request, std::move(chunk), now);
+  }
+}
+
+void StateDonor::serve_snapshots(Time now) {
+  while (!snapshot_requests_.empty() && context_.uplink.next_at() <= now) {
+    const Request request = snapshot_requests_.front();
+    const auto at = snapshots_.find(request.piece.version);
+    if (at != snapshots_.end() && !at->second.state) return;  // still being taken
+    snapshot_requests_.pop_front();
+    if (at == snapshots_.end()) {
+      refuse(request);
+      continue;
+    }
+    at->second.used = now;
+    protocol::Chunk chunk;
+    chunk.digest = at->second.digest;
+    chunk.tensor.values = cut({at->second.state}, request.piece.index);
     send(request, std::move(chunk), now);
   }
 }
@@ -233,11 +240,11 @@ void StateDonor::tick(Time now) {
 }
 
 Time StateDonor::next_due() const {
-  if (queue_.empty()) return kNever;
-  const auto snapshot = snapshots_.find(queue_.front().piece.version);
-  const bool being_taken = queue_.front().piece.kind == protocol::PieceKind::kSnapshot &&
-                           snapshot != snapshots_.end() && !snapshot->second.state;
-  return being_taken ? kNever : due(queue_.front());
+  const Time updates = update_requests_.empty() ? kNever : free_at_;
+  if (snapshot_requests_.empty()) return updates;
+  const auto snapshot = snapshots_.find(snapshot_requests_.front().piece.version);
+  const bool being_taken = snapshot != snapshots_.end() && !snapshot->second.state;
+  return being_taken ? updates : std::min(updates, context_.uplink.next_at());
 }
 
 }  // namespace isthmus::router

@@ -51,15 +51,16 @@ class StateDonor {
   };
   const protocol::Member* find(SessionId session) const;
   void refuse(const Request& request);
-  Time due(const Request& request) const;
   void send(const Request& request, protocol::Chunk chunk, Time now);
   void serve(Time now);
+  void serve_updates(Time now);
+  void serve_snapshots(Time now);
   void forget_updates(std::size_t most, std::uint64_t bytes_max);
   bool is_wanted(const Snapshot& snapshot, Time now) const;
   bool take_snapshot(std::uint64_t version, Time now);
 
   WorkerContext& context_;
-  std::deque<Request> queue_;
+  std::deque<Request> update_requests_, snapshot_requests_;
   std::map<std::uint64_t, Snapshot> snapshots_;
   std::map<std::uint64_t, Update> updates_;
   Time followed_until_{};

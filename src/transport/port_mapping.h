@@ -1,12 +1,9 @@
 #pragma once
 
-#include <condition_variable>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
-#include <thread>
 #include <vector>
 
 namespace isthmus::transport {
@@ -17,7 +14,7 @@ namespace isthmus::transport {
 class HomeRouter {
  public:
   virtual ~HomeRouter() = default;
-  // The one that this machine is behind; null: none that does so answers. At most about two seconds.
+  // The one that this machine is behind; null: none that does so answers, in about three seconds.
   static std::unique_ptr<HomeRouter> find();
 
   // For people: what it speaks.
@@ -34,7 +31,7 @@ class HomeRouter {
 // Ports of this machine that its home router is asked to let through, as long as this object lives. The ports outside
 // are the same, so that nobody has to be told of them: whoever sees this machine's address and knows its ports can
 // dial. The router is talked to in a thread of its own; calls return at once, but for the end, which gives back what
-// was got and may wait a few seconds for a router that does not answer.
+// was got and waits at most three seconds for that.
 class PortMapping {
  public:
   PortMapping();
@@ -44,25 +41,14 @@ class PortMapping {
 
   // These from now on, and no others.
   void want(std::vector<std::uint16_t> ports);
-  // Asks anew: this machine slept, or is elsewhere now.
+  // Looks for the router anew and asks it: this machine slept, or is elsewhere now.
   void again();
   // For people; nothing: it is not known yet what becomes of the ports.
   std::optional<std::string> outcome() const;
 
  private:
-  void work(const std::stop_token& stop);
-  std::string ask_for(const std::vector<std::uint16_t>& ports);
-  void give_back();
-
-  mutable std::mutex mutex_;
-  std::condition_variable_any changed_;
-  std::vector<std::uint16_t> wanted_;
-  bool anew_ = false;
-  std::optional<std::string> outcome_;
-  // The thread's.
-  std::unique_ptr<HomeRouter> router_;
-  std::vector<std::uint16_t> open_;
-  std::jthread thread_;
+  class Work;
+  std::shared_ptr<Work> work_;  // the thread's, too, which a router that never answers may keep
 };
 
 }  // namespace isthmus::transport

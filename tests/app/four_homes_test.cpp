@@ -40,9 +40,9 @@ class FourHomesTest : public ByHandTest {
   // The newest checkpoint's weights; empty: there is none yet.
   std::string newest_weights(const std::string& name) const {
     std::string newest;
-    std::error_code none;
-    for (const auto& file : fs::recursive_directory_iterator(home(name), none))
-      if (file.path().filename() == "weights.safetensors") newest = std::max(newest, file.path().string());
+    std::error_code gone;  // what it writes, it renames
+    for (fs::recursive_directory_iterator file(home(name), gone), end; !gone && file != end; file.increment(gone))
+      if (file->path().filename() == "weights.safetensors") newest = std::max(newest, file->path().string());
     return newest;
   }
   // While the coordinator stands still no step is committed, so what is in a worker's memory is what it saved last.

@@ -368,15 +368,17 @@ TEST_F(RunTest, LoadsNoCheckpointWhoseWriterWasKilled) {
 // before.
 TEST_F(RunTest, BeginsFromAnOlderCheckpointWhenTheNewestIsDamaged) {
   whole_run(40);
-  const auto arguments = replicated("damaged", {"--set", "run.steps=40", "--set", "checkpoint.every=12"});
+  // Slow steps: who was killed is back before the next checkpoint, which would be a newer one.
+  const auto arguments =
+      replicated("damaged", {"--set", "run.steps=40", "--set", "checkpoint.every=13", "--set", "link.latency_ms=50"});
   const auto file = [&](int stage, int version, const std::string& name) {
     return folder_ + "/damaged/checkpoint/stage-" + std::to_string(stage) + "/step-000000" + std::to_string(version) +
            "/" + name;
   };
   expect_same_after("damaged", arguments, [&] {
     // On all disks: nobody writes the one that is damaged again.
-    ASSERT_TRUE(eventually([&] { return count("damaged", ", version 24\"") == 2; }));
-    const std::string cut = file(0, 24, "weights.safetensors"), flipped = file(1, 24, "optimizer.safetensors");
+    ASSERT_TRUE(eventually([&] { return count("damaged", ", version 26\"") == 2; }));
+    const std::string cut = file(0, 26, "weights.safetensors"), flipped = file(1, 26, "optimizer.safetensors");
     fs::resize_file(cut, fs::file_size(cut) - 1);
     std::string bytes = read(flipped);
     bytes[bytes.size() / 2] ^= 1;
@@ -391,11 +393,11 @@ TEST_F(RunTest, BeginsFromAnOlderCheckpointWhenTheNewestIsDamaged) {
     if (event["event"] == "warning") warned[event["peer"]] += event["reason"];
     if (event["event"] == "joining") held[event["peer"]] += event["reason"];
   }
-  EXPECT_NE(warned[1].find("step-00000024/weights.safetensors"), std::string::npos) << warned[1];
+  EXPECT_NE(warned[1].find("step-00000026/weights.safetensors"), std::string::npos) << warned[1];
   EXPECT_NE(warned[1].find("truncated or damaged"), std::string::npos) << warned[1];
-  EXPECT_NE(warned[4].find("step-00000024/optimizer.safetensors does not match the digest"), std::string::npos)
+  EXPECT_NE(warned[4].find("step-00000026/optimizer.safetensors does not match the digest"), std::string::npos)
       << warned[4];
-  for (const int peer : {1, 4}) EXPECT_NE(held[peer].find("it holds version 12"), std::string::npos) << held[peer];
+  for (const int peer : {1, 4}) EXPECT_NE(held[peer].find("it holds version 13"), std::string::npos) << held[peer];
   EXPECT_EQ(count("damaged", "\"rolled back\""), 0u);
 }
 

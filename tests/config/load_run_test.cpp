@@ -58,7 +58,7 @@ TEST(LoadRun, ReadsEveryKey) {
   expected.host.replace = false;
   expected.sync = {"exact", 1, 0.05, 1.0, 0.0, 1.0, "weights", "mean", 1};
   expected.rehearsal = {2, "noise"};
-  expected.emulated = {true, 1.5, 2, 0.3, 1000, 2000, 3000};
+  expected.emulated = {true, 1.5, 2, 0.3, 1000, 2000, 2500, 3000};
   expected.checkpoint = {5, 3};
   expected.recovery = {9, 11, false, 3};
   EXPECT_EQ(*run, expected);

@@ -148,6 +148,14 @@ bool Namespaces::open_on_request(const std::string& home, Asking how, const std:
     if (std::freopen(log.c_str(), "w", stderr) == nullptr) return 1;
     return ::execl(kProgram, kProgram, "-d", "-f", file.c_str(), "-P", pid_file.c_str(), nullptr);
   });
+  // Whoever asks before it listens is not answered.
+  const std::string listens = how == Asking::kNatPmp ? "Listening for NAT-PMP" : "HTTP listening";
+  for (int look = 0; look < 500; ++look) {
+    std::ifstream in(log);
+    if (std::string(std::istreambuf_iterator<char>(in), {}).find(listens) != std::string::npos) return true;
+    ::usleep(10'000);
+  }
+  ADD_FAILURE() << "miniupnpd does not listen";
   return true;
 }
 

@@ -146,19 +146,42 @@ TEST_F(CatchingUp, ASnapshotTakesNineTenthsOfAnUplinkThatNobodyElseUses) {
 TEST(Fetching, TakesNoMoreOfTheDownlinkThanItMay) {
   WorkerContext joiner = context_of(3, SessionId(13));
   WorkerIdentity slow = joiner.identity;
-  slow.fetched_per_second = 10. * protocol::kPieceBytes;
+  slow.fetched_per_second = 2. * protocol::kPieceBytes;
   WorkerContext context{joiner.plan, slow, joiner.view, {}, joiner.session, {}};
   SiblingFetch fetch(context);
-  Time now = seconds(100);
-  for (std::uint64_t asked = 1; asked <= 6; ++asked) {
-    fetch.pursue(0, now);
-    EXPECT_EQ(context.effects.size(), asked);
-    if (asked < 6) {
-      EXPECT_EQ(fetch.next_due(), seconds(100 + .1 * static_cast<double>(asked)));
-      now = fetch.next_due();
-    }
+  std::map<Duration, std::size_t> asked;
+  for (Duration passed{}; passed <= seconds(3); passed += std::chrono::milliseconds(100)) {
+    fetch.pursue(0, seconds(100) + passed);
+    asked[passed] = context.effects.size();
   }
-  EXPECT_GT(fetch.next_due(), now + seconds(1)) << "nothing is left to ask for";
+  EXPECT_EQ(asked[{}], 1u);
+  EXPECT_EQ(asked[seconds(1)], 3u);
+  EXPECT_EQ(asked[seconds(2)], 5u);
+  EXPECT_EQ(asked[seconds(3)], 6u) << "that is all";
+}
+
+// It gives a piece now and then, for its uplink is narrow and others fetch as well.
+TEST_F(CatchingUp, ASourceThatIsSlowIsNotTakenForASilentOne) {
+  lose(PeerId(2));
+  fetch_.pursue(version_, now_);
+  const auto asked = std::exchange(joiner_.effects, {});
+  ASSERT_EQ(asked.size(), 6u);
+  for (std::uint32_t index = 0; index < 5; ++index) {
+    now_ += seconds(7);
+    EXPECT_TRUE(fetch_.received({SessionId(11),
+                                 SessionId(13),
+                                 0,
+                                 {protocol::PieceKind::kSnapshot, 4, 0, index},
+                                 "d",
+                                 {},
+                                 {share(Bytes(protocol::kPieceBytes)), nullptr}},
+                                PeerId(1), version_, now_));
+    fetch_.pursue(version_, now_);
+    EXPECT_TRUE(joiner_.effects.empty()) << index;
+  }
+  now_ += seconds(10);
+  fetch_.pursue(version_, now_);
+  EXPECT_EQ(joiner_.effects.size(), 1u) << "now it is silent";
 }
 
 TEST_F(CatchingUp, WhatIsHereStaysWhenASourceGoes) {

@@ -52,13 +52,15 @@ void add_join(CommandLine& line) {
       ->allow_extra_args(false);
   command
       ->add_option("--device", worker.device,
-                   "What computes: cpu, cuda, or auto: what the host file says, otherwise CUDA if this machine has it")
+                   "What computes: cpu, cuda, or auto: what the host file says, otherwise CUDA if this machine has it "
+                   "and the replicas of a stage need not agree to the bit")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
       ->capture_default_str();
   add_number(*command, "--up", options.up_mbps, "Uplink of this machine, in Mb/s (default: what the run assumes)", 0,
              1e6);
   add_number(*command, "--down", options.down_mbps,
-             "Most that it fetches to join a stage, in Mb/s (default: as fast as it comes)", 0, 1e6);
+             "Most that it fetches of its siblings' state to join a stage, in Mb/s (default: as fast as it comes)", 0,
+             1e6);
   add_listen(*command, worker.listen,
              "Address at which other workers reach it (default: the one from which it reaches the coordinator)");
   add_number(*command, "--patience", worker.patience_s,

@@ -56,7 +56,7 @@ using DepositEffect = std::variant<AskForPiece, BeginDeposit, KeepPieces, Finish
 class Deposits {
  public:
   static constexpr std::size_t kStagesAtOnce = 4;
-  static constexpr std::uint32_t kAhead = 8;  // pieces that are asked for and not here
+  static constexpr std::uint32_t kAhead = 32;  // pieces that are asked for and not here
   // The vault takes so many at a time, at the end of a checkpoint what is left.
   static constexpr std::uint32_t kPiecesKept = 64;
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "base/counter_random.h"
+#include "base/times.h"
 #include "deposit_world.h"
 
 namespace isthmus::coordinator {
@@ -283,7 +284,7 @@ class RandomDeposits {
  public:
   explicit RandomDeposits(std::uint64_t seed)
       : random_(seed, "deposits"),
-        world_(kStages, static_cast<std::uint32_t>(1 + below(3 * Deposits::kPiecesKept)), seed % 2 == 0) {
+        world_(kStages, static_cast<std::uint32_t>(1 + below(2 * Deposits::kPiecesKept)), seed % 2 == 0) {
     std::uint32_t peer = 0;
     for (std::uint32_t s = 0; s < kStages; ++s)
       for (std::uint32_t r = 0; r < 3; ++r) {
@@ -296,9 +297,9 @@ class RandomDeposits {
     all_ = world_.workers;
   }
   void play() {
-    for (int turns = 0; turns < 3000 && !world_.deposits.settled(20); ++turns) turn(true);
+    for (int turns = 0; turns < 20000 && !world_.deposits.settled(20); ++turns) turn(true);
     world_.workers = all_;
-    for (int turns = 0; turns < 3000 && !world_.deposits.settled(20); ++turns) turn(false);
+    for (int turns = 0; turns < 20000 && !world_.deposits.settled(20); ++turns) turn(false);
     EXPECT_TRUE(world_.deposits.settled(20));
     for (std::uint32_t s = 0; s < kStages; ++s) EXPECT_TRUE(world_.has(s, 20)) << s;
     EXPECT_EQ(world_.vaulted.size(), kStages);
@@ -355,7 +356,7 @@ class RandomDeposits {
 };
 
 TEST(Deposits, BringsAllThatHonestReplicasHoldIntoTheVaultWhateverHappens) {
-  for (std::uint64_t seed = 0; seed < 100; ++seed) {
+  for (std::uint64_t seed = 0; seed < times(100); ++seed) {
     SCOPED_TRACE(seed);
     RandomDeposits(seed).play();
     if (::testing::Test::HasFailure()) break;
