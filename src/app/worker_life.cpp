@@ -190,8 +190,13 @@ class WorkerLife {
 
     const Time now = turn.now;
     stay_in_touch(turn, now);
-    while (auto result = compute_->try_take()) take(std::move(*result), now);
-    if (ready_ && router_has_answered(now)) begin(*std::exchange(ready_, {}), now);
+    // What comes after the stage's being ready is for the steps, which begin with it.
+    while (!ready_ || router_has_answered(now)) {
+      if (ready_) begin(*std::exchange(ready_, {}), now);
+      auto result = compute_->try_take();
+      if (!result) break;
+      take(std::move(*result), now);
+    }
     const LeaveTaking::Life life{steps_, [&](auto effects) { carry_out(std::move(effects)); },
                                  [&] { return state(now); }};
     if (const auto code = leave_taking_.turn(life, now); code && exit_code_.value_or(0) == 0) exit_code_ = code;

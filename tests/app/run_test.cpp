@@ -367,18 +367,17 @@ TEST_F(RunTest, LoadsNoCheckpointWhoseWriterWasKilled) {
 // One worker comes back to a checkpoint that was cut short, another to one with a flipped byte: both begin from the one
 // before.
 TEST_F(RunTest, BeginsFromAnOlderCheckpointWhenTheNewestIsDamaged) {
-  whole_run(40);
-  // Slow steps: who was killed is back before the next checkpoint, which would be a newer one.
-  const auto arguments =
-      replicated("damaged", {"--set", "run.steps=40", "--set", "checkpoint.every=13", "--set", "link.latency_ms=50"});
+  whole_run(56);
+  // Who was killed is back before the next checkpoint, which would be a newer one, and before the end.
+  const auto arguments = replicated("damaged", {"--set", "run.steps=56", "--set", "checkpoint.every=18"});
   const auto file = [&](int stage, int version, const std::string& name) {
     return folder_ + "/damaged/checkpoint/stage-" + std::to_string(stage) + "/step-000000" + std::to_string(version) +
            "/" + name;
   };
   expect_same_after("damaged", arguments, [&] {
     // On all disks: nobody writes the one that is damaged again.
-    ASSERT_TRUE(eventually([&] { return count("damaged", ", version 26\"") == 2; }));
-    const std::string cut = file(0, 26, "weights.safetensors"), flipped = file(1, 26, "optimizer.safetensors");
+    ASSERT_TRUE(eventually([&] { return count("damaged", ", version 36\"") == 2; }));
+    const std::string cut = file(0, 36, "weights.safetensors"), flipped = file(1, 36, "optimizer.safetensors");
     fs::resize_file(cut, fs::file_size(cut) - 1);
     std::string bytes = read(flipped);
     bytes[bytes.size() / 2] ^= 1;
@@ -393,11 +392,11 @@ TEST_F(RunTest, BeginsFromAnOlderCheckpointWhenTheNewestIsDamaged) {
     if (event["event"] == "warning") warned[event["peer"]] += event["reason"];
     if (event["event"] == "joining") held[event["peer"]] += event["reason"];
   }
-  EXPECT_NE(warned[1].find("step-00000026/weights.safetensors"), std::string::npos) << warned[1];
+  EXPECT_NE(warned[1].find("step-00000036/weights.safetensors"), std::string::npos) << warned[1];
   EXPECT_NE(warned[1].find("truncated or damaged"), std::string::npos) << warned[1];
-  EXPECT_NE(warned[4].find("step-00000026/optimizer.safetensors does not match the digest"), std::string::npos)
+  EXPECT_NE(warned[4].find("step-00000036/optimizer.safetensors does not match the digest"), std::string::npos)
       << warned[4];
-  for (const int peer : {1, 4}) EXPECT_NE(held[peer].find("it holds version 13"), std::string::npos) << held[peer];
+  for (const int peer : {1, 4}) EXPECT_NE(held[peer].find("it holds version 18"), std::string::npos) << held[peer];
   EXPECT_EQ(count("damaged", "\"rolled back\""), 0u);
 }
 
