@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <regex>
 #include <sstream>
@@ -53,6 +54,7 @@ class JoiningTest : public CommandLineTest, public ::testing::WithParamInterface
     more.push_back("sync.mode=" + mode);
     if (is_exact()) return more;
     more.insert(more.end(), {"run.deterministic=false", std::string("sync.every=") + (mode == "diloco" ? "4" : "1")});
+    if (mode == "slices") more.push_back("sync.share=0.8");
     return more;
   }
   json summary(const std::string& out) const { return json::parse(read(folder_ + "/" + out + "/summary.json")); }
@@ -147,8 +149,7 @@ class JoiningTest : public CommandLineTest, public ::testing::WithParamInterface
   }
   // Slow, so that the steps outlast the start of a process wherever this runs.
   static std::vector<std::string> small_link() {
-    return is_exact() ? std::vector<std::string>{"link.latency_ms=30", "link.bandwidth_mbps=80"}
-                      : std::vector<std::string>{"link.latency_ms=20", "link.bandwidth_mbps=40"};
+    return {"link.latency_ms=30", std::string("link.bandwidth_mbps=") + (is_exact() ? "80" : "40")};
   }
   // Both were killed: whoever is back first is stopped soon after its first word, until the other one is there, too.
   void hold_the_first(const std::string& out, const std::vector<int>& peers) const {
@@ -185,18 +186,21 @@ class JoiningTest : public CommandLineTest, public ::testing::WithParamInterface
 
 // A worker comes back, and as soon as it has pieces of the stage's weights from one sibling, that one is killed.
 TEST_P(JoiningTest, FinishesFromTheOthersWhenADonorIsKilledInMidTransfer) {
-  // Where replicas step on their own, it is away until what they told each other is not kept any more, or is more than
-  // the weights.
+  // Where replicas step on their own, it is away until what they told each other is more than the weights; all of it
+  // may still be kept.
   struct Case {
     int steps, killed;
     const char* link;
   };
-  const Case of = is_exact() ? Case{20, 3, "80"} : is("diloco") ? Case{58, 24, "40"} : Case{90, 37, "20"};
+  const Case of = is_exact() ? Case{18, 3, "60"} : is("diloco") ? Case{58, 24, "40"} : Case{44, 24, "40"};
   const int joiner = 3;
   int donor = 0;
   const auto all = disturbed(1, 4, {"run.steps=" + std::to_string(of.steps), "model.hidden=128"},
-                             {"link.latency_ms=10", std::string("link.bandwidth_mbps=") + of.link}, [&] {
+                             {"link.latency_ms=20", std::string("link.bandwidth_mbps=") + of.link}, [&] {
                                ASSERT_TRUE(is_complete("hurt", static_cast<std::size_t>(of.killed), 5));
+                               // Looked up before: the transfer is short.
+                               std::map<int, pid_t> donors;
+                               for (const int peer : {2, 4, 5}) donors[peer] = worker("hurt", peer);
                                kill_workers("hurt", {joiner});
                                ASSERT_TRUE(eventually([&] {
                                  const auto so_far = events("hurt");
@@ -204,7 +208,8 @@ TEST_P(JoiningTest, FinishesFromTheOthersWhenADonorIsKilledInMidTransfer) {
                                  if (at != kNone) donor = fetching(so_far[at]).givers.at(0);
                                  return at != kNone;
                                }));
-                               kill_workers("hurt", {donor});
+                               ASSERT_GT(donors[donor], 0);
+                               ::kill(donors[donor], SIGKILL);
                              });
   // The joiner itself says that it lost a donor before it had everything, …
   const std::size_t lost = find(all, killed(all, joiner), "fetching", joiner, [&](const json& event) {
@@ -224,10 +229,11 @@ TEST_P(JoiningTest, FinishesFromTheOthersWhenADonorIsKilledInMidTransfer) {
   EXPECT_NE(find(all, lost, "admitted", donor), kNone) << "the donor did not come back\n" << text(all);
 }
 
-INSTANTIATE_TEST_SUITE_P(Modes, JoiningTest, ::testing::Values("exact", "diloco", "sparseloco", "slices"),
+INSTANTIATE_TEST_SUITE_P(Modes, JoiningTest, ::testing::Values("exact", "diloco", "slices"),
                          [](const auto& p) { return p.param; });
 
-// Who steps on its own joins in the same way whatever it tells the others, so one of those modes stands for all.
+// Who steps on its own joins in the same way whatever it tells the others, so one of those modes stands for all: the
+// one that tells so little that a joiner may be told all of it instead of the weights.
 class TogetherTest : public JoiningTest {};
 
 // Two of three replicas are killed at once: both have only the third to fetch from.
