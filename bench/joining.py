@@ -5,18 +5,18 @@ usage: bench/joining.py [--donors 4] [--bytes 1e6,1.2e9] [--down 80] [--up 20] [
 
 Machines are network namespaces, homes with links of 80 Mb/s down and 20 up that token buckets limit. Some serve the
 first stage of an emulated run, a server without a limit the second; one more home joins the first stage and fetches its
-state from the others. Idle: they send next to nothing. Busy: training takes half of their uplinks. The limit that a
+state from the others. Idle: they send next to nothing. Busy: training takes a third to a half of their uplinks. The limit that a
 joiner is held to is 1.3 times the state over its downlink, and ten seconds.
 """
 import argparse
 import json
-import os
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 
 from figures import BINARY as ISTHMUS, machine, median
+from machines import Machines
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--donors", type=int, default=4)
@@ -25,41 +25,7 @@ parser.add_argument("--down", type=float, default=80)
 parser.add_argument("--up", type=float, default=20)
 parser.add_argument("--rounds", type=int, default=1)
 options = parser.parse_args()
-prefix = f"bench-{os.getpid()}-"
 DONORS = [f"home{d}" for d in range(options.donors)]
-MACHINES = {name: number for number, name in enumerate(["coordinator", "server", "joiner", *DONORS], 1)}
-QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-
-
-def sh(command):
-    subprocess.run(command, shell=True, check=True)
-
-
-def start(name, *command):
-    return subprocess.Popen(["ip", "netns", "exec", prefix + name, ISTHMUS, *command], **QUIET)
-
-
-def limited(mbps):
-    return f"root tbf rate {mbps}mbit burst 32kb latency 200ms"
-
-
-def build():
-    sh(f"ip netns add {prefix}net && ip -n {prefix}net link add switch type bridge")
-    sh(f"ip -n {prefix}net link set switch up")
-    for name, number in MACHINES.items():
-        n = prefix + name
-        sh(f"ip netns add {n} && ip -n {n} link set lo up")
-        sh(f"ip -n {n} link add uplink type veth peer name {name} netns {prefix}net")
-        sh(f"ip -n {n} addr add 203.0.113.{number}/24 dev uplink && ip -n {n} link set uplink up")
-        sh(f"ip -n {prefix}net link set {name} master switch up")
-    for name in ["joiner", *DONORS]:
-        sh(f"ip netns exec {prefix}{name} tc qdisc add dev uplink {limited(options.up)}")
-        sh(f"ip netns exec {prefix}net tc qdisc add dev {name} {limited(options.down)}")
-
-
-def tear_down():
-    for name in [*MACHINES, "net"]:
-        subprocess.run(["ip", "netns", "del", prefix + name], capture_output=True, check=False)
 
 
 def lines(out):
@@ -83,7 +49,7 @@ def gave(home):
         return 0
 
 
-def figures(folder, state, busy):
+def figures(machines, folder, state, busy):
     """Seconds until the joiner counts, and steps' seconds before it came and while it fetched."""
     out = Path(folder) / f"run-{time.monotonic_ns()}"
     # Sixteen microbatches of 400 ms for four homes; busy, each of them sends 10 Mb/s meanwhile.
@@ -96,6 +62,10 @@ def figures(folder, state, busy):
         f"emulated.forward_bytes={payload}", "emulated.backward_bytes=1000", f"emulated.state_bytes={int(state)}",
         f"pipeline.replicas={options.donors + 1}",
     ]
+
+    def start(name, *command):
+        return machines.start(name, [ISTHMUS, *command])
+
     coordinator = start("coordinator", "coordinator", "configs/emulated.toml", "--out", str(out),
                         "--listen", "203.0.113.1", "--no-relay", *[word for one in sets for word in ("--set", one)])
     started = [coordinator]
@@ -124,19 +94,17 @@ def figures(folder, state, busy):
             process.wait()
 
 
-try:
-    build()
+with Machines(["coordinator", "server", "joiner", *DONORS]) as machines, tempfile.TemporaryDirectory() as folder:
+    for name in ["joiner", *DONORS]:
+        machines.limit(name, options.down, options.up, "burst 32kb latency 200ms")
     print(f"{options.donors} homes give, {options.down:.0f} Mb/s down and {options.up:.0f} up each; {machine()}")
-    with tempfile.TemporaryDirectory() as folder:
-        for state in map(float, options.bytes.split(",")):
-            for busy in (False, True):
-                rows = [figures(folder, state, busy) for _ in range(options.rounds)]
-                took = median([row[0] for row in rows])
-                limit = 1.3 * state * 8e-6 / options.down + 10
-                before = median([s for row in rows for s in row[1]])
-                meanwhile = [s for row in rows for s in row[2]]
-                slower = f"{median(meanwhile) / before:.3f}" if meanwhile else "no step"
-                print(f"{state * 1e-6:7.0f} MB {'busy' if busy else 'idle'}: {took:6.1f} s, limit {limit:.1f}; "
-                      f"a step {before:.2f} s before, meanwhile {slower} of it", flush=True)
-finally:
-    tear_down()
+    for state in map(float, options.bytes.split(",")):
+        for busy in (False, True):
+            rows = [figures(machines, folder, state, busy) for _ in range(options.rounds)]
+            took = median([row[0] for row in rows])
+            limit = 1.3 * state * 8e-6 / options.down + 10
+            before = median([s for row in rows for s in row[1]])
+            meanwhile = [s for row in rows for s in row[2]]
+            slower = f"{median(meanwhile) / before:.3f}" if meanwhile else "no step"
+            print(f"{state * 1e-6:7.0f} MB {'busy' if busy else 'idle'}: {took:6.1f} s, limit {limit:.1f}; "
+                  f"a step {before:.2f} s before, meanwhile {slower} of it", flush=True)

@@ -10,48 +10,18 @@ for the relayed runs, which are otherwise the same; the relay is a third machine
 import argparse
 import json
 import os
-import subprocess
 import tempfile
 import time
 from pathlib import Path
 
 from figures import BINARY as ISTHMUS, machine, median
+from machines import Machines
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--rounds", type=int, default=3)
 parser.add_argument("--mbps", type=int, default=80)
 options = parser.parse_args()
-prefix = f"bench-{os.getpid()}-"
 WORKERS = ["one", "two"]
-MACHINES = {"coordinator": 1, "one": 2, "two": 3, "relay": 4}
-
-
-def sh(command):
-    subprocess.run(command, shell=True, check=True)
-
-
-def within(name):
-    return ["ip", "netns", "exec", prefix + name]
-
-
-def build():
-    sh(f"ip netns add {prefix}net && ip -n {prefix}net link add switch type bridge")
-    sh(f"ip -n {prefix}net link set switch up")
-    for name, number in MACHINES.items():
-        n = prefix + name
-        sh(f"ip netns add {n} && ip -n {n} link set lo up")
-        sh(f"ip -n {n} link add uplink type veth peer name {name} netns {prefix}net")
-        sh(f"ip -n {n} addr add 203.0.113.{number}/24 dev uplink && ip -n {n} link set uplink up")
-        sh(f"ip -n {prefix}net link set {name} master switch up")
-    for name in WORKERS:
-        limit = f"root tbf rate {options.mbps}mbit burst 64kb latency 100ms"
-        sh(f"ip netns exec {prefix}{name} tc qdisc add dev uplink {limit}")
-        sh(f"ip netns exec {prefix}net tc qdisc add dev {name} {limit}")
-
-
-def tear_down():
-    for name in [*MACHINES, "net"]:
-        subprocess.run(["ip", "netns", "del", prefix + name], capture_output=True, check=False)
 
 
 def processor_seconds(pid):
@@ -59,16 +29,12 @@ def processor_seconds(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def figures(folder, apart):
+def figures(machines, folder, apart):
     """Megabits per second each way, and the relay's processor seconds per gigabit that went through it."""
     for name in WORKERS:
-        sh(f"ip netns exec {prefix}net bridge link set dev {name} isolated {'on' if apart else 'off'}")
+        machines.keep_apart(name, apart)
     out = Path(folder) / f"{'relay' if apart else 'direct'}-{time.monotonic_ns()}"
-    relay = subprocess.Popen(
-        [*within("relay"), ISTHMUS, "relay", "--listen", "203.0.113.4:7010", "--home", f"{out}-relay"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    relay = machines.start("relay", [ISTHMUS, "relay", "--listen", "203.0.113.4:7010", "--home", f"{out}-relay"])
     name = Path(f"{out}-relay/name")
     while not name.exists():
         time.sleep(0.05)
@@ -83,13 +49,11 @@ def figures(folder, apart):
                "--no-relay", "--relay", str(name)]
     for one in sets:
         command += ["--set", one]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    coordinator = subprocess.Popen([*within("coordinator"), *command], **quiet)
+    coordinator = machines.start("coordinator", command)
     while not (out / "join").exists():
         time.sleep(0.05)
     workers = [
-        subprocess.Popen([*within(w), ISTHMUS, "join", str(out / "join"), "--home", f"{out}-{w}"], **quiet)
-        for w in WORKERS
+        machines.start(w, [ISTHMUS, "join", str(out / "join"), "--home", f"{out}-{w}"]) for w in WORKERS
     ]
     assert coordinator.wait() == 0, f"see {out}"
     used = processor_seconds(relay.pid)
@@ -103,14 +67,12 @@ def figures(folder, apart):
 
 
 rows = {False: [], True: []}
-try:
-    build()
-    with tempfile.TemporaryDirectory() as folder:
-        for _ in range(options.rounds):
-            for apart in rows:
-                rows[apart].append(figures(folder, apart))
-finally:
-    tear_down()
+with Machines(["coordinator", *WORKERS, "relay"]) as machines, tempfile.TemporaryDirectory() as folder:
+    for name in WORKERS:
+        machines.limit(name, options.mbps, options.mbps, "burst 64kb latency 100ms")
+    for _ in range(options.rounds):
+        for apart in rows:
+            rows[apart].append(figures(machines, folder, apart))
 direct, relayed = (median([mbps for mbps, _ in rows[apart]]) for apart in rows)
 cost = median([per_gigabit for _, per_gigabit in rows[True]])
 print(f"two workers, {options.mbps} Mb/s each way, medians of {options.rounds} interleaved runs; {machine()}")

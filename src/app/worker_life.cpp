@@ -39,9 +39,11 @@ namespace {
 // long.
 constexpr Duration kLookForCoordinator = seconds(1), kSilence = seconds(5);
 
+// A home router has so long to let this worker's ports through before the coordinator looks whether it can dial it.
+constexpr Duration kRouterAnswers = seconds(4);
+
 // New passes for relays are asked for when half of their time is over, by this machine's own reckoning; or, if that
 // comes to nothing, a little later.
-constexpr Duration kRouterAnswers = seconds(4);
 constexpr Duration kRenew = seconds(kPassSeconds / 2.0), kRenewAgain = seconds(60);
 
 // One life of a worker in one place.

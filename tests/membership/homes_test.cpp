@@ -57,18 +57,34 @@ class HomesTest : public ByHandTest {
     for (const auto& [name, pid] : workers) EXPECT_EQ(end(pid, name).code, 0) << name << "\n" << read(output(name));
   }
 
+  // Two friends, each behind a router, at work for a coordinator.
+  void begin_at_two_homes(const std::vector<std::string>& coordinators = {}) {
+    net_.add_home("anna", 11);
+    net_.add_home("ben", 12);
+    coordinator_ = coordinate(coordinators);
+    ASSERT_TRUE(serves()) << read(output("coordinator"));
+    const std::string string = invite();
+    anna_ = join("anna", string);
+    ben_ = join("ben", string);
+  }
+  // … in the midst of a long run.
+  void train_at_two_homes(std::vector<std::string> coordinators = {}) {
+    coordinators.insert(coordinators.end(), {"--set", kLonger});
+    begin_at_two_homes(coordinators);
+    if (HasFatalFailure()) return;
+    ASSERT_TRUE(reaches("out", 5)) << read(output("coordinator")) << read(output("anna")) << read(output("ben"));
+  }
+  void expect_good_end_of_two() { expect_good_end(coordinator_, {{"anna", anna_}, {"ben", ben_}}); }
+
   std::string listen_ = "203.0.113.1";
+  pid_t coordinator_ = -1, anna_ = -1, ben_ = -1;
   Namespaces net_;
 };
 
 TEST_F(HomesTest, NeighboursBehindTwoRoutersMeetAtTheCoordinator) {
-  net_.add_home("anna", 11);
-  net_.add_home("ben", 12);
-  const pid_t coordinator = coordinate();
-  ASSERT_TRUE(serves()) << read(output("coordinator"));
-  const std::string string = invite();
-  const pid_t anna = join("anna", string), ben = join("ben", string);
-  expect_good_end(coordinator, {{"anna", anna}, {"ben", ben}});
+  begin_at_two_homes();
+  if (HasFatalFailure()) return;
+  expect_good_end_of_two();
   expect_undisturbed();
 }
 
@@ -95,8 +111,6 @@ TEST_F(HomesTest, OneThatCanBeDialledNeedsNoRelay) {
 }
 
 TEST_F(HomesTest, ARelayThatIsKilledUnderLoadCostsNothingButTime) {
-  net_.add_home("anna", 11);
-  net_.add_home("ben", 12);
   net_.add_machine("relay", 30);
   const auto relay = [&] {
     return begin("relay", {"relay", "--listen", "203.0.113.30:7010", "--home", folder_ + "/relay"},
@@ -106,71 +120,49 @@ TEST_F(HomesTest, ARelayThatIsKilledUnderLoadCostsNothingButTime) {
   ASSERT_TRUE(eventually([&] { return read(output("relay")).find('\n') != std::string::npos; }))
       << read(output("relay"));
   const std::string said = read(output("relay")), name = said.substr(said.find("isthmus-relay1"));
-  const pid_t coordinator = coordinate({"--set", kLonger, "--no-relay", "--relay", name.substr(0, name.find('\n'))});
-  ASSERT_TRUE(serves()) << read(output("coordinator"));
-  const std::string string = invite();
-  const pid_t anna = join("anna", string), ben = join("ben", string);
-  ASSERT_TRUE(reaches("out", 5)) << read(output("coordinator")) << read(output("anna")) << read(output("ben"));
+  train_at_two_homes({"--no-relay", "--relay", name.substr(0, name.find('\n'))});
+  if (HasFatalFailure()) return;
   kill_at_once(runs);
   runs = relay();
-  expect_good_end(coordinator, {{"anna", anna}, {"ben", ben}});
+  expect_good_end_of_two();
   expect_weights_of_a_long_run();
 }
 
 TEST_F(HomesTest, AHomeThatLosesItsNetworkComesBack) {
-  net_.add_home("anna", 11);
-  net_.add_home("ben", 12);
-  const pid_t coordinator = coordinate({"--set", kLonger, "--set", "recovery.silence_s=2"});
-  ASSERT_TRUE(serves()) << read(output("coordinator"));
-  const std::string string = invite();
-  const pid_t anna = join("anna", string), ben = join("ben", string);
-  ASSERT_TRUE(reaches("out", 5)) << read(output("coordinator")) << read(output("anna")) << read(output("ben"));
+  train_at_two_homes({"--set", "recovery.silence_s=2"});
+  if (HasFatalFailure()) return;
   net_.plug("ben", false);
   ASSERT_TRUE(eventually([&] { return events().find("\"expelled\"") != std::string::npos; })) << events();
   net_.plug("ben", true);
-  expect_good_end(coordinator, {{"anna", anna}, {"ben", ben}});
+  expect_good_end_of_two();
   expect_weights_of_a_long_run();
 }
 
 TEST_F(HomesTest, AHomeWhoseAddressChangesGoesOn) {
-  net_.add_home("anna", 11);
-  net_.add_home("ben", 12);
-  const pid_t coordinator = coordinate({"--set", kLonger});
-  ASSERT_TRUE(serves()) << read(output("coordinator"));
-  const std::string string = invite();
-  const pid_t anna = join("anna", string), ben = join("ben", string);
-  ASSERT_TRUE(reaches("out", 5)) << read(output("coordinator")) << read(output("anna")) << read(output("ben"));
+  train_at_two_homes();
+  if (HasFatalFailure()) return;
   net_.renumber("anna", 111);
-  expect_good_end(coordinator, {{"anna", anna}, {"ben", ben}});
+  expect_good_end_of_two();
   expect_weights_of_a_long_run();
 }
 
 TEST_F(HomesTest, NeighboursBehindTwoRoutersMeetOverIpv6) {
-  net_.add_home("anna", 11);
-  net_.add_home("ben", 12);
   listen_ = "2001:db8::1";
-  const pid_t coordinator = coordinate();
-  ASSERT_TRUE(serves()) << read(output("coordinator"));
-  const std::string string = invite();
-  const pid_t anna = join("anna", string), ben = join("ben", string);
-  expect_good_end(coordinator, {{"anna", anna}, {"ben", ben}});
+  begin_at_two_homes();
+  if (HasFatalFailure()) return;
+  expect_good_end_of_two();
   expect_undisturbed();
 }
 
 // Nobody says good-bye: its connections are half open until somebody notices.
 TEST_F(HomesTest, ACoordinatorWhoseHostRestartsFindsItsWorkersWaiting) {
-  net_.add_home("anna", 11);
-  net_.add_home("ben", 12);
-  pid_t coordinator = coordinate({"--set", kLonger});
-  ASSERT_TRUE(serves()) << read(output("coordinator"));
-  const std::string string = invite();
-  const pid_t anna = join("anna", string), ben = join("ben", string);
-  ASSERT_TRUE(reaches("out", 5)) << read(output("coordinator")) << read(output("anna")) << read(output("ben"));
+  train_at_two_homes();
+  if (HasFatalFailure()) return;
   net_.plug("coordinator", false);
-  kill_at_once(coordinator);
+  kill_at_once(coordinator_);
   net_.plug("coordinator", true);
-  coordinator = coordinate({"--set", kLonger});
-  expect_good_end(coordinator, {{"anna", anna}, {"ben", ben}});
+  coordinator_ = coordinate({"--set", kLonger});
+  expect_good_end_of_two();
   expect_weights_of_a_long_run();
 }
 
@@ -181,6 +173,10 @@ TEST_P(OpeningHomesTest, ARouterThatIsAskedLetsNeighboursIn) {
   net_.add_home("anna", 11);
   net_.add_home("ben", 12);
   if (!net_.open_on_request("ben", GetParam(), folder_)) GTEST_SKIP() << "needs miniupnpd";
+  // Whoever asks before it listens is not answered.
+  const std::string listens = GetParam() == Namespaces::Asking::kUpnp ? "HTTP listening" : "Listening for NAT-PMP";
+  ASSERT_TRUE(eventually([&] { return read(folder_ + "/ben-router.log").find(listens) != std::string::npos; }))
+      << read(folder_ + "/ben-router.log");
   const pid_t coordinator = coordinate({"--no-relay", "--set", kLonger});
   ASSERT_TRUE(serves()) << read(output("coordinator"));
   const pid_t anna = join("anna", invite({"--stage", "0"})), ben = join("ben", invite({"--stage", "1"}));

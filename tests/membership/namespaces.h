@@ -26,8 +26,8 @@ class Namespaces {
   void add_home(const std::string& name, int number);
   // One more machine behind the router of this home.
   void add_guest(const std::string& name, const std::string& home, int last);
-  // The home's router lets ports of IPv4 through to machines that ask: with NAT-PMP, or as UPnP has it. False: needs
-  // miniupnpd.
+  // The home's router lets ports of IPv4 through to machines that ask: with NAT-PMP, or as UPnP has it. What it says is
+  // in `folder`, <home>-router.log. False: needs miniupnpd.
   enum class Asking { kNatPmp, kUpnp };
   bool open_on_request(const std::string& home, Asking how, const std::string& folder);
   // Ports that it lets through now.

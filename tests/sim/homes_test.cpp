@@ -52,7 +52,7 @@ TEST(Homes, LoseNothingWhateverBreaks) {
   }
 }
 
-// `isthmus simulate --homes` with 1,000 of them takes a minute: docs/design/tests.md.
+// 1,000 of them take minutes: docs/figures.md.
 TEST(Homes, LoseNothingWhenThereAreManyOfThem) {
   protocol::Plan plan = draw_plan(1);
   plan.stages.resize(2, plan.stages.front());
