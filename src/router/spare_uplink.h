@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "base/framing.h"
 #include "base/time.h"
 
 namespace isthmus::router {
@@ -40,7 +41,6 @@ class SpareUplink {
   static constexpr double kShareAlways = 0.1;
   // With more, something of what was sent went another way: to this machine, or the one beside it.
   static constexpr Duration kBacklogMax = seconds(5);
-  static constexpr double kFraming = 1514.0 / 1448;  // Ethernet, IP and TCP
 
   Duration takes(std::uint64_t bytes, double share) const {
     const double rate = measured_ > 0 ? std::min(stated_, measured_) : stated_;

@@ -186,7 +186,7 @@ TEST_F(Courier, TakesNineTenthsOfAnUplinkThatNobodyElseUses) {
     ASSERT_EQ(pieces_.size(), before + 1);
   }
   EXPECT_EQ(pieces_.size(), 20u);
-  EXPECT_NEAR(to_seconds(now_ - began), 19 / 90. * 1514 / 1448, 1e-6);  // of the last piece's leaving
+  EXPECT_NEAR(to_seconds(now_ - began), 19 / 90. * kFraming, 1e-6);  // of the last piece's leaving
   // Facts cost nothing.
   now_ += seconds(1);
   for (std::uint64_t version = 1; version < 10; ++version)

@@ -138,7 +138,7 @@ TEST_F(CatchingUp, ASnapshotTakesNineTenthsOfAnUplinkThatNobodyElseUses) {
   fetch_.pursue(version_, now_);
   pump();
   ASSERT_NE(result<protocol::RunRestore>(), nullptr);
-  EXPECT_NEAR(to_seconds(now_ - began), 5.0 * protocol::kPieceBytes * 1514 / 1448 / (.9 * 10e6),
+  EXPECT_NEAR(to_seconds(now_ - began), 5.0 * protocol::kPieceBytes * kFraming / (.9 * 10e6),
               .001);  // the last piece leaves then
 }
 

@@ -7,7 +7,7 @@
 namespace isthmus::router {
 namespace {
 
-constexpr double kFraming = 1514. / 1448, kRate = 2.5e6 * kFraming;  // what is left of it: 2.5 MB/s
+constexpr double kRate = 2.5e6 * kFraming;  // what is left of it: 2.5 MB/s
 constexpr std::uint64_t kPiece = protocol::kPieceBytes;
 
 class SpareUplinkTest : public ::testing::Test {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/framing.h"
 #include "base/ids.h"
 #include "base/time.h"
 #include "protocol/link_matrix.h"
@@ -30,7 +31,7 @@ struct WorkerRates {
 };
 
 // Bits on the wire for so many bytes of payload, TCP/IP headers included.
-inline double wire_bits(double payload_bytes) { return payload_bytes * (1514.0 / 1448.0) * 8; }
+inline double wire_bits(double payload_bytes) { return payload_bytes * kFraming * 8; }
 
 struct StepSimulationInput {
   protocol::Plan plan;
