@@ -5,8 +5,8 @@ usage: bench/joining.py [--donors 4] [--bytes 1e6,1.2e9] [--down 80] [--up 20] [
 
 Machines are network namespaces, homes with links of 80 Mb/s down and 20 up that token buckets limit. Some serve the
 first stage of an emulated run, a server without a limit the second; one more home joins the first stage and fetches its
-state from the others. Idle: they send next to nothing. Busy: training takes a third to a half of their uplinks. The limit that a
-joiner is held to is 1.3 times the state over its downlink, and ten seconds.
+state from the others. Idle: they send next to nothing. Busy: training takes a third to a half of their uplinks. The
+limit that a joiner is held to is 1.3 times the state over its downlink, and ten seconds.
 """
 import argparse
 import json
