@@ -138,7 +138,8 @@ class WorkerLife {
     auto opened = ProcessLink::open(run_, plan_, std::move(link));
     if (!opened) return tl::unexpected(opened.error());
     link_ = std::move(*opened);
-    endpoints_ = transport::is_wildcard(host) ? transport::at_host(link_->endpoints(), *own) : link_->endpoints();
+    listens_everywhere_ = transport::is_wildcard(host);
+    endpoints_ = listens_everywhere_ ? transport::at_host(link_->endpoints(), *own) : link_->endpoints();
     // A coordinator on the same network is reached, and reaches, without a router.
     const auto there = transport::read_address(course_.enrolled.coordinator.control);
     if (options_.map_ports && options_.listen.empty() && transport::is_behind_router(*own) && there &&
@@ -150,6 +151,14 @@ class WorkerLife {
     // Whoever has moved may have its passes since long ago.
     renew_at_ = !tunnel_ ? kNever : course_.moved ? heard_ : heard_ + kRenew;
     return {};
+  }
+
+  // The machine may have another address than before.
+  void find_own_address() {
+    const auto own = transport::local_address_towards(course_.enrolled.coordinator.control);
+    if (!listens_everywhere_ || !own) return;
+    endpoints_ = transport::at_host(link_->endpoints(), *own);
+    if (steps_) steps_->set_endpoints(endpoints_);
   }
 
   void ask_router() {
@@ -266,6 +275,7 @@ class WorkerLife {
     connected_ =
         (connected_ || connects) && std::ranges::find(turn.disconnected, kCoordinator) == turn.disconnected.end();
     const bool elsewhere = turn.slept || (connects && was_connected_);
+    if (elsewhere) find_own_address();
     if (tunnel_ && elsewhere) tunnel_->again();
     if (course_.ports && elsewhere) course_.ports->again();
     was_connected_ = was_connected_ || connects;
@@ -397,7 +407,8 @@ class WorkerLife {
   std::optional<CheckpointCourier> courier_;
   std::unique_ptr<ComputeThread> compute_;
   std::unique_ptr<ProcessLink> link_;
-  protocol::Endpoints endpoints_;            // of this worker, on its own network
+  protocol::Endpoints endpoints_;  // of this worker, on its own network
+  bool listens_everywhere_ = false;
   std::unique_ptr<relay::Tunnel> tunnel_;    // null: the run has no relays
   std::optional<runner::StageReady> ready_;  // the stage is made, and nobody knows yet
   std::optional<router::WorkerSteps> steps_;

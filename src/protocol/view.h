@@ -96,7 +96,7 @@ struct View {
   StepId step;  // being computed; 0 before the first decision
   std::uint32_t attempt = 0;
   // The members that this view leaves out are those the receiver knows from its view of this epoch or a later one, but
-  // for `gone`; 0: it leaves out nobody.
+  // for `gone`; 0: it leaves out nobody. Members whose address changed are never left out.
   EpochId since;
   std::vector<Member> live;
   std::vector<SessionId> gone;

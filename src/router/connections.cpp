@@ -83,7 +83,7 @@ void Connections::dial(const protocol::Member& member, Time now) {
   });
   auto next = ways(own_, member.location, context_.identity.relays);
   auto [at, fresh] = dialled_.try_emplace(member.session);
-  if (!fresh && at->second.ways == next) return;
+  if (!fresh && at->second.ways == next && at->second.member == member) return;
   at->second = {member, std::move(next), 0, now};
   if (!context_.connected.contains(member.peer)) waiting_.insert(member.session);
   if (!at->second.ways.empty()) context_.run(protocol::Dial{member, at->second.ways.front()});

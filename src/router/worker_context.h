@@ -15,12 +15,12 @@
 
 namespace isthmus::router {
 
-// Who a worker is and what its link is like; fixed for its process.
+// Who a worker is and what its link is like, as its process begins.
 struct WorkerIdentity {
   PeerId peer;
   StageId stage;
   ReplicaId replica;
-  protocol::Endpoints endpoints;
+  protocol::Endpoints endpoints;  // as it begins
   // After this long without the answer a successor owes, ask for it: at least twice the time in which an uplink
   // moves a whole step's boundary traffic, so that slow is not taken for lost.
   Duration ask_after = seconds(2);

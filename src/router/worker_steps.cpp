@@ -33,6 +33,7 @@ WorkerSteps::WorkerSteps(const protocol::Plan& plan, WorkerIdentity identity, Or
       fetch_(context_),
       rebuild_(context_, tokens_),
       probe_(context_, connections_),
+      endpoints_(context_.identity.endpoints),
       version_(origin.version),
       timeline_(origin.timeline),
       checkpointed_(origin.version),

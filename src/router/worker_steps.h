@@ -75,6 +75,8 @@ class WorkerSteps {
 
   // Filled into every Report; the process keeps the counters.
   void set_stats(const protocol::WorkerStats& stats) { stats_ = stats; }
+  // It can be reached there from now on, on its own network.
+  void set_endpoints(const protocol::Endpoints& endpoints) { endpoints_ = endpoints; }
 
   // Why the device is idle, for people; empty while it works.
   std::string waiting_for() const;
@@ -152,6 +154,7 @@ class WorkerSteps {
   StageRebuild rebuild_;
   LinkProbe probe_;
 
+  protocol::Endpoints endpoints_;
   std::uint64_t version_;
   std::uint32_t timeline_;
   Life life_ = Life::kServing;

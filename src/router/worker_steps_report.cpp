@@ -14,7 +14,7 @@ void WorkerSteps::report(Time now) {
   report.session = context_.session;
   report.stage = context_.identity.stage;
   report.replica = context_.identity.replica;
-  report.endpoints = context_.identity.endpoints;
+  report.endpoints = endpoints_;
   report.version = loading_ > 0 || fetch_.restoring() ? protocol::kNoVersion : version_;
   report.step = context_.view.step;
   report.attempt = context_.view.attempt;

@@ -110,6 +110,21 @@ TEST_F(HomesTest, OneThatCanBeDialledNeedsNoRelay) {
   expect_undisturbed();
 }
 
+// Nobody but the coordinator, which it dials itself, can know where it is now.
+TEST_F(HomesTest, OneThatCanBeDialledIsFoundAtItsNextAddress) {
+  net_.add_home("anna", 11);
+  net_.add_machine("server", 20);
+  const pid_t coordinator = coordinate({"--no-relay", "--set", kLonger});
+  ASSERT_TRUE(serves()) << read(output("coordinator"));
+  const pid_t anna = join("anna", invite({"--stage", "0"})), server = join("server", invite({"--stage", "1"}));
+  ASSERT_TRUE(reaches("out", 5)) << read(output("coordinator")) << read(output("anna")) << read(output("server"));
+  net_.renumber("server", 120);
+  expect_good_end(coordinator, {{"anna", anna}, {"server", server}});
+  EXPECT_EQ(events().find("\"expelled\""), std::string::npos) << events();
+  EXPECT_NE(events().find("it is at 203.0.113.120 now"), std::string::npos) << events();
+  expect_weights_of_a_long_run();
+}
+
 TEST_F(HomesTest, ARelayThatIsKilledUnderLoadCostsNothingButTime) {
   net_.add_machine("relay", 30);
   const auto relay = [&] {

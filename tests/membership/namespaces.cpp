@@ -185,10 +185,11 @@ void Namespaces::shape(const std::string& name, double down, double up) {
     run("ip netns exec " + space("internet") + " tc qdisc replace dev " + name + limit(down));
 }
 
-void Namespaces::renumber(const std::string& home, int number) {
-  const std::string router = home + "-router";
-  run("ip -n " + space(router) + " addr flush dev uplink");
-  run("ip -n " + space(router) + " addr add 203.0.113." + std::to_string(number) + "/24 dev uplink");
+void Namespaces::renumber(const std::string& name, int number) {
+  const bool home = succeeds("ip -n " + space(name + "-router") + " link show uplink");
+  const std::string outside = home ? name + "-router" : name;
+  run("ip -n " + space(outside) + " addr flush dev uplink");
+  run("ip -n " + space(outside) + " addr add 203.0.113." + std::to_string(number) + "/24 dev uplink");
 }
 
 void Namespaces::plug(const std::string& name, bool in) {

@@ -34,8 +34,9 @@ class Namespaces {
   int open_ports(const std::string& home) const;
   // What this machine's link carries, in Mb/s, to it and from it.
   void shape(const std::string& name, double down, double up);
-  // The home's router gets another address outside, as providers do at night; what was open is lost.
-  void renumber(const std::string& home, int number);
+  // The machine, or the router of the home, gets another address outside, as providers do at night; what was open is
+  // lost.
+  void renumber(const std::string& name, int number);
   // Pulls the machine's cable, or puts it back.
   void plug(const std::string& name, bool in);
 

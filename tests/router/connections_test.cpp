@@ -111,6 +111,23 @@ TEST_F(ConnectionsTest, MissWhoNeverCameAndWhoWasLost) {
   EXPECT_EQ(connections_.unreachable(now_ + seconds(62)), std::vector{SessionId(70)});
 }
 
+TEST_F(ConnectionsTest, DialWhoIsElsewhereThere) {
+  view_.live = {member_at(3, 1), member_at(5, 2)};
+  view_.live[0].location = at("a", true);
+  view_.live[1].location = at("b");
+  shows();
+  connections_.connected(PeerId(3));
+  EXPECT_EQ(std::exchange(dialled_, {}), Peers{3});
+  shows();
+  EXPECT_EQ(dialled_, Peers{}) << "where it was";
+  view_.live[0].location = at("c", true);
+  shows();
+  EXPECT_EQ(std::exchange(dialled_, {}), Peers{3});
+  view_.live[1].location = at("d");
+  shows();
+  EXPECT_EQ(dialled_, Peers{}) << "its own address is nothing that it dials";
+}
+
 // Machines with one address may be kept apart all the same.
 TEST_F(ConnectionsTest, TryTheNextWayToWhoIsNotReached) {
   view_.live = {member_at(3, 1), member_at(5, 2)};

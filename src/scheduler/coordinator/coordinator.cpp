@@ -105,6 +105,7 @@ void Coordinator::append(LogRecord record) {
   note_moves(record);
   decisions_.apply(record);
   verdicts_.apply(record);
+  if (decides) addresses_.follow(decisions_);
   if (reseats) take_seats();
   effects_.push_back(AppendRecord{std::move(record)});
   if (new_step) begin_attempt();
@@ -249,6 +250,10 @@ std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const protocol
     happened(events::Checkpointed{from, seat.stage, version});
   }
   if (member) {
+    if (addresses_.reported(*decisions_.find(report.session), report.endpoints, now)) {
+      happened(events::AddressChanged{from, addresses_.location(from).network});
+      send_views_soon();
+    }
     if (report.step == decisions_.step && report.attempt == decisions_.attempt) {
       ledger_.record(report);
       if (phase_ == protocol::Phase::kRunning) deal_returned(report);
@@ -337,14 +342,8 @@ bool Coordinator::is_candidate(const Seat& seat) const {
 }
 
 protocol::Member Coordinator::member_of(const Seat& seat, const protocol::Report& report) const {
-  const auto location = locations_.find(seat.peer);
-  return {seat.peer,
-          report.session,
-          seat.stage,
-          seat.replica,
-          seat.key,
-          report.endpoints,
-          location == locations_.end() ? protocol::Location{} : location->second};
+  return {
+      seat.peer, report.session, seat.stage, seat.replica, seat.key, report.endpoints, addresses_.location(seat.peer)};
 }
 
 // A combination that is under way would be void with a new member, so a candidate waits until the commit, unless its

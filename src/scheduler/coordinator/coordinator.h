@@ -16,6 +16,7 @@
 #include "protocol/step_paths.h"
 #include "protocol/view.h"
 #include "scheduler/coordinator/absence.h"
+#include "scheduler/coordinator/addresses.h"
 #include "scheduler/coordinator/decisions.h"
 #include "scheduler/coordinator/deposits.h"
 #include "scheduler/coordinator/events.h"
@@ -152,7 +153,7 @@ class Coordinator {
   std::vector<CoordinatorEffect> good_bye(const protocol::PublicKey& identity, const std::string& why, Time now);
 
   // Where the peer is; said before its first report, and again when it is somewhere else. Never said: where all are.
-  void located(PeerId peer, const protocol::Location& location) { locations_[peer] = location; }
+  void located(PeerId peer, const protocol::Location& location) { addresses_.located(peer, location); }
   std::vector<CoordinatorEffect> connected(PeerId peer, Time now);
   std::vector<CoordinatorEffect> disconnected(PeerId peer, Time now);
   std::vector<CoordinatorEffect> received(PeerId from, const protocol::Report& report, Time now);
@@ -272,7 +273,7 @@ class Coordinator {
   std::string reason_;
   Time ends_at_ = kNever;
   bool ended_ = false;
-  std::map<PeerId, protocol::Location> locations_;
+  Addresses addresses_;
   std::map<PeerId, protocol::Report> reports_;  // newest of each peer
   std::vector<protocol::Report*> newest_;       // the same by seat; null: none yet
   std::set<PeerId> outsiders_;  // whose newest report is of no live member: all candidates are among them

@@ -26,6 +26,10 @@ protocol::View Coordinator::view_of(StageId stage, EpochId known) const {
   Membership membership = decisions_.membership(first, last, known);
   view.since = membership.since;
   view.live = std::move(membership.joined);
+  for (auto& member : view.live) member = addresses_.current(member);
+  for (const auto& [session, address] : addresses_.elsewhere())
+    if (const protocol::Member* member = decisions_.find(session); member && is_near(member->stage))
+      if (!view.find(session)) view.live.push_back(addresses_.current(*member));
   view.gone = std::move(membership.left);
   view.absent = decisions_.absent;
   view.last_commit = decisions_.last_commit;
@@ -59,7 +63,8 @@ void Coordinator::send_view(const Seat& seat, SharedViews& shared) {
   if (const auto at = decisions_.moved.find(seat.peer); at != decisions_.moved.end()) view.moved = at->second;
   view.measure = survey_.order_of(seat.peer);
   for (const auto session : survey_.partners_of(seat.peer))
-    if (const protocol::Member* partner = decisions_.find(session)) view.partners.push_back(*partner);
+    if (const protocol::Member* partner = decisions_.find(session))
+      view.partners.push_back(addresses_.current(*partner));
   if (preparing_)
     if (const auto at = ledger_.entries().find(view.last_session); at != ledger_.entries().end())
       view.owners.emplace(at->first, at->second.done);

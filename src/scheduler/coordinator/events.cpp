@@ -28,6 +28,9 @@ std::string text(const events::Joining& e) {
 }
 std::string text(const events::Fetching& e) { return e.what; }
 std::string text(const events::Admitted& e) { return fmt::format("{}, version {}", place_text(e.place), e.version); }
+std::string text(const events::AddressChanged& e) {
+  return e.network.empty() ? "it has another one" : fmt::format("it is at {} now", e.network);
+}
 std::string text(const events::Suspected& e) { return e.disconnected ? "its connection is lost" : "silent"; }
 std::string text(const events::Expelled& e) { return e.reason; }
 std::string text(const events::Leaving& e) { return place_text(e.place) + "; it finishes what it has begun"; }

@@ -64,6 +64,12 @@ struct Admitted {
   protocol::Place place;
   std::uint64_t version = 0;
 };
+// It can be reached elsewhere from now on.
+struct AddressChanged {
+  static constexpr std::string_view kName = "address";
+  PeerId peer;
+  std::string network;  // protocol::Location
+};
 struct Suspected {
   static constexpr std::string_view kName = "suspected";
   PeerId peer;
@@ -178,11 +184,11 @@ struct Finished {
 }  // namespace events
 
 using Event = std::variant<events::Invited, events::Withdrawn, events::Enrolled, events::Seated, events::Unseated,
-                           events::Revoked, events::Joining, events::Fetching, events::Admitted, events::Suspected,
-                           events::Expelled, events::Leaving, events::Left, events::Moved, events::Gone, events::Dealt,
-                           events::Committed, events::Checkpointed, events::RolledBack, events::StageSkipped,
-                           events::StageAwaited, events::Fault, events::Warning, events::Refused, events::Unreachable,
-                           events::Offender, events::Stopping, events::Finished>;
+                           events::Revoked, events::Joining, events::Fetching, events::Admitted, events::AddressChanged,
+                           events::Suspected, events::Expelled, events::Leaving, events::Left, events::Moved,
+                           events::Gone, events::Dealt, events::Committed, events::Checkpointed, events::RolledBack,
+                           events::StageSkipped, events::StageAwaited, events::Fault, events::Warning, events::Refused,
+                           events::Unreachable, events::Offender, events::Stopping, events::Finished>;
 
 // Something happened in this step.
 struct Happened {

@@ -45,8 +45,9 @@ class Views : public ::testing::Test {
       }
   }
   // A report of the seat's worker, which holds the view of this epoch.
-  void say(const Seat& seat, EpochId epoch, std::uint64_t life = 0) {
+  void say(const Seat& seat, EpochId epoch, std::uint64_t life = 0, const protocol::Endpoints& endpoints = {}) {
     protocol::Report r;
+    r.endpoints = endpoints;
     r.session = SessionId(100 * (seat.stage.value + 1) + seat.replica.value + 1000 * life);
     r.stage = seat.stage;
     r.replica = seat.replica;
@@ -102,6 +103,43 @@ TEST_F(Views, LeaveOutWhatTheReceiverKnows) {
   }
   EXPECT_EQ(views_.at(PeerId(6)).since, EpochId(0));
   EXPECT_EQ(sessions(views_.at(PeerId(6)).live), Numbers({200, 201, 300, 1301, 400, 401}));
+}
+
+TEST_F(Views, NameWhoIsElsewhereWhateverTheReceiverKnows) {
+  repeat();
+  const EpochId epoch = coordinator_.decisions().epoch;
+  views_.clear();
+  const protocol::Location there{"198.51.100.7", {"tcp://198.51.100.7:4", "tcp://198.51.100.7:5"}};
+  coordinator_.located(PeerId(5), there);
+  say(seats()[4], epoch, 0, {"tcp://10.0.0.1:4", "tcp://10.0.0.1:5"});
+  EXPECT_EQ(coordinator_.decisions().epoch, epoch) << "what is being summed stays good";
+  const auto where = [&](std::uint32_t peer) -> std::optional<protocol::Member> {
+    const protocol::Member* member = views_.at(PeerId(peer)).find(SessionId(300));
+    return member ? std::optional(*member) : std::nullopt;
+  };
+  for (int view = 0; view < 2; ++view) {
+    ASSERT_TRUE(where(3));
+    EXPECT_EQ(where(3)->location, there);
+    EXPECT_EQ(where(3)->endpoints.control, "tcp://10.0.0.1:4");
+    EXPECT_EQ(views_.at(PeerId(3)).since, epoch);
+    EXPECT_FALSE(where(1)) << "two stages away";
+    views_.clear();
+    now_ += seconds(1.1);
+    for (const auto& seat : seats())
+      if (seat.peer != PeerId(5)) say(seat, epoch);
+    say(seats()[4], epoch, 0, {"tcp://10.0.0.1:4", "tcp://10.0.0.1:5"});
+    views_.clear();
+    hear(coordinator_.tick(now_));
+  }
+  // One that names another all the time is heard now and then.
+  const auto told = sent_;
+  for (std::uint16_t port = 10; port < 60; ++port)
+    say(seats()[4], epoch, 0, {"tcp://10.0.0.1:" + std::to_string(port), "tcp://10.0.0.1:5"});
+  EXPECT_EQ(sent_, told);
+  now_ += seconds(10);
+  say(seats()[4], epoch, 0, {"tcp://10.0.0.1:60", "tcp://10.0.0.1:5"});
+  ASSERT_TRUE(where(3));
+  EXPECT_EQ(where(3)->endpoints.control, "tcp://10.0.0.1:60");
 }
 
 TEST_F(Views, DoNotBuildUponAnEpochThatIsStillToCome) {
