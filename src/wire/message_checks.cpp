@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "transport/address.h"
+
 namespace isthmus::wire {
 
 namespace {
@@ -31,9 +33,24 @@ std::string of_absent(const std::vector<StageId>& stages, const Limits& limits) 
   return ends ? "the first or the last stage is said to be absent" : "";
 }
 
+// ZeroMQ looks a name up while everything else waits, and would take other transports and devices, too.
+std::string of_endpoint(const std::string& endpoint) {
+  const auto address = transport::read_address(endpoint);
+  if (endpoint.empty() || (protocol::is_tcp(endpoint) && address && address->is_numeric())) return "";
+  return fmt::format("expected tcp://ADDRESS:PORT with a numeric address, found {}", endpoint);
+}
+
 std::string first_of(std::string a, std::string b) { return a.empty() ? std::move(b) : std::move(a); }
 
 }  // namespace
+
+std::string problem(const protocol::Endpoints& endpoints, const Claimed&) {
+  return first_of(of_endpoint(endpoints.control), of_endpoint(endpoints.bulk));
+}
+
+std::string problem(const protocol::Location& location, const Claimed& claimed) {
+  return problem(location.outside, claimed);
+}
 
 std::string problem(const protocol::Commit& commit, const Claimed& claimed) {
   if (!std::isfinite(commit.scale)) return "a commit's scale is not finite";

@@ -18,6 +18,8 @@ template <class T>
 std::string problem(const T&, const Claimed&) {
   return {};
 }
+std::string problem(const protocol::Endpoints& endpoints, const Claimed& claimed);
+std::string problem(const protocol::Location& location, const Claimed& claimed);
 std::string problem(const protocol::Commit& commit, const Claimed& claimed);
 std::string problem(const protocol::Load& load, const Claimed& claimed);
 std::string problem(const protocol::LinkFigures& link, const Claimed& claimed);

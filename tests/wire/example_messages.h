@@ -34,8 +34,12 @@ inline DoneSet example_done() {
 }
 
 inline protocol::Member example_member(std::uint32_t n) {
-  return {PeerId(n),    SessionId(10 + n),        StageId(n % 4),
-          ReplicaId(n), {1, 2, 3, 255, 128, 127}, {"tcp://a:" + std::to_string(n), "tcp://[::1]:" + std::to_string(n)}};
+  return {PeerId(n),
+          SessionId(10 + n),
+          StageId(n % 4),
+          ReplicaId(n),
+          {1, 2, 3, 255, 128, 127},
+          {"tcp://192.0.2.1:" + std::to_string(1000 + n), "tcp://[::1]:" + std::to_string(1000 + n)}};
 }
 
 // No field as it is by default.

@@ -275,6 +275,25 @@ TEST(MessageCodec, SaysWhichFieldIsWrong) {
       << decoded.error().message;
 }
 
+// A name would be looked up while everything else waits; other transports lead into this process or its files.
+TEST(MessageCodec, RefusesAddressesThatAreNotNumeric) {
+  const auto is_taken = [](const std::string& endpoint) {
+    protocol::Report report;
+    report.endpoints = {"tcp://192.0.2.1:1", endpoint};
+    protocol::View view;
+    view.live.resize(1);
+    view.live[0].location = {"192.0.2.1", {endpoint, "tcp://192.0.2.1:1"}};
+    const bool by_report = decode_body(1, encode_body(report), example_limits()).has_value();
+    EXPECT_EQ(decode_body(0, encode_body(view), example_limits()).has_value(), by_report) << endpoint;
+    return by_report;
+  };
+  for (const char* good : {"", "tcp://192.0.2.1:65535", "tcp://[2001:db8::1]:1"}) EXPECT_TRUE(is_taken(good)) << good;
+  for (const char* bad : {"tcp://localhost:1", "tcp://example.org:80", "ipc:///tmp/x", "inproc://x", "192.0.2.1:1",
+                          "tcp://192.0.2.1:0", "tcp://192.0.2.1:65536", "tcp://192.0.2.1", "tcp://*:1",
+                          "tcp://192.0.2.1:1;192.0.2.2:2", "tcp://eth0:1", "tcp://"})
+    EXPECT_FALSE(is_taken(bad)) << bad;
+}
+
 TEST(MessageCodec, RefusesTextsThatAreNotPlain) {
   protocol::Report report;
   report.fault = "wörker";

@@ -241,6 +241,12 @@ std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const protocol
   if (new_fetching) happened(events::Fetching{from, report.fetching});
   if (first_fault) {
     happened(events::Fault{from, report.fault});
+    // A stranger's word ends its own part alone.
+    if (!decisions_.peers.at(from).trusted) {
+      shut_out(from, "it could not go on: " + report.fault, false);
+      end_if_all_left(now);
+      return take();
+    }
     enter(protocol::Phase::kStopping, fmt::format("stage {}: {}", seat.stage, report.fault), now);
   }
   const std::uint64_t version = durable_moved_[seat.stage.value] && !options_.vault ? durable(seat.stage) : 0;
@@ -297,6 +303,11 @@ std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const protocol
   return take();
 }
 
+// A version that nobody has committed is on no disk, whoever says so.
+std::uint64_t Coordinator::checkpoint_of(const protocol::Report& report) const {
+  return report.checkpointed < decisions_.step.value ? report.checkpointed : 0;
+}
+
 // The newest version that every live replica of the stage has on its disk. Neighbours drop their journals on the word
 // of it, so one replica's is not enough: the others may be what is left of the stage.
 std::uint64_t Coordinator::durable(StageId stage) const {
@@ -305,7 +316,7 @@ std::uint64_t Coordinator::durable(StageId stage) const {
     const auto report = reports_.find(member.peer);
     const bool known =
         report != reports_.end() && report->second.session == member.session && report->second.timeline == timeline();
-    version = std::min(version, known ? report->second.checkpointed : 0);
+    version = std::min(version, known ? checkpoint_of(report->second) : 0);
   }
   return version == UINT64_MAX ? 0 : version;
 }
@@ -327,7 +338,7 @@ std::vector<CheckpointHolder> Coordinator::checkpoint_holders() const {
     const auto report = reports_.find(member.peer);
     if (report == reports_.end() || report->second.session != member.session || report->second.timeline != timeline())
       continue;
-    holders.push_back({member.stage, member.peer, report->second.checkpointed});
+    holders.push_back({member.stage, member.peer, checkpoint_of(report->second)});
   }
   return holders;
 }

@@ -195,6 +195,7 @@ class Coordinator {
 
   void append(LogRecord record);
   bool gives_seats() const;
+  void shut_out(PeerId peer, const std::string& reason, bool ban);
   void take_seats();
   void free_seats();
   void fill_seats();
@@ -211,6 +212,7 @@ class Coordinator {
   void expel(const protocol::Member& member, const std::string& reason);
   bool admit(const Seat& seat);
   void admit_candidates(Time now);
+  std::uint64_t checkpoint_of(const protocol::Report& report) const;
   std::uint64_t durable(StageId stage) const;
   std::string unsaved() const;
   bool is_candidate(const Seat& seat) const;

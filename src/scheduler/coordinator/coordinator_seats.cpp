@@ -63,6 +63,12 @@ std::vector<CoordinatorEffect> Coordinator::revoke(PeerId peer, const std::strin
   liveness_.turn(now);
   const auto known = decisions_.peers.find(peer);
   if (known == decisions_.peers.end() || known->second.banned || (known->second.revoked && !ban)) return take();
+  shut_out(peer, reason, ban);
+  end_if_all_left(now);
+  return take();
+}
+
+void Coordinator::shut_out(PeerId peer, const std::string& reason, bool ban) {
   if (const protocol::Member* member = decisions_.live_of(peer))
     expel(protocol::Member(*member), ban ? "banned: " + reason : "revoked: " + reason);
   append(RevokeRecord{peer, reason, ban});
@@ -71,8 +77,6 @@ std::vector<CoordinatorEffect> Coordinator::revoke(PeerId peer, const std::strin
   happened(events::Revoked{peer, reason, ban});
   effects_.push_back(ShutOut{peer});
   fill_seats();
-  end_if_all_left(now);
-  return take();
 }
 
 // A seat of somebody who has not been there for long is given up once another would take it.

@@ -98,7 +98,8 @@ void Coordinator::commit() {
     finite = finite && entry.finite;
     if (counted != member.stage) std::ranges::move(norms_of(member.stage), std::back_inserter(norms));
     counted = member.stage;
-    losses.insert(entry.losses.begin(), entry.losses.end());
+    if (member.stage == plan_.last_stage())
+      losses.insert(entry.losses.begin(), entry.losses.end());  // nobody else knows
     const protocol::WorkerStats& stats = outcome.stats[member.peer] = reports_[member.peer].stats;
     if (member.stage == StageId(0) && stats.service_us > 0)
       record.head_share[member.session] =
