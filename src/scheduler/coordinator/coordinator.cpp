@@ -8,7 +8,6 @@ namespace isthmus::coordinator {
 
 namespace {
 
-constexpr std::size_t kRecentMax = 32;  // events that a status shows
 constexpr Duration kTick = std::chrono::milliseconds(100);
 
 }  // namespace
@@ -70,12 +69,6 @@ void Coordinator::take_seats() {
 }
 
 std::vector<CoordinatorEffect> Coordinator::take() { return std::exchange(effects_, {}); }
-
-void Coordinator::happened(StepId step, Event event) {
-  recent_.push_back({step, std::move(event)});
-  if (recent_.size() > kRecentMax) recent_.pop_front();
-  effects_.push_back(recent_.back());
-}
 
 void Coordinator::begin_attempt() {
   paths_ = protocol::StepPaths(plan_, decisions_.step, decisions_.absent);
@@ -182,7 +175,7 @@ std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const protocol
     return take();
   }
   if (!found) {
-    happened(events::Refused{from, "a report from a peer without a seat"});
+    said(events::Refused{from, "a report from a peer without a seat"});
     return take();
   }
   const Seat seat = *found;
@@ -234,11 +227,11 @@ std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const protocol
 
   // What is late after an expulsion is refused as well as what is forged; nothing else changes by either.
   if (report.stats.rejected_frames > refused_before)
-    happened(events::Refused{
+    said(events::Refused{
         from, fmt::format("{} messages, of {} since it started", report.stats.rejected_frames - refused_before,
                           report.stats.rejected_frames)});
-  if (new_warning) happened(events::Warning{from, report.warning});
-  if (new_fetching) happened(events::Fetching{from, report.fetching});
+  if (new_warning) said(events::Warning{from, report.warning});
+  if (new_fetching) said(events::Fetching{from, report.fetching});
   if (first_fault) {
     happened(events::Fault{from, report.fault});
     // A stranger's word ends its own part alone.
@@ -257,7 +250,7 @@ std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const protocol
   }
   if (member) {
     if (addresses_.reported(*decisions_.find(report.session), report.endpoints, now)) {
-      happened(events::AddressChanged{from, addresses_.location(from).network});
+      said(events::AddressChanged{from, addresses_.location(from).network});
       send_views_soon();
     }
     if (report.step == decisions_.step && report.attempt == decisions_.attempt) {
@@ -285,10 +278,11 @@ std::vector<CoordinatorEffect> Coordinator::received(PeerId from, const protocol
       evaluate(now);
     }
     if (is_candidate(seat)) {
-      if (report.version + 1 != decisions_.step.value && joining_noted_.insert(report.session).second)
-        happened(events::Joining{from,
-                                 report.version == protocol::kNoVersion ? std::nullopt : std::optional(report.version),
-                                 decisions_.step.value - 1});
+      if (report.version + 1 != decisions_.step.value &&
+          std::exchange(joining_noted_[from], report.session) != report.session)
+        said(events::Joining{from,
+                             report.version == protocol::kNoVersion ? std::nullopt : std::optional(report.version),
+                             decisions_.step.value - 1});
       if (!report.unrecoverable.empty())
         consider_rollback(seat, report, report.unrecoverable);
       else if (verdicts_.cannot_repeat(decisions_, seat.stage, report, now))

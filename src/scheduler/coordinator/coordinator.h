@@ -19,6 +19,7 @@
 #include "scheduler/coordinator/addresses.h"
 #include "scheduler/coordinator/decisions.h"
 #include "scheduler/coordinator/deposits.h"
+#include "scheduler/coordinator/event_budget.h"
 #include "scheduler/coordinator/events.h"
 #include "scheduler/coordinator/join_patience.h"
 #include "scheduler/coordinator/ledger.h"
@@ -209,6 +210,8 @@ class Coordinator {
   void send_views_soon();
   void happened(Event event) { happened(decisions_.step, std::move(event)); }
   void happened(StepId step, Event event);
+  // Because of what a peer says, which it can do as often as it likes.
+  void said(Event event);
   void expel(const protocol::Member& member, const std::string& reason);
   bool admit(const Seat& seat);
   void admit_candidates(Time now);
@@ -281,14 +284,15 @@ class Coordinator {
   std::set<PeerId> outsiders_;  // whose newest report is of no live member: all candidates are among them
   bool vault_busy_ = false;
   std::uint64_t vault_takes_ = 0;
-  std::vector<std::uint64_t> vault_has_;  // per stage
-  std::vector<bool> durable_moved_;       // per stage: what it has on its disks has to be looked at again
-  std::set<SessionId> joining_noted_;     // candidates whose missing versions were already reported
+  std::vector<std::uint64_t> vault_has_;       // per stage
+  std::vector<bool> durable_moved_;            // per stage: what it has on its disks has to be looked at again
+  std::map<PeerId, SessionId> joining_noted_;  // candidates whose missing versions were already reported
   JoinPatience join_patience_;
   Time next_tick_{};
   Time next_repeat_{};
   Time next_round_{};  // not before this are all told of what can wait
   bool round_wanted_ = false;
+  EventBudget event_budget_;
   std::deque<Happened> recent_;  // events, the last ones
   std::vector<CoordinatorEffect> effects_;
 };

@@ -59,6 +59,7 @@ class Strangers : public ::testing::Test {
     for (auto& effect : effects) {
       if (const auto* out = std::get_if<ShutOut>(&effect)) shut_out_.push_back(out->peer.value);
       if (const auto* step = std::get_if<StepCommitted>(&effect)) outcomes_.push_back(step->outcome);
+      if (const auto* happened = std::get_if<Happened>(&effect)) events_.push_back(*happened);
       if (const auto* append = std::get_if<AppendRecord>(&effect)) log_.push_back(append->record);
     }
   }
@@ -69,6 +70,7 @@ class Strangers : public ::testing::Test {
   std::vector<std::uint32_t> shut_out_;
   std::vector<StepOutcome> outcomes_;
   std::vector<LogRecord> log_;
+  std::vector<Happened> events_;
 };
 
 TEST_F(Strangers, EndTheirOwnPartAloneByAFault) {
@@ -114,6 +116,37 @@ TEST_F(Strangers, HaveNoCheckpointOfWhatNobodyCommitted) {
   EXPECT_TRUE(std::ranges::none_of(
       log_, [](const LogRecord& record) { return std::holds_alternative<CheckpointRecord>(record); }));
   for (const auto& holder : coordinator_.checkpoint_holders()) EXPECT_EQ(holder.version, 0u);
+}
+
+TEST_F(Strangers, FillNobodysDiskWithWarnings) {
+  const auto about_it = [&] {
+    return std::ranges::count_if(events_, [](const Happened& h) { return peer_of(h.event) == PeerId(3); });
+  };
+  protocol::Report r = report(3);
+  say(3, r);
+  events_.clear();
+  for (int n = 0; n < 10'000; ++n) {
+    r.warning = fmt::format("number {}", n);
+    r.fetching = r.warning;
+    ++r.stats.rejected_frames;
+    now_ += std::chrono::microseconds(100);
+    say(3, r);
+  }
+  EXPECT_GE(about_it(), 20);
+  EXPECT_LE(about_it(), 25) << "in a second";
+  // Others are heard as before, and later it is told how much there was.
+  protocol::Report other = report(2);
+  other.warning = "the disk is nearly full";
+  say(2, other);
+  EXPECT_EQ(text_of(events_.back().event), other.warning);
+  now_ += seconds(30);
+  r.warning = "the last";
+  r.fetching.clear();
+  say(3, r);
+  ASSERT_GE(events_.size(), 2u);
+  EXPECT_EQ(text_of(events_.back().event), "the last");
+  EXPECT_NE(text_of(events_[events_.size() - 2].event).find("more events that it caused are left out"),
+            std::string::npos);
 }
 
 }  // namespace
