@@ -10,6 +10,10 @@ constexpr Duration kFollowed = seconds(30);  // after the last request
 constexpr Duration kUnused = seconds(5);     // a snapshot may make room for another, whoever may want it
 constexpr std::size_t kQueueMax = 1024;
 constexpr std::size_t kSnapshotsMax = 2;
+// At the device at once: its queue has room for 64 jobs, and whoever hands it one more waits.
+constexpr std::size_t kRecallsMax = 8;
+// Of one asker. One that begins a stage again repeats a dozen microbatches at a time.
+constexpr std::ptrdiff_t kRecallsOfOneMax = 256;
 // While somebody follows: whoever fetched a snapshot for minutes has missed the steps of all that time.
 constexpr std::size_t kFollowedUpdatesMax = 1 << 16;
 constexpr std::uint64_t kUpdateBytesMax = 512ull << 20;
@@ -39,6 +43,7 @@ SharedBytes cut(const std::vector<SharedBytes>& parts, std::uint32_t index) {
 void StateDonor::forget() {
   update_requests_.clear();
   snapshot_requests_.clear();
+  recall_requests_.clear();
   snapshots_.clear();
   updates_.clear();
 }
@@ -69,7 +74,7 @@ void StateDonor::received(const protocol::Fetch& fetch, PeerId from, std::uint64
     const std::uint32_t distance = context_.distance(asker->stage);
     if (distance == 0 || distance > context_.plan.reach() || later != (fetch.piece.kind == protocol::PieceKind::kInput))
       return;
-    context_.run(protocol::RunRecall{fetch.from, fetch.piece});
+    want_recall(request);
     return;
   }
   // Nobody but a sibling gets weights.
@@ -215,8 +220,28 @@ void StateDonor::serve_snapshots(Time now) {
   }
 }
 
+void StateDonor::want_recall(const Request& request) {
+  const auto same = [&](const Request& r) { return r.asker == request.asker && r.piece == request.piece; };
+  const auto of_asker = std::ranges::count(recall_requests_, request.asker, &Request::asker);
+  if (of_asker >= kRecallsOfOneMax || std::ranges::any_of(recall_requests_, same)) return;
+  recall_requests_.push_back(request);
+  recall_next();
+}
+
+void StateDonor::recall_next() {
+  while (recalls_ < kRecallsMax && !recall_requests_.empty()) {
+    const Request request = recall_requests_.front();
+    recall_requests_.pop_front();
+    if (!find(request.asker)) continue;
+    ++recalls_;
+    context_.run(protocol::RunRecall{request.asker, request.piece});
+  }
+}
+
 // A stage that waits for its journal holds up everybody: no pace for it.
 void StateDonor::recalled(const protocol::RecallDone& done) {
+  --recalls_;
+  recall_next();
   const Request request{done.asker, done.piece};
   if (!done.found) {
     refuse(request);

@@ -52,6 +52,8 @@ class StateDonor {
   const protocol::Member* find(SessionId session) const;
   void refuse(const Request& request);
   void send(const Request& request, protocol::Chunk chunk, Time now);
+  void want_recall(const Request& request);
+  void recall_next();
   void serve(Time now);
   void serve_updates(Time now);
   void serve_snapshots(Time now);
@@ -60,7 +62,8 @@ class StateDonor {
   bool take_snapshot(std::uint64_t version, Time now);
 
   WorkerContext& context_;
-  std::deque<Request> update_requests_, snapshot_requests_;
+  std::deque<Request> update_requests_, snapshot_requests_, recall_requests_;
+  std::size_t recalls_ = 0;  // at the device
   std::map<std::uint64_t, Snapshot> snapshots_;
   std::map<std::uint64_t, Update> updates_;
   Time followed_until_{};
