@@ -8,14 +8,14 @@ namespace isthmus::coordinator {
 namespace {
 
 constexpr Duration kEventEach = seconds(1);
-constexpr Duration kBurst = 20 * kEventEach;
+constexpr Duration kEventBurst = 20 * kEventEach;
 
 }  // namespace
 
 bool EventBudget::takes(PeerId peer, Time now) {
   Account& account = accounts_[peer];
   const Time then = std::max(account.full_at, now) + kEventEach;
-  if (then - now > kBurst) {
+  if (then - now > kEventBurst) {
     ++account.left_out;
     return false;
   }
