@@ -14,13 +14,7 @@ bool Switchboard::takes(Stream stream, const Peer& account) {
 }
 
 bool Switchboard::may_call(const Peer& from, const Peer& to, Time now) {
-  Budget& budget = budgets_.try_emplace({from, to}, Budget{options_.calls, now}).first->second;
-  budget.left =
-      std::min(options_.calls, budget.left + to_seconds(now - budget.since) / to_seconds(options_.call_every));
-  budget.since = now;
-  if (budget.left < 1) return false;
-  budget.left -= 1;
-  return true;
+  return limits_[{from, to}].takes({options_.calls, options_.call_every}, now);
 }
 
 Switchboard::Effects Switchboard::hello(Stream stream, const Hello& hello, Time now) {
@@ -70,8 +64,7 @@ void Switchboard::closed(Stream stream) {
 
 Switchboard::Effects Switchboard::tick(Time now) {
   Effects effects;
-  const double full = to_seconds(options_.call_every) * options_.calls;
-  std::erase_if(budgets_, [&](const auto& entry) { return to_seconds(now - entry.second.since) >= full; });
+  std::erase_if(limits_, [&](const auto& entry) { return entry.second.is_full(now); });
   for (auto call = calls_.begin(); call != calls_.end();)
     if (now - call->second.since >= options_.patience) {
       effects.push_back(Say{call->second.stream, Verdict::kAbsent});

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/ids.h"
+#include "base/rate_limit.h"
 #include "base/time.h"
 #include "relay/hello.h"
 
@@ -22,7 +23,7 @@ class Switchboard {
     std::size_t streams_per_peer = 1024;  // a worker at the end of a pipeline has two for each of 383 neighbours
     Duration patience = seconds(10);      // a call that nobody accepts is given up
     // Calls of one peer to another: so many at once, and then one in so long. Two lanes are called at a time.
-    double calls = 8;
+    std::int64_t calls = 8;
     Duration call_every = seconds(1);
   };
   explicit Switchboard(const Options& options) : options_(options) {}
@@ -63,11 +64,6 @@ class Switchboard {
     Peer to;
     Time since{};
   };
-  // What one peer may still ask another for.
-  struct Budget {
-    double left = 0;
-    Time since{};
-  };
   bool takes(Stream stream, const Peer& account);
   bool may_call(const Peer& from, const Peer& to, Time now);
 
@@ -76,7 +72,7 @@ class Switchboard {
   std::map<std::uint64_t, Call> calls_;
   std::map<Stream, Peer> account_;  // on whose a stream is: of a call, both its ends are the caller's
   std::map<Peer, std::size_t> streams_of_;
-  std::map<std::pair<Peer, Peer>, Budget> budgets_;
+  std::map<std::pair<Peer, Peer>, RateLimit> limits_;  // of one peer to call another
   std::uint64_t last_call_ = 0;
 };
 

@@ -10,6 +10,7 @@
 
 #include "base/digest.h"
 #include "base/identity.h"
+#include "base/rate_limit.h"
 #include "transport/curve_sockets.h"
 #include "transport/frame_parts.h"
 #include "transport/listen_error.h"
@@ -21,7 +22,7 @@ namespace {
 
 constexpr const char* kDomain = "enrol";
 constexpr std::size_t kRequestsPerPoll = 256;
-constexpr std::size_t kBudgetsMax = 4096;
+constexpr std::size_t kLimitsMax = 4096;
 // What CURVE adds to a frame, of which ZeroMQ's limit is; rounded up.
 constexpr std::size_t kCurveBytes = 64;
 constexpr int kWaitingMax = 1000;  // requests, answers
@@ -34,11 +35,6 @@ void send_all(zmq::socket_t& socket, const std::vector<std::string>& parts) {
 }
 
 // What one key, or one address, may still ask for.
-struct Budget {
-  double left = 0;
-  Time since{};
-};
-
 }  // namespace
 
 class Door::Impl {
@@ -107,18 +103,11 @@ class Door::Impl {
 
  private:
   bool may_ask(const std::string& who, Time now) {
-    if (budgets_.size() >= kBudgetsMax && !budgets_.contains(who)) {
-      std::erase_if(budgets_, [&](const auto& entry) { return refilled(entry.second, now) >= options_.burst; });
-      if (budgets_.size() >= kBudgetsMax) return false;
+    if (limits_.size() >= kLimitsMax && !limits_.contains(who)) {
+      std::erase_if(limits_, [&](const auto& entry) { return entry.second.is_full(now); });
+      if (limits_.size() >= kLimitsMax) return false;
     }
-    Budget& budget = budgets_.try_emplace(who, Budget{options_.burst, now}).first->second;
-    budget = {refilled(budget, now), now};
-    if (budget.left < 1) return false;
-    budget.left -= 1;
-    return true;
-  }
-  double refilled(const Budget& budget, Time now) const {
-    return std::min(options_.burst, budget.left + to_seconds(now - budget.since) * options_.requests_per_second);
+    return limits_[who].takes({options_.burst, options_.request_every}, now);
   }
 
   const Options options_;
@@ -127,7 +116,7 @@ class Door::Impl {
   mutable zmq::socket_t router_;
   std::string endpoint_;
   std::set<protocol::PublicKey> invites_;
-  std::map<std::string, Budget> budgets_;  // by key and by address
+  std::map<std::string, RateLimit> limits_;  // by key and by address
   std::uint64_t refused_ = 0;
 };
 

@@ -24,8 +24,9 @@ class Door {
     KeyPair keys;
     std::string host = "127.0.0.1";
     std::uint32_t port = 0;  // 0: any
-    double requests_per_second = 200;
-    double burst = 1000;
+    // Requests of one key, and of one address: so many at once, and one more each time.
+    std::int64_t burst = 1000;
+    Duration request_every = std::chrono::milliseconds(5);
   };
   // Binds; errors name address, port and what to do.
   static Result<std::unique_ptr<Door>> open(Options options);

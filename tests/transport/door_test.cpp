@@ -7,10 +7,10 @@ namespace {
 
 class DoorTest : public ::testing::Test {
  protected:
-  void open(double burst = 100) {
+  void open(std::int64_t burst = 100) {
     Door::Options options;
     options.keys = keys_;
-    options.requests_per_second = 0;
+    options.request_every = std::chrono::hours(24);
     options.burst = burst;
     auto door = Door::open(options);
     ASSERT_TRUE(door) << door.error().message;

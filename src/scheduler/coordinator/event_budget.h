@@ -4,6 +4,7 @@
 #include <map>
 
 #include "base/ids.h"
+#include "base/rate_limit.h"
 #include "base/time.h"
 
 namespace isthmus::coordinator {
@@ -19,7 +20,7 @@ class EventBudget {
 
  private:
   struct Account {
-    Time full_at{};  // then all 20 are there again
+    RateLimit limit;
     std::uint64_t left_out = 0;
   };
   std::map<PeerId, Account> accounts_;

@@ -57,7 +57,6 @@ class Strangers : public ::testing::Test {
   void say(std::uint32_t peer, const protocol::Report& r) { hear(coordinator_.received(PeerId(peer), r, now_)); }
   void hear(std::vector<CoordinatorEffect> effects) {
     for (auto& effect : effects) {
-      if (const auto* out = std::get_if<ShutOut>(&effect)) shut_out_.push_back(out->peer.value);
       if (const auto* step = std::get_if<StepCommitted>(&effect)) outcomes_.push_back(step->outcome);
       if (const auto* happened = std::get_if<Happened>(&effect)) events_.push_back(*happened);
       if (const auto* append = std::get_if<AppendRecord>(&effect)) log_.push_back(append->record);
@@ -67,7 +66,6 @@ class Strangers : public ::testing::Test {
   const protocol::Plan plan_ = two_of_two();
   Coordinator coordinator_{plan_, {}};
   Time now_ = seconds(100);
-  std::vector<std::uint32_t> shut_out_;
   std::vector<StepOutcome> outcomes_;
   std::vector<LogRecord> log_;
   std::vector<Happened> events_;
